@@ -1,0 +1,3 @@
+from turbotool.cli import run
+
+run()

@@ -1,0 +1,94 @@
+"""The command line: commands are imported only when they run, so that `turbotool --help` stays instant."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from turbotool import __version__
+from turbotool.errors import Interrupted, TurbotoolError
+from turbotool.output import Output
+
+# command -> (module that holds a click command of that name, one line for --help)
+COMMANDS = {
+    "vendor": ("turbotool.commands.vendor", "Materialise the locked upstream llama.cpp."),
+    "patch": ("turbotool.commands.patch", "The patch series: list, check, apply, export."),
+    "build": ("turbotool.commands.build", "Compile the patched tree for a backend."),
+    "verify": ("turbotool.commands.verify", "Prove the built binaries with a real model."),
+    "doctor": ("turbotool.commands.doctor", "Which tools are here, what is missing, how to install it."),
+}
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and one-line helps without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            ctx.fail(f"no such command '{args[0]}'." + (f" Did you mean '{near[0]}'?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="turbotool")
+def main() -> None:
+    """Turn a pinned llama.cpp plus the turbo patch series into proven binaries, and find the KV cache to run."""
+
+
+def output_options(function: F) -> F:
+    """Add --json, --quiet and -v to a command and hand it one `out: Output`. A TurbotoolError becomes text, JSON and an exit code."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout, nothing else.")
+    @click.option("--quiet", "-q", is_flag=True, help="Print only errors.")
+    @click.option("--verbose", "-v", count=True, help="More detail; a traceback when something fails.")
+    @functools.wraps(function)
+    def wrapper(*args: Any, as_json: bool, quiet: bool, verbose: int, **kwargs: Any) -> Any:
+        out = Output(json=as_json, quiet=quiet, verbose=verbose)
+        try:
+            return function(*args, out=out, **kwargs)
+        except KeyboardInterrupt:
+            fail(Interrupted("interrupted"), out)
+        except TurbotoolError as error:
+            fail(error, out)
+
+    return wrapper  # type: ignore[return-value]
+
+
+def fail(error: TurbotoolError, out: Output) -> None:
+    """Print the error for people and, with --json, as the document, then exit with its code."""
+    if out.verbose:
+        traceback.print_exception(error, file=sys.stderr)
+    print(f"error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"  try: {error.hint}", file=sys.stderr)
+    out.document({"ok": False, "error": error.as_json()})
+    sys.exit(error.exit_code)
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the `turbotool` script."""
+    main.main(args=list(arguments) if arguments is not None else None, prog_name="turbotool")

@@ -1,0 +1,1 @@
+"""Click commands: each parses, calls and prints."""

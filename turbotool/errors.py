@@ -1,0 +1,145 @@
+"""The one tree of errors. Each class has its own exit code; 1 is left for unexpected failures, 2 for command-line usage."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TurbotoolError(Exception):
+    """Something that a user can act on: what happened, where, and the next command to type."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def as_json(self) -> dict[str, object]:
+        """The `error` document of the contract: class, code, message, hint."""
+        return {
+            "class": type(self).__name__,
+            "code": self.exit_code,
+            "message": self.message,
+            "hint": self.hint,
+        }
+
+
+class VerificationFailed(TurbotoolError):
+    """At least one check of `turbotool verify` failed."""
+
+    exit_code = 3
+
+
+class LockError(TurbotoolError):
+    """`vendor/lock.toml` is missing, unreadable, or disagrees with what is on disk."""
+
+    exit_code = 10
+
+
+class HashMismatch(LockError):
+    """Bytes differ from the locked hash; the message names both values."""
+
+    exit_code = 11
+
+
+class SourceError(TurbotoolError):
+    """An upstream source could not be fetched (network, missing package, unknown ref, missing folder)."""
+
+    exit_code = 12
+
+
+class ArchiveError(TurbotoolError):
+    """An archive is truncated, not an archive, or hostile (path escapes, links out of the tree, a bomb)."""
+
+    exit_code = 13
+
+
+class DirtyTree(TurbotoolError):
+    """The vendored tree holds somebody's edits, which are kept unless `--force` is given."""
+
+    exit_code = 14
+
+
+class SeriesError(TurbotoolError):
+    """The series itself is malformed: a listed patch is missing, a name is repeated, a file is not a patch."""
+
+    exit_code = 15
+
+
+class PatchConflict(TurbotoolError):
+    """A patch of the series does not apply; the message carries the conflict report."""
+
+    exit_code = 16
+
+
+class ToolMissing(TurbotoolError):
+    """A program that is needed is absent or broken; the message lists what was tried, the hint installs it."""
+
+    exit_code = 17
+
+
+class ToolFailed(TurbotoolError):
+    """A child process failed in a way that no more precise class describes."""
+
+    exit_code = 18
+
+
+class BackendUnavailable(TurbotoolError):
+    """The backend cannot be built on this machine (Metal on Linux, CUDA without nvcc)."""
+
+    exit_code = 19
+
+
+class ConfigureFailed(TurbotoolError):
+    """CMake stopped; the message quotes its first error."""
+
+    exit_code = 20
+
+
+class CompileFailed(TurbotoolError):
+    """The compiler stopped; the message quotes its first error and the file."""
+
+    exit_code = 21
+
+
+class NoSpace(TurbotoolError):
+    """The disk is full, or has less free space than the step needs."""
+
+    exit_code = 22
+
+
+class ModelError(TurbotoolError):
+    """A model file is missing, truncated or not GGUF."""
+
+    exit_code = 23
+
+
+class CorpusError(TurbotoolError):
+    """A text is missing, not UTF-8, or too short."""
+
+    exit_code = 24
+
+
+class UnknownCacheType(TurbotoolError):
+    """A cache type that the binaries do not list."""
+
+    exit_code = 25
+
+
+class ConfigurationMismatch(TurbotoolError):
+    """What a binary reports it ran differs from what was requested."""
+
+    exit_code = 26
+
+
+class Busy(TurbotoolError):
+    """Another turbotool process holds the work folder for longer than we are willing to wait."""
+
+    exit_code = 27
+
+
+class Interrupted(TurbotoolError):
+    """Ctrl-C."""
+
+    exit_code = 130

@@ -1,0 +1,87 @@
+"""What a person and a program see: text and progress on stderr, one JSON document on stdout with --json."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """A bar that the caller moves: `done` of `total` and a word on what is at work."""
+
+    def __call__(self, done: int, total: int, what: str = "") -> None: ...
+
+
+@dataclass(frozen=True)
+class Output:
+    """How one command speaks. `verbose` counts -v; with `quiet` only errors are printed."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: int = 0
+
+    def say(self, text: str) -> None:
+        """A line for people."""
+        if not self.quiet:
+            self._print(text)
+
+    def detail(self, text: str) -> None:
+        """A line for people who asked for more (-v)."""
+        if self.verbose and not self.quiet:
+            self._print(text)
+
+    def warn(self, text: str) -> None:
+        self._print(f"warning: {text}")
+
+    def document(self, data: Mapping[str, object]) -> None:
+        """The command's one JSON document; printed only with --json."""
+        if self.json:
+            print(json.dumps(data, indent=2, ensure_ascii=False))
+            sys.stdout.flush()
+
+    def _print(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Progress]:
+        """A progress bar on a terminal; on a pipe a line about every tenth, so that CI logs stay readable."""
+        if self.quiet:
+            yield lambda done, total, what="": None
+        elif sys.stderr.isatty():
+            yield from self._bar(title)
+        else:
+            yield self._tenths(title)
+
+    def _tenths(self, title: str) -> Progress:
+        said = -1
+
+        def step(done: int, total: int, what: str = "") -> None:
+            nonlocal said
+            tenth = 10 * done // total if total else 0
+            if tenth != said:
+                said = tenth
+                self._print(f"{title}: {done}/{total}")
+
+        return step
+
+    def _bar(self, title: str) -> Iterator[Progress]:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[what]}", markup=True),
+        )
+        with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(title, total=None, what="")
+            yield lambda done, total, what="": bar.update(task, completed=done, total=total, what=what)

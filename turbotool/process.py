@@ -1,0 +1,181 @@
+"""The one place where child processes are started: no shell, a recorded command, Ctrl-C for the whole process group."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from turbotool.errors import Interrupted, NoSpace, ToolFailed, ToolMissing
+
+TAIL_LINES = 40
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A finished child: what ran, where, for how long (seconds), how it ended and what it printed (stdout and stderr in order)."""
+
+    command: tuple[str, ...]
+    cwd: Path
+    seconds: float
+    returncode: int
+    output: str
+    log: Path | None
+
+    @property
+    def tail(self) -> str:
+        return "\n".join(self.output.splitlines()[-TAIL_LINES:])
+
+
+def display(command: Sequence[str | Path]) -> str:
+    """The command as a person would type it."""
+    return shlex.join(str(word) for word in command)
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    stdin: str | None = None,
+    log: Path | None = None,
+    on_line: Callable[[str], None] | None = None,
+    timeout: float | None = None,
+    check: bool = True,
+    merge_stderr: bool = True,
+) -> Completed:
+    """Run `command` to its end and return what it did.
+
+    `env` replaces the environment when given. `log` receives the command line, the output and the duration, appended.
+    `on_line` sees each line as it comes. `timeout` is in seconds; a child that outlives it is killed with its group.
+    With `merge_stderr=False` only stdout is returned and stderr is dropped.
+
+    Raises ToolMissing if the program does not exist, ToolFailed if `check` and the exit status is not 0 or on timeout,
+    NoSpace if the log cannot be written, Interrupted on Ctrl-C (after the child's group got it too).
+    """
+    words = tuple(str(word) for word in command)
+    started = time.monotonic()
+    try:
+        child = subprocess.Popen(
+            words,
+            cwd=cwd,
+            env=dict(env) if env is not None else None,
+            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if merge_stderr else subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise ToolMissing(f"cannot start {words[0]}: {error}") from error
+    expired = threading.Event()
+    with _watchdog(child, timeout, expired):
+        output = _collect(child, words, cwd, stdin, log, on_line)
+    done = Completed(words, cwd, time.monotonic() - started, child.returncode, output, log)
+    if expired.is_set():
+        raise ToolFailed(f"{display(words)} did not end within {timeout:.0f} s\n{done.tail}")
+    if check and done.returncode != 0:
+        raise ToolFailed(f"{display(words)} ended with {describe_exit(done.returncode)}\n{done.tail}")
+    return done
+
+
+def describe_exit(returncode: int) -> str:
+    """`exit status 3`, or the signal's name when a signal ended the child."""
+    if returncode < 0:
+        with contextlib.suppress(ValueError):
+            return f"signal {signal.Signals(-returncode).name}"
+    return f"exit status {returncode}"
+
+
+@contextlib.contextmanager
+def _watchdog(child: subprocess.Popen[str], timeout: float | None, expired: threading.Event) -> Iterator[None]:
+    def expire() -> None:
+        expired.set()
+        _signal_group(child, signal.SIGKILL)
+
+    timer = threading.Timer(timeout, expire) if timeout else None
+    if timer:
+        timer.daemon = True
+        timer.start()
+    try:
+        yield
+    finally:
+        if timer:
+            timer.cancel()
+
+
+def _collect(
+    child: subprocess.Popen[str],
+    words: tuple[str, ...],
+    cwd: Path,
+    stdin: str | None,
+    log: Path | None,
+    on_line: Callable[[str], None] | None,
+) -> str:
+    lines: list[str] = []
+    try:
+        with _open_log(log) as write:
+            write(f"$ cd {shlex.quote(str(cwd))} && {display(words)}\n")
+            if stdin is not None and child.stdin:
+                with contextlib.suppress(BrokenPipeError):
+                    child.stdin.write(stdin)
+                    child.stdin.close()
+            assert child.stdout is not None
+            for line in child.stdout:
+                lines.append(line)
+                write(line)
+                if on_line:
+                    on_line(line.rstrip("\n"))
+            child.wait()
+            write(f"# {describe_exit(child.returncode)}\n")
+    except BaseException as error:
+        _signal_group(child, signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM)
+        _reap(child)
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted(f"interrupted: {display(words)}") from error
+        raise
+    return "".join(lines)
+
+
+@contextlib.contextmanager
+def _open_log(log: Path | None) -> Iterator[Callable[[str], object]]:
+    if log is None:
+        yield lambda _: None
+        return
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a", encoding="utf-8") as stream:
+            yield stream.write
+    except OSError as error:
+        raise out_of_space(error, log) from error
+
+
+def out_of_space(error: OSError, path: Path) -> Exception:
+    """NoSpace when that is what the OSError means, else the error itself."""
+    import errno
+
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(f"no space left while writing {path}", hint="free some space on that disk, then run the command again")
+    return error
+
+
+def _signal_group(child: subprocess.Popen[str], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, number)
+
+
+def _reap(child: subprocess.Popen[str]) -> None:
+    try:
+        child.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        _signal_group(child, signal.SIGKILL)
+        child.wait()

@@ -24,8 +24,17 @@ LINK_LIMIT = 4096  # bytes of a link's target in a zip
 RATIO_FREE = 16 << 20  # unpacked bytes below which the ratio says nothing
 HINT = "get the archive again, or name another one with --path"
 # What the decoders raise on damaged input; an OSError of the disk itself is told apart in `_guarded`.
-DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, OverflowError)
-DAMAGE += (RuntimeError, NotImplementedError, MemoryError)
+DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    ValueError,
+    OverflowError,
+    RuntimeError,
+    NotImplementedError,
+    MemoryError,
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,9 @@ class Meter:
         if self.total > self.limits.total:
             raise ArchiveError(f"{self.archive}: unpacks to over {self.limits.total} bytes, at {name!r}", hint=HINT)
         if self.total > RATIO_FREE and self.total > self.limits.ratio * self.size:
-            raise ArchiveError(f"{self.archive}: unpacks to over {self.limits.ratio:g} times its size, at {name!r}", hint=HINT)
+            raise ArchiveError(
+                f"{self.archive}: unpacks to over {self.limits.ratio:g} times its size, at {name!r}", hint=HINT
+            )
 
 
 @dataclass
@@ -163,7 +174,9 @@ def _guarded(archive: Path) -> Iterator[None]:
     except (ArchiveError, NoSpace):
         raise
     except DAMAGE as error:
-        raise ArchiveError(f"{archive} is damaged or not an archive: {error or type(error).__name__}", hint=HINT) from error
+        raise ArchiveError(
+            f"{archive} is damaged or not an archive: {error or type(error).__name__}", hint=HINT
+        ) from error
     except OSError as error:
         if error.errno is not None:  # from the system: a full disk, a missing file
             raise
@@ -234,17 +247,19 @@ def _tar_member(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Target, m
         origin = target.unpacked(member.linkname)
         if path := target.place(name, "file"):
             if origin is None:
-                raise ArchiveError(f"{archive}: hard link {name!r} leads to no unpacked file, {member.linkname!r}", hint=HINT)
+                raise ArchiveError(
+                    f"{archive}: hard link {name!r} leads to no unpacked file, {member.linkname!r}", hint=HINT
+                )
             with origin.open("rb") as source:
                 _write(source, path, bool(origin.stat().st_mode & stat.S_IXUSR), meter, name)
     elif member.isreg() and not member.issparse():
         if path := target.place(name, "file"):
-            source = tar.extractfile(member)
-            assert source is not None
-            with source:
-                size = _write(source, path, bool(member.mode & stat.S_IXUSR), meter, name)
+            with cast(IO[bytes], tar.extractfile(member)) as content:
+                size = _write(content, path, bool(member.mode & stat.S_IXUSR), meter, name)
             if size != member.size:
-                raise ArchiveError(f"{archive}: member {name!r} is cut off after {size} of {member.size} bytes", hint=HINT)
+                raise ArchiveError(
+                    f"{archive}: member {name!r} is cut off after {size} of {member.size} bytes", hint=HINT
+                )
     else:
         raise ArchiveError(f"{archive}: member {name!r} is neither file, folder nor link", hint=HINT)
 
@@ -255,7 +270,10 @@ def _unpack_zip(archive: Path, target: Target, meter: Meter) -> None:
             name, mode = member.filename, member.external_attr >> 16
             meter.member(name)
             kind = stat.S_IFMT(mode)
-            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # the others may ask for any memory
+            if member.compress_type not in (
+                zipfile.ZIP_STORED,
+                zipfile.ZIP_DEFLATED,
+            ):  # the others may ask for any memory
                 raise ArchiveError(f"{archive}: member {name!r} has an unsupported compression", hint=HINT)
             if member.is_dir():
                 if path := target.place(name, "folder"):

@@ -53,13 +53,23 @@ SETTINGS = {
     "merge.renames": "true",
     "rerere.enabled": "false",
     "tag.gpgSign": "false",
+    "user.email": EMAIL,
+    "user.name": NAME,
 }
 
 # The highest-ranking attributes file: bytes go in and out as they are, whatever a .gitattributes in the tree asks for.
 ATTRIBUTES = "* -text !eol -filter -ident !working-tree-encoding !diff !merge !export-subst !whitespace\n"
 
 # Transport settings that a person may need to reach a server; they cannot change what a commit id means.
-NETWORK = ("GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSH_VARIANT", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "GIT_SSL_NO_VERIFY", "GIT_PROXY_COMMAND")
+NETWORK = (
+    "GIT_SSH",
+    "GIT_SSH_COMMAND",
+    "GIT_SSH_VARIANT",
+    "GIT_SSL_CAINFO",
+    "GIT_SSL_CAPATH",
+    "GIT_SSL_NO_VERIFY",
+    "GIT_PROXY_COMMAND",
+)
 
 
 def environment(ceiling: Path, *, network: bool = False, extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -131,9 +141,13 @@ class Git:
             keep=self.keep,
         )
         if done.returncode != 0 and os.strerror(errno.ENOSPC) in done.output:
-            raise NoSpace(f"no space left in {self.folder}", hint="free some space on that disk, then run the command again")
+            raise NoSpace(
+                f"no space left in {self.folder}", hint="free some space on that disk, then run the command again"
+            )
         if check and done.returncode != 0:
-            raise ToolFailed(f"{process.display(done.command)} in {self.folder} ended with {process.describe_exit(done.returncode)}\n{done.tail}")
+            raise ToolFailed(
+                f"{process.display(done.command)} in {self.folder} ended with {process.describe_exit(done.returncode)}\n{done.tail}"
+            )
         return done
 
     def text(self, *words: str | Path, stdin: str | None = None, env: Mapping[str, str] | None = None) -> str:

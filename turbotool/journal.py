@@ -29,6 +29,8 @@ def recover(layout: Layout, out: Output, keep: tuple[int, ...]) -> None:
     elif entry and entry.get("kind") == "export" and Path(entry["prepared"]).is_dir():
         out.say("finishing an export that was cut short")
         install(layout, Path(entry["prepared"]))
+        if inside.is_dir() and tree.tree_of("HEAD") == tree.tree_of(entry["to"]):
+            tree.run("update-ref", "--no-deref", "HEAD", entry["to"])
     atomic.finish(layout)
     if atomic.sweep(layout) and inside.is_dir():
         tree.run("worktree", "prune")
@@ -67,9 +69,15 @@ def install(layout: Layout, prepared: Path) -> None:
             if goal.is_dir():  # a former folder of the overlay
                 shutil.rmtree(goal)
             mode = 0o755 if item.stat().st_mode & 0o100 else 0o644
-            if not goal.is_file() or goal.read_bytes() != item.read_bytes() or (goal.stat().st_mode & 0o100) != (mode & 0o100):
+            if (
+                not goal.is_file()
+                or goal.read_bytes() != item.read_bytes()
+                or (goal.stat().st_mode & 0o100) != (mode & 0o100)
+            ):
                 atomic.write_file(goal, item.read_bytes(), mode)
-    atomic.write_file(layout.lock_file, (prepared / "lock.toml").read_bytes())
+    lock = (prepared / "vendor" / "lock.toml").read_bytes()
+    if layout.lock_file.read_bytes() != lock:
+        atomic.write_file(layout.lock_file, lock)
     kept = {item.relative_to(prepared / "patches") for item in (prepared / "patches").rglob("*")}
     stale = [item for item in layout.overlay.rglob("*") if not item.is_dir()] + list(layout.patches.glob("*.patch"))
     for item in stale:

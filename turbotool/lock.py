@@ -82,7 +82,9 @@ def read_lock(layout: Layout) -> Lock:
         data = {**data, "series": {**series, "patches": _patches(path, entries)}}
     upstream = _section(path, data, "upstream", Upstream)
     if upstream.source not in SOURCES:
-        raise LockError(f"{path}: [upstream] source is {upstream.source!r}, not one of {', '.join(SOURCES)}", hint=RESTORE)
+        raise LockError(
+            f"{path}: [upstream] source is {upstream.source!r}, not one of {', '.join(SOURCES)}", hint=RESTORE
+        )
     model = _section(path, data, "model", Model) if "model" in data else None
     return Lock(upstream, _section(path, data, "series", SeriesLock), model)
 

@@ -167,7 +167,9 @@ def out_of_space(error: OSError, path: Path) -> Exception:
     import errno
 
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpace(f"no space left while writing {path}", hint="free some space on that disk, then run the command again")
+        return NoSpace(
+            f"no space left while writing {path}", hint="free some space on that disk, then run the command again"
+        )
     return error
 
 

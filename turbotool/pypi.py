@@ -81,7 +81,15 @@ def _download(requirement: str, archive: str, sha256: str, folder: Path, log: Pa
     requirements.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
     log.unlink(missing_ok=True)
     wheel = archive.endswith(".whl")
-    command: list[str | Path] = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--progress-bar=off"]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--require-hashes",
+        "--progress-bar=off",
+    ]
     command += ["--only-binary" if wheel else "--no-binary", ":all:", "--dest", folder / "files", "-r", requirements]
     # A constraint on the locked package could only contradict the lock, and constraints without hashes break hash mode.
     env = {**os.environ, "PIP_CONSTRAINT": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
@@ -106,7 +114,10 @@ def _failure(requirement: str, output: str, log: Path) -> Exception:
         lines = [line.strip() for line in output.splitlines() if line.strip().startswith(("Expected", "Got"))]
         hint = "the index serves another file than the locked one: check the index that pip is configured for"
         return HashMismatch(f"{requirement}: sha256 differs: {', '.join(lines)}", hint=hint)
-    if any(word in output for word in ("NewConnectionError", "ConnectTimeout", "NameResolution", "Max retries", "ProxyError")):
+    if any(
+        word in output
+        for word in ("NewConnectionError", "ConnectTimeout", "NameResolution", "Max retries", "ProxyError")
+    ):
         what, hint = "no connection to the package index", "check the network, or set PIP_INDEX_URL or HTTPS_PROXY"
     elif "No matching distribution" in output or "Could not find a version" in output:
         what, hint = "the package index has no such file", "check the index that pip is configured for: pip config list"

@@ -104,7 +104,9 @@ def from_git(request: Request, folder: Path) -> Upstream:
     repository = git.init(request.scratch / "fetched", request.keep)
     wanted = up.commit or up.ref
     if not url or not wanted:
-        raise SourceError("a git source needs an address and a ref", hint="turbotool vendor --source git --url URL --ref REF")
+        raise SourceError(
+            "a git source needs an address and a ref", hint="turbotool vendor --source git --url URL --ref REF"
+        )
     commit = wanted if FULL_ID.fullmatch(wanted) else _resolve(repository, url, wanted)
     request.out.say(f"fetching {commit} from {up.url}")
     _network(repository, url, wanted, "fetch", "--quiet", "--depth=1", "--no-tags", "--", url, commit)
@@ -118,7 +120,8 @@ def from_git(request: Request, folder: Path) -> Upstream:
 def _resolve(repository: git.Git, url: str, ref: str) -> str:
     """The full commit id of a branch, tag or full ref name on the server."""
     lines = _network(repository, url, ref, "ls-remote", "--", url, ref, f"{ref}^{{}}").splitlines()
-    found = dict(reversed(line.split("\t", 1)) for line in lines if re.match(r"[0-9a-f]{40}\t", line))
+    matches = (re.fullmatch(r"([0-9a-f]{40})\t(.+)", line) for line in lines)
+    found = {match[2]: match[1] for match in matches if match}
     for name in (f"refs/tags/{ref}^{{}}", f"refs/tags/{ref}", f"refs/heads/{ref}", f"{ref}^{{}}", ref):
         if name in found:
             return found[name]

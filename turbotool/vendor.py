@@ -38,10 +38,12 @@ def ensure_vendored(
     path: Path | None = None,
     relock: bool = False,
     force: bool = False,
+    keep_edits: bool = False,
 ) -> Vendored:
     """Make `layout.tree` the locked upstream; nothing happens when it already is.
 
     `upstream` and `path` name another source, which must give the locked tree unless `relock` rewrites the lock.
+    `keep_edits` asks only for the right base: edits on top of it are nobody's business then.
     Raises DirtyTree when the tree holds somebody's edits (kept unless `force`), HashMismatch, SourceError,
     ArchiveError, LockError, NoSpace.
     """
@@ -49,18 +51,17 @@ def ensure_vendored(
         journal.recover(layout, out, keep)
         tree = Git(layout.tree, keep)
         refs = tree.refs() if (layout.tree / ".git").exists() else {}
-        edits = find_edits(layout, tree, refs)
-        if edits and not force:
-            raise dirty(layout, edits)
         locked = read_lock(layout).upstream
         base = refs.get(BASE_REF)
         right = base is not None and tree.tree_of(BASE_REF) == locked.tree
+        edits = [] if right and keep_edits else find_edits(layout, tree, refs)
+        if edits and not force:
+            raise dirty(layout, edits)
         if edits and right:
             _discard(tree)
-        if right and upstream is None:
-            assert base is not None
+        if right and base and upstream is None:
             return Vendored(locked.commit, locked.source, layout.tree, base, locked.tree, cached=True)
-        return _materialise(layout, out, keep, upstream or locked, path, locked, relock=relock)
+        return _materialise(layout, out, keep, wanted=upstream or locked, path=path, locked=locked, relock=relock)
 
 
 def find_edits(layout: Layout, tree: Git, refs: Mapping[str, str]) -> list[str]:
@@ -85,7 +86,7 @@ def dirty(layout: Layout, edits: list[str]) -> DirtyTree:
     more = f"\n  and {len(edits) - LISTED} more" if len(edits) > LISTED else ""
     return DirtyTree(
         f"{layout.tree} holds edits, which are kept:\n{shown}{more}",
-        hint="commit them there and run `turbotool patch export` to keep them, or repeat the command with --force to drop them",
+        hint="commit them there and run `turbotool patch export`; or, to drop them, repeat the command with --force",
     )
 
 
@@ -95,7 +96,14 @@ def _discard(tree: Git) -> None:
 
 
 def _materialise(
-    layout: Layout, out: Output, keep: tuple[int, ...], wanted: Upstream, path: Path | None, locked: Upstream, *, relock: bool
+    layout: Layout,
+    out: Output,
+    keep: tuple[int, ...],
+    *,
+    wanted: Upstream,
+    path: Path | None,
+    locked: Upstream,
+    relock: bool,
 ) -> Vendored:
     with atomic.scratch(layout, "vendor") as scratch:
         out.say(f"vendoring llama.cpp {wanted.commit[:9]} from {wanted.source}")

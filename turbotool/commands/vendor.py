@@ -34,7 +34,10 @@ def vendor(
     if upstream and upstream.source in ("archive", "dir") and path is None:
         raise click.UsageError(f"--source {upstream.source} needs --path")
     done = ensure_vendored(layout, out, upstream=upstream, path=path, relock=relock, force=force)
-    out.say(f"{done.path}: llama.cpp {done.commit[:9] or done.tree[:9]} from {done.source}" + (", already there" if done.cached else ""))
+    out.say(
+        f"{done.path}: llama.cpp {done.commit[:9] or done.tree[:9]} from {done.source}"
+        + (", already there" if done.cached else "")
+    )
     out.document({"ok": True, **asdict(done), "path": str(done.path.absolute())})
 
 

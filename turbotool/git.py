@@ -19,6 +19,7 @@ DATE = "2026-01-01T00:00:00+00:00"
 
 BASE_REF = "refs/turbotool/base"
 APPLIED_REFS = "refs/turbotool/applied"
+PREVIOUS_REF = "refs/turbotool/previous"
 
 # Settings that decide about bytes. They beat every configuration file through the environment, and are also written into
 # the vendored repository, so that plain git commands typed there give the same result.

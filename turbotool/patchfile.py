@@ -142,11 +142,12 @@ def _files(path: Path, lines: list[str], at: int) -> Iterator[FileDiff]:
         start = at
         at += 1
         names: dict[str, str] = {}
-        blob, created, deleted = "", False, False
+        blob, created, deleted, whole = "", False, False, False
         while at < len(lines) and not lines[at].startswith(("diff --git ", "@@ ", "GIT binary patch")):
             line = lines[at]
             created |= line.startswith(("new file mode", "rename to ", "copy to "))
             deleted |= line.startswith("deleted file mode")
+            whole |= line.startswith(("new mode", "similarity index"))
             if line.startswith("index "):
                 blob = line[6:].partition("..")[0]
             if line.startswith(("--- ", "+++ ")):
@@ -160,6 +161,9 @@ def _files(path: Path, lines: list[str], at: int) -> Iterator[FileDiff]:
         while at < len(lines) and (match := HUNK.match(lines[at])):
             hunk, at = _hunk(path, lines, at, match)
             hunks.append(hunk)
+        whole |= at < len(lines) and lines[at].startswith("GIT binary patch")
+        if not (hunks or created or deleted or whole):
+            raise malformed(path, start + 1, f"nothing is said about {name}")
         yield FileDiff(name, blob, created, deleted, tuple(hunks))
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from turbotool import atomic, git, journal
 from turbotool.errors import DirtyTree, HashMismatch
-from turbotool.git import APPLIED_REFS, BASE_REF, Git
+from turbotool.git import APPLIED_REFS, BASE_REF, PREVIOUS_REF, Git
 from turbotool.layout import Layout
 from turbotool.lock import Upstream, read_lock, write_upstream
 from turbotool.output import Output
@@ -118,6 +119,7 @@ def _materialise(
         found = replace(found, tree=tree_id, commit=found.commit or (locked.commit if tree_id == locked.tree else ""))
         base = new.text("rev-parse", BASE_REF)
         if not layout.tree.exists() or Git(layout.tree, keep).resolve(BASE_REF) != base:
+            _inherit(layout, new)
             _swap(layout, folder, scratch)
         if relock:
             write_upstream(layout, found)
@@ -134,6 +136,21 @@ def _commit_pristine(folder: Path, keep: tuple[int, ...]) -> tuple[Git, str]:
     new.run("update-ref", BASE_REF, commit)
     new.run("checkout", "--quiet", "--detach", BASE_REF)
     return new, tree_id
+
+
+def _inherit(layout: Layout, new: Git) -> None:
+    """Keep the objects of the tree that is replaced: patches written for it are merged 3-way from its blobs."""
+    old = new.at(layout.tree)
+    refs = old.refs() if (layout.tree / ".git").is_dir() else {}
+    if BASE_REF not in refs:
+        return
+    for item in (layout.tree / ".git" / "objects").rglob("*"):
+        to = new.folder / ".git" / "objects" / item.relative_to(layout.tree / ".git" / "objects")
+        if item.is_file() and not to.exists():
+            to.parent.mkdir(parents=True, exist_ok=True)
+            os.link(item, to)
+    kept = next((commit for name, commit in refs.items() if name.startswith(APPLIED_REFS)), refs[BASE_REF])
+    new.run("update-ref", PREVIOUS_REF, kept)
 
 
 def _swap(layout: Layout, folder: Path, scratch: Path) -> None:

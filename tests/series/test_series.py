@@ -237,7 +237,7 @@ def test_check_finds_everything_in_one_pass_and_touches_nothing(patched: Project
     write(layout.root, "patches/forgotten.patch", "x")
     layout.series.write_text(f"{REGISTER}\ngone.patch\n{ROTATE}\n")
     path = layout.patches / ROTATE
-    path.write_text(path.read_text().replace("Drop-when: never\n", "").replace("Reason: feature", "Reason: fun"))
+    path.write_bytes(path.read_bytes().replace(b"Drop-when: never\n", b"").replace(b"Reason: feature", b"Reason: fun"))
     write(layout.tree, "src/core.cpp", "an edit of somebody's\n")
     checked = check_series(layout, QUIET)
     found = {(problem.name, problem.message.split()[0]) for problem in checked.problems}
@@ -401,7 +401,8 @@ EDIT = st.tuples(st.sampled_from(["src/core.cpp", "src/cache.cpp", "src/dos.h", 
                  st.integers(0, 39), st.lists(LINE, max_size=3))  # fmt: skip
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.slow
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(commits=st.lists(st.tuples(st.text("abc [é]:", min_size=1, max_size=20), st.lists(EDIT, min_size=1, max_size=3)), max_size=3))
 def test_export_then_apply_gives_the_same_tree_and_export_the_same_bytes(
     tmp_path_factory: pytest.TempPathFactory, commits: list[tuple[str, list[tuple[str, int, list[str]]]]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,3 +90,12 @@ def make_project(folder: Path) -> Project:
     write(layout.root, "vendor/lock.toml", text)
     assert lock.read_lock(layout).series == SeriesLock(tree, EMPTY)
     return Project(layout, upstream)
+
+
+def copy_project(template: Path, folder: Path) -> Project:
+    """A copy whose lock points at its own copy of upstream."""
+    shutil.copytree(template, folder, symlinks=True)
+    layout = Layout(folder / "root", folder / "root", folder / "cache")
+    text = layout.lock_file.read_text(encoding="utf-8")
+    layout.lock_file.write_text(text.replace(str(template), str(folder)), encoding="utf-8")
+    return Project(layout, git.Git(folder / "upstream repository"))

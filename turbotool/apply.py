@@ -1,4 +1,4 @@
-"""Apply the series: the overlay is one commit, each patch is one, made in a scratch work tree and swapped in at the end."""
+"""Apply the series: one commit for the overlay and one a patch, made in a scratch work tree, swapped in at the end."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ class Trial:
 
 
 def try_patches(layout: Layout, out: Output, tree: Git, patches: Sequence[Patch]) -> list[Trial]:
-    """Try every patch in one pass, skipping those that fail. The vendored tree is not touched; the caller holds the lock."""
+    """Try every patch in one pass, skipping those that fail, in a scratch work tree. The caller holds the lock."""
     trials: list[Trial] = []
     with work_tree(layout, tree, "check") as scratch, out.progress("checking") as step:
         commit_overlay(layout, scratch)

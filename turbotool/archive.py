@@ -1,4 +1,4 @@
-"""Untrusted archives: nothing leaves the target folder, no size is believed, damage gets an ArchiveError that names the member."""
+"""Untrusted archives: nothing leaves the target folder, no size is believed, damage is an ArchiveError."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def _copy(source: IO[bytes], stream: BinaryIO, meter: Meter, name: str) -> int:
 
 
 class _Headers:
-    """A tar file that refuses long reads: tarfile reads a whole name or pax record at once, of whatever size it claims."""
+    """A tar that refuses long reads: tarfile reads a whole name or pax record at once, whatever size it claims."""
 
     def __init__(self, stream: BinaryIO, archive: Path) -> None:
         self.stream, self.archive = stream, archive

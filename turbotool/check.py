@@ -23,7 +23,7 @@ class Checked:
     problems: tuple[Problem, ...]
 
     def error(self) -> TurbotoolError | None:
-        """The gravest finding as an error: a conflict before a bad series before a series that is not the locked one."""
+        """The gravest finding: a conflict before a bad series before a series that is not the locked one."""
         conflicts = [trial.name for trial in self.trials if trial.state == "conflict"]
         bad = [problem for problem in self.problems if problem.name != "lock.toml"]
         if conflicts:
@@ -31,11 +31,11 @@ class Checked:
             message = f"{len(conflicts)} of {len(self.trials)} patches do not apply: {', '.join(conflicts)}"
             return PatchConflict(message, hint=hint, report=self.as_json())
         if bad:
-            return SeriesError(f"the series has {len(bad)} problems; the first: {bad[0].name}: {bad[0].message}",
-                               hint="correct them, then turbotool patch check")  # fmt: skip
+            message = f"the series has {len(bad)} problems; the first: {bad[0].name}: {bad[0].message}"
+            return SeriesError(message, hint="correct them, then turbotool patch check")
         if self.problems:
-            return HashMismatch("the series is not the locked one: " + "; ".join(item.message for item in self.problems),
-                                hint="turbotool patch apply --relock, if the change is meant")  # fmt: skip
+            message = "the series is not the locked one: " + "; ".join(item.message for item in self.problems)
+            return HashMismatch(message, hint="turbotool patch apply --relock, if the change is meant")
         return None
 
     def as_json(self) -> dict[str, object]:

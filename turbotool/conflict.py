@@ -1,4 +1,4 @@
-"""The conflict report: what of a patch fails and why, who comes after it, where to repair it and with which commands."""
+"""The conflict report: what of a patch fails and why, who comes after it, where and with which commands to repair it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def position(scratch: Git) -> int | None:
 
 
 def classify(scratch: Git, patch: Patch) -> tuple[FileReport, ...]:
-    """Look at every file and hunk of a patch that `git am` just refused in `scratch`, whose HEAD is the state before it."""
+    """Every file and hunk of a patch that `git am` just refused in `scratch`, whose HEAD is the state before it."""
     unmerged = {entry.split("\t", 1)[1] for entry in scratch.names("ls-files", "--unmerged", "-z")}
     there = scratch.files("HEAD")
     return tuple(_file(scratch, file, there, file.path in unmerged) for file in patch.files)
@@ -173,7 +173,7 @@ def _report(
 
 def _text(report: dict[str, object], files: Sequence[FileReport], begun: bool) -> str:
     lines = [
-        f"{report['patch']} ({report['position']} of {report['of']}, {report['reason'] or 'no reason given'}) does not apply",
+        f"{report['patch']} ({report['position']} of {report['of']}, {report['reason'] or 'no reason'}) does not apply",
         f"  subject: {report['subject']}",
         f"  written for upstream {report['old_base']}, applied to base {report['new_base']}",
     ]

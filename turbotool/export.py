@@ -98,7 +98,7 @@ def _readable(layout: Layout) -> bool:
 
 
 def _check(layout: Layout, tree: Git, origin: Git) -> None:
-    """The tree is vendored, `origin` belongs to it, nothing is half done or uncommitted in either, history is linear."""
+    """The tree is vendored, `origin` belongs to it, and in neither is anything half done or not committed."""
     if not (layout.tree / ".git").is_dir() or tree.resolve(BASE_REF) is None:
         raise SeriesError(f"nothing is vendored at {layout.tree}", hint="turbotool patch apply")
     common = origin.run("rev-parse", "--path-format=absolute", "--git-common-dir", check=False)
@@ -201,7 +201,7 @@ def _prove(there: Layout, out: Output, tree: Git, head: str, commits: Sequence[s
             if _message(tree, old) != _message(tree, new):
                 raise SeriesError(
                     f"the message of {old} does not survive as a patch",
-                    hint="take lines like `---`, `diff --git` and a first `From:` out of it, and keep its subject on one line",
+                    hint="take lines like `---`, `diff --git` and a first `From:` out of it; its subject is one line",
                 )
         return scratch.text("rev-parse", "HEAD")
 

@@ -21,7 +21,7 @@ BASE_REF = "refs/turbotool/base"
 APPLIED_REFS = "refs/turbotool/applied"
 PREVIOUS_REF = "refs/turbotool/previous"
 
-# Settings that decide about bytes. They beat every configuration file through the environment, and are also written into
+# Settings that decide about bytes. They beat every configuration file through the environment, and are also written to
 # the vendored repository, so that plain git commands typed there give the same result.
 SETTINGS = {
     "am.keepcr": "true",  # a patch may touch a file with CRLF ends
@@ -146,9 +146,8 @@ class Git:
                 f"no space left in {self.folder}", hint="free some space on that disk, then run the command again"
             )
         if check and done.returncode != 0:
-            raise ToolFailed(
-                f"{process.display(done.command)} in {self.folder} ended with {process.describe_exit(done.returncode)}\n{done.tail}"
-            )
+            ended = process.describe_exit(done.returncode)
+            raise ToolFailed(f"{process.display(done.command)} in {self.folder} ended with {ended}\n{done.tail}")
         return done
 
     def text(self, *words: str | Path, stdin: str | None = None, env: Mapping[str, str] | None = None) -> str:
@@ -199,5 +198,5 @@ def init(folder: Path, keep: tuple[int, ...] = ()) -> Git:
 
 
 def _as_config(settings: Iterable[tuple[str, str]]) -> str:
-    parts = (key.split(".", 1) + [value] for key, value in settings)
+    parts = ((*key.split(".", 1), value) for key, value in settings)
     return "".join(f'[{section}]\n\t{name} = "{value}"\n' for section, name, value in parts)

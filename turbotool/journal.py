@@ -1,4 +1,4 @@
-"""Two steps that must not stay half done, a move of the vendored tree and an export: recorded first, finished by the next run."""
+"""Steps that must not stay half done, a move of the tree and an export: recorded first, finished by the next run."""
 
 from __future__ import annotations
 

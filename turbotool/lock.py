@@ -18,7 +18,7 @@ RESTORE = "git checkout -- vendor/lock.toml"
 
 @dataclass(frozen=True)
 class Upstream:
-    """Where the source came from. `tree` is git's tree id of the pristine files and decides; the rest finds them again."""
+    """Where the source came from. `tree`, git's id of the pristine files, decides; the rest finds them again."""
 
     source: str
     tree: str

@@ -35,7 +35,7 @@ class Problem:
 
 
 def names(layout: Layout) -> tuple[str, ...]:
-    """The patch names in order. Raises SeriesError for a missing series, a name that is no plain file name, or a repeated one."""
+    """The patch names in order. Raises SeriesError for a missing series, an odd name, or a repeated one."""
     listed = [line.strip() for line in _read(layout).splitlines()]
     found = [line for line in listed if line and not line.startswith("#")]
     for name in found:
@@ -79,7 +79,7 @@ def rewritten(layout: Layout, new: Sequence[str]) -> str:
 
 
 def load(layout: Layout) -> tuple[Patch, ...]:
-    """Every patch of the series, parsed. Raises SeriesError at the first that is missing, malformed or creates a file."""
+    """Every patch, parsed. Raises SeriesError at the first that is missing, malformed or creates a file."""
     patches = tuple(read_patch(_existing(layout, name)) for name in names(layout))
     for patch in patches:
         for problem in _creations(patch):
@@ -137,7 +137,7 @@ def current(layout: Layout, tree: str) -> SeriesLock:
 
 
 def series_hash(layout: Layout) -> str:
-    """SHA-256 over order, patches and overlay; the same bytes give the same hash on every machine. Raises SeriesError."""
+    """SHA-256 over order, patches and overlay; the same on every machine. Raises SeriesError."""
     return combined(current(layout, ""))
 
 

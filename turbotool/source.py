@@ -24,7 +24,7 @@ FULL_ID = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class Request:
-    """What to fetch. With `relock` the locked archive hash does not bind; `scratch` is a folder for anything temporary."""
+    """What to fetch. With `relock` the locked archive hash does not bind; `scratch` is for anything temporary."""
 
     layout: Layout
     out: Output

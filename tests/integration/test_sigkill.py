@@ -11,11 +11,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
-from turbotool import archive, git, lock
+from turbotool import git, lock
 from turbotool.apply import ensure_applied
 from turbotool.errors import SourceError
 from turbotool.export import export
@@ -36,32 +37,37 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     folder = tmp_path_factory.mktemp("sigkill") / "a folder"
     real = find_layout()
     up = lock.read_lock(real).upstream
-    pristine = folder / "pristine"
-    try:
-        into = real.cache / "downloads"
-        path = fetch_pypi(up.package, up.version, up.archive, up.sha256, up.size, into, QUIET)
-        archive.unpack(path, pristine, subdir=up.subdir)
-    except SourceError as error:
-        print(f"made-up upstream, because the real one cannot be had: {error.message}")
-        for number in range(1500):
-            file = pristine / f"d{number % 40}" / f"f{number}.txt"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(f"{number}\n" * 2000)
-    upstream = git.init(folder / "upstream")
-    shutil.copytree(pristine, upstream.folder, dirs_exist_ok=True)
-    upstream.run("-c", "core.compression=1", "add", "--force", "--all")
-    upstream.run("commit", "--quiet", "--message", "release")
     made = Layout(folder / "root", folder / "root", folder / "cache")
     made.overlay.mkdir(parents=True)
     made.series.write_text("# order\n")
     made.lock_file.parent.mkdir()
-    tree, head = upstream.tree_of("HEAD"), upstream.text("rev-parse", "HEAD")
-    made.lock_file.write_text(
-        f'[upstream]\nsource = "git"\nurl = "{upstream.folder}"\ncommit = "{head}"\ntree = "{tree}"\n'
-        f'[series]\ntree = "{tree}"\noverlay = "{hashlib.sha256().hexdigest()}"\npatches = []\n'
-    )
+    try:
+        into = real.cache / "downloads"
+        path = fetch_pypi(up.package, up.version, up.archive, up.sha256, up.size, into, QUIET)
+        upstream = replace(up, source="archive", archive=str(path))
+    except SourceError as error:
+        print(f"made-up upstream, because the real one cannot be had: {error.message}")
+        upstream = made_up(folder)
+    lines = [f"{item.name} = {json.dumps(getattr(upstream, item.name))}" for item in fields(upstream)]
+    series = f'tree = "{upstream.tree}"\noverlay = "{hashlib.sha256().hexdigest()}"\npatches = []\n'
+    made.lock_file.write_text("[upstream]\n" + "\n".join(lines) + f"\n[series]\n{series}")
     make_series(made)
     return made
+
+
+def made_up(folder: Path) -> lock.Upstream:
+    """1,500 files in a tar, locked like the real thing."""
+    repository = git.init(folder / "upstream")
+    for number in range(1500):
+        file = repository.folder / f"d{number % 40}" / f"f{number}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{number} {number * 7919}\n" * 500)
+    repository.run("add", "--force", "--all")
+    repository.run("commit", "--quiet", "--message", "release")
+    path = folder / "upstream.tar"
+    repository.run("archive", "--format=tar", f"--output={path}", "HEAD")
+    tree = repository.tree_of("HEAD")
+    return lock.Upstream("archive", tree, archive=str(path), sha256=lock.sha256_file(path), size=path.stat().st_size)
 
 
 def make_series(made: Layout) -> None:
@@ -177,7 +183,11 @@ def test_a_waiting_process_says_who_holds_the_work_folder_and_gives_up_in_time(l
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         done = subprocess.run(
-            [sys.executable, "-m", "turbotool", "vendor", "--json"], env=env, capture_output=True, text=True, check=False
+            [sys.executable, "-m", "turbotool", "vendor", "--json"],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         holder.kill()
     assert done.returncode == 27

@@ -142,7 +142,9 @@ def test_truncated_or_damaged_archives_give_an_archive_error_or_the_content(
     tmp_path_factory: pytest.TempPathFactory, cut: float, where: int, noise: bytes
 ) -> None:
     folder = tmp_path_factory.mktemp("damaged")
-    whole = tar_of(folder / "a.tar.gz", (member("a"), bytes(range(256)) * 40), (member("b/c"), b"text" * 99)).read_bytes()
+    whole = tar_of(
+        folder / "a.tar.gz", (member("a"), bytes(range(256)) * 40), (member("b/c"), b"text" * 99)
+    ).read_bytes()
     (folder / "cut.tar.gz").write_bytes(whole[: int(len(whole) * cut)])
     with pytest.raises(ArchiveError):
         unpack(folder / "cut.tar.gz", folder / "one")

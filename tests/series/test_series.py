@@ -59,7 +59,11 @@ def test_a_fresh_apply_gives_the_same_commits_as_before(patched: Project) -> Non
     done = ensure_applied(patched.layout, QUIET)
     assert (done.head, done.tree) == (head, read_lock(patched.layout).series.tree)
     subjects = patched.tree.text("log", "--reverse", "--format=%s", f"{BASE_REF}..HEAD").splitlines()
-    assert subjects == ["Add the turbotool overlay", "Register the turbo cache types", "Rotate what is stored, in K and V"]
+    assert subjects == [
+        "Add the turbotool overlay",
+        "Register the turbo cache types",
+        "Rotate what is stored, in K and V",
+    ]
 
 
 def test_applying_again_is_quick_and_touches_nothing(patched: Project) -> None:
@@ -92,7 +96,9 @@ def test_patches_hold_call_sites_only_and_new_files_are_overlay(patched: Project
     assert series.names(patched.layout) == (REGISTER, ROTATE)
     text = (patched.layout.patches / REGISTER).read_text()
     assert "codec.c" not in text
-    assert text.startswith("From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001\nFrom: turbotool contrib")
+    assert text.startswith(
+        "From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001\nFrom: turbotool contrib"
+    )
     assert (patched.layout.overlay / "src/turbo/codec.c").read_text() == "int codec;\n"
     assert patched.layout.series.read_text().startswith("# order\n\n# about the patches\n" + REGISTER)
 
@@ -105,7 +111,9 @@ def test_carriage_returns_survive_the_round_trip(patched: Project) -> None:
 def test_comments_stay_with_their_patch(patched: Project) -> None:
     layout = patched.layout
     layout.series.write_text(f"# head\n\n{REGISTER}\n# about rotation\n{ROTATE}\n# end\n")
-    assert series.rewritten(layout, [ROTATE, "new.patch"]) == f"# head\n\n# about rotation\n{ROTATE}\nnew.patch\n# end\n"
+    assert (
+        series.rewritten(layout, [ROTATE, "new.patch"]) == f"# head\n\n# about rotation\n{ROTATE}\nnew.patch\n# end\n"
+    )
     assert series.rewritten(layout, [REGISTER, ROTATE]) == layout.series.read_text()
 
 
@@ -130,7 +138,12 @@ def test_export_refuses_what_is_not_committed(patched: Project) -> None:
 
 @pytest.mark.parametrize(
     "message",
-    ["Cut here\n\nbefore\n---\nafter", "Impersonate\n\nFrom: a@b.c\n\nbody", "Quote\n\ndiff --git a/x b/x\n", "Two\nlines"],
+    [
+        "Cut here\n\nbefore\n---\nafter",
+        "Impersonate\n\nFrom: a@b.c\n\nbody",
+        "Quote\n\ndiff --git a/x b/x\n",
+        "Two\nlines",
+    ],
 )
 def test_a_message_that_a_patch_cannot_carry_is_refused_and_nothing_is_written(patched: Project, message: str) -> None:
     patched.edit("src/cache.cpp", "cache 3\n", "cache three\n")
@@ -277,7 +290,9 @@ def conflict(project: Project) -> PatchConflict:
         ("src/core.cpp", "", "core/core.cpp", "file moved"),
     ],
 )
-def test_the_conflict_report_classifies_files_and_hunks(patched: Project, name: str, old: str, new: str, state: str) -> None:
+def test_the_conflict_report_classifies_files_and_hunks(
+    patched: Project, name: str, old: str, new: str, state: str
+) -> None:
     (patched.upstream.folder / "core").mkdir()
     if new == "core/core.cpp":  # so much else changed that git's own rename detection does not follow
         path = patched.upstream.folder / name
@@ -403,7 +418,11 @@ EDIT = st.tuples(st.sampled_from(["src/core.cpp", "src/cache.cpp", "src/dos.h", 
 
 @pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(commits=st.lists(st.tuples(st.text("abc [é]:", min_size=1, max_size=20), st.lists(EDIT, min_size=1, max_size=3)), max_size=3))
+@given(
+    commits=st.lists(
+        st.tuples(st.text("abc [é]:", min_size=1, max_size=20), st.lists(EDIT, min_size=1, max_size=3)), max_size=3
+    )
+)
 def test_export_then_apply_gives_the_same_tree_and_export_the_same_bytes(
     tmp_path_factory: pytest.TempPathFactory, commits: list[tuple[str, list[tuple[str, int, list[str]]]]]
 ) -> None:

@@ -74,7 +74,9 @@ class Project:
     def snapshot(self) -> dict[str, bytes]:
         """Every file that export may write."""
         files = [path for path in self.layout.patches.rglob("*") if path.is_file()] + [self.layout.lock_file]
-        return {f"{path.relative_to(self.layout.root)} {path.stat().st_mode & 0o111:o}": path.read_bytes() for path in files}
+        return {
+            f"{path.relative_to(self.layout.root)} {path.stat().st_mode & 0o111:o}": path.read_bytes() for path in files
+        }
 
 
 def make_project(folder: Path) -> Project:

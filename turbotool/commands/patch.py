@@ -48,6 +48,7 @@ def check(out: Output) -> None:
             out.say(f"            {file.path}: {file.state} {file.detail}".rstrip())
             for hunk in file.hunks:
                 out.say(f"              hunk of line {hunk.line}: {hunk.state} {hunk.detail}".rstrip())
+    out.say(f"{len(checked.trials)} patches tried")
     for problem in checked.problems:
         out.warn(f"{problem.name}: {problem.message}")
     error = checked.error()

@@ -1,4 +1,4 @@
-"""The conflict report: what of a patch fails and why, who comes after it, where and with which commands to repair it."""
+"""The conflict report: what of a patch fails and why, who comes after it, and how and where to repair it."""
 
 from __future__ import annotations
 

@@ -34,7 +34,10 @@ def work_lock(layout: Layout, out: Output, what: str) -> Iterator[tuple[int, ...
 
 @contextlib.contextmanager
 def file_lock(path: Path, out: Output, what: str) -> Iterator[tuple[int, ...]]:
-    """An exclusive lock on `path`; `path`.json says who holds it: pid, command, since, what."""
+    """An exclusive lock on `path`; `path`.json says who holds it: pid, command, since, what.
+
+    When that file is there although nobody holds the lock, its writer was killed: `path`.killed then says so.
+    """
     from filelock import FileLock, Timeout
 
     with space_guard(path):
@@ -56,9 +59,12 @@ def file_lock(path: Path, out: Output, what: str) -> Iterator[tuple[int, ...]]:
                 hint="wait for it or end it, then run the command again",
             ) from error
     try:
+        with contextlib.suppress(FileNotFoundError):
+            path.with_suffix(".json").replace(path.with_suffix(".killed"))
         _sign(path, what)
         yield _descriptor(lock)
     finally:
+        path.with_suffix(".json").unlink(missing_ok=True)
         lock.release()
 
 

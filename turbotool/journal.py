@@ -18,7 +18,8 @@ def recover(layout: Layout, out: Output, keep: tuple[int, ...]) -> None:
     """
     tree = Git(layout.tree, keep)
     inside = layout.tree / ".git"
-    if inside.is_dir():
+    killed = layout.state / "lock.killed"
+    if killed.exists() and inside.is_dir():  # otherwise a lock file is somebody's own git at work
         for stale in (*inside.glob("*.lock"), *inside.glob("refs/turbotool/**/*.lock")):
             out.detail(f"removing {stale}, left by a killed run")
             stale.unlink(missing_ok=True)
@@ -32,6 +33,7 @@ def recover(layout: Layout, out: Output, keep: tuple[int, ...]) -> None:
         if inside.is_dir() and tree.tree_of("HEAD") == tree.tree_of(entry["to"]):
             tree.run("update-ref", "--no-deref", "HEAD", entry["to"])
     atomic.finish(layout)
+    killed.unlink(missing_ok=True)
     if atomic.sweep(layout) and inside.is_dir():
         tree.run("worktree", "prune")
 

@@ -26,7 +26,7 @@ from turbotool.pypi import fetch_pypi
 
 pytestmark = pytest.mark.slow
 QUIET = Output(quiet=True)
-TRIALS = 12  # for each of the two commands
+TRIALS = 10  # for each of the two commands
 TRAILERS = "\n\nReason: feature\nUpstream: none\nDrop-when: never\n"
 BUSY = 120.0  # seconds that a killed run's last git may take to end
 
@@ -133,7 +133,7 @@ def test_after_a_kill_at_any_moment_the_next_run_gives_the_same_tree(layout: Lay
     for trial in range(TRIALS):
         at_start(layout, command)
         child = start(layout, *words)
-        # One moment in each twelfth of the run, so that every phase is hit.
+        # One moment in each tenth of the run, so that every phase is hit.
         time.sleep(lasts * (trial + chance.random()) / TRIALS)
         os.killpg(child.pid, signal.SIGKILL)
         child.communicate()

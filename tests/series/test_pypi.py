@@ -14,6 +14,7 @@ from tiny import QUIET
 from turbotool.errors import HashMismatch, SourceError
 from turbotool.pypi import fetch_pypi
 
+pytestmark = pytest.mark.slow  # pip itself takes a second or more a call
 SDIST = "tinypkg-1.0.tar.gz"
 METADATA = "Metadata-Version: 2.1\nName: tinypkg\nVersion: 1.0\n"
 

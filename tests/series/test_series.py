@@ -365,6 +365,7 @@ def test_an_interrupted_move_is_finished_by_the_next_run(patched: Project) -> No
     head, base = patched.tree.text("rev-parse", "HEAD"), patched.tree.text("rev-parse", BASE_REF)
     patched.tree.run("checkout", "--quiet", "--detach", base)
     begin(patched.layout, {"kind": "move", "from": base, "to": head})
+    write(patched.layout.state, "lock.json", "{}")  # its writer never came to remove it
     (patched.layout.tree / "src/core.cpp").write_text("half")  # what a kill may leave
     (patched.layout.tree / "src/turbo").mkdir()
     (patched.layout.tree / ".git/index.lock").touch()
@@ -374,6 +375,12 @@ def test_an_interrupted_move_is_finished_by_the_next_run(patched: Project) -> No
     assert patched.tree.status() == []
     assert unfinished(patched.layout) is None
     assert (patched.layout.tree / "run.sh").stat().st_mtime_ns == untouched
+
+
+def test_the_lock_file_of_somebodys_own_git_is_left_alone(patched: Project) -> None:
+    (patched.layout.tree / ".git/index.lock").touch()
+    assert ensure_applied(patched.layout, QUIET).cached
+    assert (patched.layout.tree / ".git/index.lock").exists()
 
 
 def test_an_interrupted_export_is_finished_by_the_next_run(patched: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,9 +68,16 @@ class SeriesError(TurbotoolError):
 
 
 class PatchConflict(TurbotoolError):
-    """A patch of the series does not apply; the message carries the conflict report."""
+    """A patch of the series does not apply; the message carries the conflict report, `report` the same as data."""
 
     exit_code = 16
+
+    def __init__(self, message: str, *, hint: str | None = None, report: dict[str, object] | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.report = report
+
+    def as_json(self) -> dict[str, object]:
+        return {**super().as_json(), "report": self.report}
 
 
 class ToolMissing(TurbotoolError):

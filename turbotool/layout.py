@@ -76,7 +76,7 @@ def find_layout() -> Layout:
     """
     from platformdirs import user_cache_path
 
-    cache = Path(os.environ.get("TURBOTOOL_CACHE") or user_cache_path("turbotool", appauthor=False))
+    cache = Path(os.environ.get("TURBOTOOL_CACHE") or user_cache_path("turbotool", appauthor=False)).absolute()
     work = os.environ.get("TURBOTOOL_WORK")
     named = os.environ.get("TURBOTOOL_ROOT")
     if named:
@@ -84,5 +84,5 @@ def find_layout() -> Layout:
     elif is_root(PACKAGE.parent):
         root = PACKAGE.parent
     else:
-        return Layout(PACKAGE / "data", Path(work) if work else cache / "work", cache)
-    return Layout(root, Path(work) if work else root, cache)
+        return Layout(PACKAGE / "data", Path(work).absolute() if work else cache / "work", cache)
+    return Layout(root, Path(work).absolute() if work else root, cache)

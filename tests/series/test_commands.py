@@ -1,0 +1,90 @@
+"""What programs rely on: JSON documents and exit codes."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import Project, write
+
+from turbotool import cli
+
+
+def turbotool(project: Project, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, object], str]:
+    with pytest.raises(SystemExit) as ended:
+        cli.run([*words, "--json"])
+    captured = capsys.readouterr()
+    code = ended.value.code
+    return (code if isinstance(code, int) else 0), json.loads(captured.out), captured.err
+
+
+@pytest.fixture
+def here(patched: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.setenv("TURBOTOOL_ROOT", str(patched.layout.root))
+    monkeypatch.setenv("TURBOTOOL_CACHE", str(patched.layout.cache))
+    return patched
+
+
+def test_vendor_says_commit_source_and_path(here: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    code, document, _ = turbotool(here, capsys, "vendor")
+    assert (code, document["source"], document["path"]) == (0, "git", str(here.layout.tree))
+    assert document["commit"] == here.upstream.text("rev-parse", "HEAD")
+
+
+def test_a_dirty_tree_ends_with_its_own_code_and_the_next_command(
+    here: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(here.layout.tree, "mine.txt", "mine")
+    code, document, said = turbotool(here, capsys, "vendor")
+    error = document["error"]
+    assert isinstance(error, dict)
+    assert (code, error["class"]) == (14, "DirtyTree")
+    assert "mine.txt" in said
+    assert "--force" in error["hint"]
+
+
+def test_list_and_check_name_each_patch(here: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    code, document, said = turbotool(here, capsys, "patch", "list")
+    assert (code, document["overlay"]) == (0, ["src/turbo/codec.c"])
+    assert "Register the turbo cache types" in said
+    code, document, _ = turbotool(here, capsys, "patch", "check")
+    patches = document["patches"]
+    assert isinstance(patches, list)
+    assert (code, document["ok"], {patch["state"] for patch in patches}) == (0, True, {"clean"})
+    path = here.layout.patches / patches[0]["name"]
+    path.write_bytes(path.read_bytes().replace(b" line 10\n", b" line ten\n"))
+    code, document, _ = turbotool(here, capsys, "patch", "check")
+    assert (code, document["ok"]) == (16, False)
+
+
+def test_export_and_apply_are_inverse_on_the_command_line(here: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    before = here.snapshot()
+    shutil.rmtree(here.layout.tree)
+    assert turbotool(here, capsys, "patch", "apply")[0] == 0
+    code, document, _ = turbotool(here, capsys, "patch", "export")
+    assert (code, document["changed"], here.snapshot() == before) == (0, False, True)
+
+
+def test_the_commands_of_a_conflict_report_work_as_typed(here: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    path = here.layout.patches / "register-the-turbo-cache-types.patch"
+    path.write_bytes(path.read_bytes().replace(b" line 10\n", b" line ten\n"))
+    code, document, _ = turbotool(here, capsys, "patch", "apply", "--relock")
+    assert code == 16
+    error = document["error"]
+    assert isinstance(error, dict)
+    folder = Path(error["report"]["work_tree"])
+    core = folder / "src/core.cpp"
+    core.write_text(core.read_text().replace("line 10\n", "line 10\nrepaired\n"))
+    for line in error["report"]["commands"]["continue"]:
+        words = shlex.split(line)
+        if words[0] == "turbotool":
+            words[:1] = [sys.executable, "-m", "turbotool"]
+        if words[0] != "cd":
+            subprocess.run(words, cwd=folder, check=True, capture_output=True)
+    assert "repaired" in (here.layout.tree / "src/core.cpp").read_text()
+    assert turbotool(here, capsys, "patch", "apply")[1]["cached"] is True

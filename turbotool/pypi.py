@@ -1,0 +1,126 @@
+"""One hash-locked file from PyPI, through pip, so that a person's mirrors, proxies and certificates are used."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from turbotool import process
+from turbotool.atomic import file_lock, need_space, space_guard, sync_folder
+from turbotool.errors import HashMismatch, NoSpace, SourceError
+from turbotool.lock import sha256_file
+from turbotool.output import Output
+
+# pip builds a source distribution's metadata even to download it. This backend answers in its stead, so that no code of
+# the archive runs and its build requirements (35 s of downloads) are not needed. Names a backend that archives use.
+SHIM_PACKAGE = "scikit_build_core"
+SHIM = """
+import os
+from pathlib import Path
+
+
+def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
+    name, version = os.environ["TURBOTOOL_SHIM"].split("==")
+    folder = Path(metadata_directory, f"{name.replace('-', '_')}-{version}.dist-info")
+    folder.mkdir()
+    text = f"Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n"
+    (folder / "METADATA").write_text(text, encoding="utf-8")
+    return folder.name
+
+
+def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
+    raise RuntimeError("this backend only names the package")
+"""
+
+
+def fetch_pypi(package: str, version: str, archive: str, sha256: str, size: int, into: Path, out: Output) -> Path:
+    """The file `archive` of a PyPI release in the folder `into`, downloaded once, its sha256 verified on every call.
+
+    `size` is in bytes. A wheel is never installed and nothing of it runs; nothing of a source distribution runs before
+    its hash has matched. Raises SourceError (the message ends with pip's own words; the full log is beside the file),
+    HashMismatch, NoSpace.
+    """
+    path = into / archive
+    if path.parent != into or not archive or archive in (".", ".."):
+        raise SourceError(f"{archive!r} is not a file name", hint="correct it in vendor/lock.toml")
+    if _matches(path, sha256):
+        return path
+    with file_lock(into / "lock", out, f"download {archive}"):
+        if _matches(path, sha256):  # another process was faster
+            return path
+        if path.exists():
+            out.warn(f"{path} does not have the locked sha256; it is downloaded again")
+        need_space(into, size, f"downloading {archive}")
+        out.say(f"downloading {archive} ({size / 2**20:.0f} MiB)")
+        with tempfile.TemporaryDirectory(prefix=".pip-", dir=into) as folder, space_guard(path):
+            _download(f"{package}=={version}", archive, sha256, Path(folder), into / f"{archive}.log")
+            found = Path(folder, "files", archive)
+            check_sha256(found, sha256)
+            found.replace(path)
+        sync_folder(into)
+    return path
+
+
+def check_sha256(path: Path, wanted: str) -> None:
+    """Raise HashMismatch, naming both values, unless the file has that sha256."""
+    got = sha256_file(path)
+    if got != wanted:
+        hint = "get the file again; if the new one is meant: turbotool vendor --relock"
+        raise HashMismatch(f"{path} has sha256 {got}, locked is {wanted}", hint=hint)
+
+
+def _matches(path: Path, sha256: str) -> bool:
+    return path.is_file() and sha256_file(path) == sha256
+
+
+def _download(requirement: str, archive: str, sha256: str, folder: Path, log: Path) -> None:
+    """Put `archive` into `folder`/files. The quick way first; pip's plain way if that does not work."""
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
+    log.unlink(missing_ok=True)
+    wheel = archive.endswith(".whl")
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--require-hashes",
+        "--progress-bar=off",
+    ]
+    command += ["--only-binary" if wheel else "--no-binary", ":all:", "--dest", folder / "files", "-r", requirements]
+    # A constraint on the locked package could only contradict the lock, and constraints without hashes break hash mode.
+    env = {**os.environ, "PIP_CONSTRAINT": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+    if not wheel:
+        shim = folder / "shim" / SHIM_PACKAGE
+        shim.mkdir(parents=True)
+        (shim / "__init__.py").write_text("", encoding="utf-8")
+        (shim / "build.py").write_text(SHIM, encoding="utf-8")
+        quick = {**env, "PYTHONPATH": str(shim.parent), "TURBOTOOL_SHIM": requirement}
+        if process.run([*command, "--no-build-isolation"], cwd=folder, env=quick, log=log, check=False).returncode == 0:
+            return
+    done = process.run(command, cwd=folder, env=env, log=log, check=False)
+    if done.returncode != 0:
+        raise _failure(requirement, done.output, log)
+
+
+def _failure(requirement: str, output: str, log: Path) -> Exception:
+    tail = "\n".join(output.splitlines()[-8:])
+    if "No space left on device" in output:
+        return NoSpace(f"no space left while pip downloaded {requirement}", hint="free some space, then run it again")
+    if "DO NOT MATCH THE HASHES" in output:
+        lines = [line.strip() for line in output.splitlines() if line.strip().startswith(("Expected", "Got"))]
+        hint = "the index serves another file than the locked one: check the index that pip is configured for"
+        return HashMismatch(f"{requirement}: sha256 differs: {', '.join(lines)}", hint=hint)
+    if any(
+        word in output
+        for word in ("NewConnectionError", "ConnectTimeout", "NameResolution", "Max retries", "ProxyError")
+    ):
+        what, hint = "no connection to the package index", "check the network, or set PIP_INDEX_URL or HTTPS_PROXY"
+    elif "No matching distribution" in output or "Could not find a version" in output:
+        what, hint = "the package index has no such file", "check the index that pip is configured for: pip config list"
+    else:
+        what, hint = "pip failed", f"read {log}"
+    return SourceError(f"cannot download {requirement}: {what}; full log in {log}\n{tail}", hint=hint)

@@ -50,12 +50,14 @@ def run(
     timeout: float | None = None,
     check: bool = True,
     merge_stderr: bool = True,
+    keep: Sequence[int] = (),
 ) -> Completed:
     """Run `command` to its end and return what it did.
 
     `env` replaces the environment when given. `log` receives the command line, the output and the duration, appended.
     `on_line` sees each line as it comes. `timeout` is in seconds; a child that outlives it is killed with its group.
-    With `merge_stderr=False` only stdout is returned and stderr is dropped.
+    With `merge_stderr=False` only stdout is returned and stderr is dropped. `keep` are file descriptors that the child
+    inherits: with the one of a held lock file, a child that outlives a killed parent still holds the lock.
 
     Raises ToolMissing if the program does not exist, ToolFailed if `check` and the exit status is not 0 or on timeout,
     NoSpace if the log cannot be written, Interrupted on Ctrl-C (after the child's group got it too).
@@ -74,6 +76,7 @@ def run(
             encoding="utf-8",
             errors="replace",
             start_new_session=True,
+            pass_fds=tuple(keep),
         )
     except FileNotFoundError as error:
         raise ToolMissing(f"cannot start {words[0]}: {error}") from error

@@ -20,6 +20,7 @@ from turbotool.errors import ToolFailed, ToolMissing, TurbotoolError
 
 PROBE_SECONDS = 10
 LAUNCHERS = ("ccache", "sccache")
+USUAL_CUDA = "/usr/local/cuda"
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _find(name: str, env: Mapping[str, str], private: bool) -> Tool:
         places = [*(_python_places(name) if private else ()), *_on_path([name], env)]
         return _tool(name, [name], places, minimum=minimum)
     if name == "nvcc":
-        return _tool(name, ["CUDACXX", "PATH", "CUDA_PATH", "CUDA_HOME", "/usr/local/cuda"], _nvcc_places(env))
+        return _tool(name, ["CUDACXX", "PATH", "CUDA_PATH", "CUDA_HOME", USUAL_CUDA], _nvcc_places(env))
     if name == "glslc":
         sdk = env.get("VULKAN_SDK")
         places = [(str(Path(sdk) / "bin" / executable(name)), "VULKAN_SDK")] if sdk else []
@@ -137,7 +138,7 @@ def _nvcc_places(env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for variable in ("CUDA_PATH", "CUDA_HOME"):
         if env.get(variable):
             yield str(Path(env[variable]) / "bin" / executable("nvcc")), variable
-    yield "/usr/local/cuda/bin/nvcc", "usual place"
+    yield str(Path(USUAL_CUDA) / "bin" / executable("nvcc")), "usual place"
 
 
 def _on_path(names: Sequence[str], env: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -129,6 +130,11 @@ def fake_site(folder: Path, backend: str = "cpu") -> Site:
     layout = Layout(folder / "root", folder / "work folder", folder / "cache")
     commit(layout.tree, {"main.cpp": "int main() {}\n", "a/b.h": "#define B 1\n"})
     return Site(layout, {"PATH": str(tools)}, Request(BACKENDS[backend], Choices()))
+
+
+def cpu_seconds() -> float:
+    """What this process and its ended children have computed: unlike wall time it does not depend on what else runs."""
+    return sum(os.times()[:4])
 
 
 def real(name: str) -> str:

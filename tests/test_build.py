@@ -4,12 +4,11 @@ import hashlib
 import json
 import os
 import shutil
-import time
 from pathlib import Path
 
 import click
 import pytest
-from fake_tools import Site, commit, fake_site, says
+from fake_tools import Site, commit, cpu_seconds, fake_site, says
 
 from turbotool.backend import BACKENDS, TARGETS, Choices, find_backend
 from turbotool.build import check_space
@@ -314,9 +313,9 @@ def test_progress_and_fallback_note_reach_the_user(tmp_path: Path, capsys: pytes
 def test_noop_is_fast_with_two_thousand_source_files(site: Site) -> None:
     commit(site.layout.tree, {f"src/{number}.cpp": "" for number in range(2000)})
     site.build()
-    started = time.monotonic()
+    started = cpu_seconds()
     assert site.build().cached
-    assert time.monotonic() - started < 1.0
+    assert cpu_seconds() - started < 1.0
 
 
 def test_unknown_backend_suggests_the_nearest() -> None:

@@ -16,9 +16,14 @@ def classes() -> list[type[TurbotoolError]]:
     return sorted((error for error in found if error is not TurbotoolError), key=lambda error: error.exit_code)
 
 
+def meaning(error: type[TurbotoolError]) -> str:
+    """The first clause of its documentation."""
+    return re.split(r"[;.](?:\s|$)", " ".join(str(error.__doc__).split()))[0]
+
+
 def exit_code_table() -> str:
     """The table as README must have it; paste it there when errors.py changes."""
-    rows = [f"| {error.exit_code} | `{error.__name__}` | {' '.join(str(error.__doc__).split())} |" for error in classes()]
+    rows = [f"| {error.exit_code} | `{error.__name__}` | {meaning(error)} |" for error in classes()]
     return "\n".join(["| code | error | meaning |", "|---|---|---|", *rows])
 
 

@@ -152,11 +152,9 @@ def compile_targets(plan: Plan, out: Output, keep: Sequence[int]) -> None:
         done = process.run(words, cwd=plan.folder, env=plan.env, log=plan.log, check=False, on_line=on_line, keep=keep)
     if done.returncode != 0:
         raise_if_full(done.output, plan)
-        error = first_error(done.output)
+        error = located(first_error(done.output), plan)
         message = str(error) if error else f"ninja ended with {process.describe_exit(done.returncode)}\n{done.tail}"
-        raise CompileFailed(
-            f"compiling stopped: {message}\nlog: {plan.log}", hint=advice(located(error, plan), str(plan.log))
-        )
+        raise CompileFailed(f"compiling stopped: {message}\nlog: {plan.log}", hint=advice(error, str(plan.log)))
 
 
 def start_sccache(plan: Plan) -> bool:

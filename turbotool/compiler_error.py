@@ -91,5 +91,5 @@ def advice(error: CompilerError | None, log: str) -> str:
             f"a symbol is declared but not linked: is its file named in a CMakeLists.txt? The whole output is in {log}"
         )
     if error and error.file:
-        return f"fix {error.file} (in patches/ or patches/overlay/), then turbotool build; the whole output is in {log}"
+        return f"fix {error.file} (in a patch or in patches/overlay/), then turbotool build"
     return f"read {log}"

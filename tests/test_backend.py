@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+import pytest
+from fake_tools import says
+
+from turbotool import tools
+from turbotool.backend import BACKENDS, Choices, Host
+from turbotool.errors import BackendUnavailable
+from turbotool.tools import ALL, Tools, find_tools
+
+
+def host(system: str, folder: Path) -> tuple[Tools, Host]:
+    """A machine whose PATH is `folder`/bin and whose only prefix is `folder`."""
+    env = {"PATH": str(folder / "bin")}
+    return find_tools(env, [name for name in ALL if name not in ("cmake", "ninja")]), Host(system, "x", env, (folder,))
+
+
+def refused(backend: str, machine: tuple[Tools, Host], choices: Choices | None = None) -> BackendUnavailable:
+    with pytest.raises(BackendUnavailable) as caught:
+        BACKENDS[backend].preflight(*machine, choices or Choices())
+    assert caught.value.hint
+    return caught.value
+
+
+@pytest.mark.parametrize("system", ["Linux", "Windows"])
+def test_metal_is_refused_at_once_off_macos(tmp_path: Path, system: str) -> None:
+    started = time.monotonic()
+    error = refused("metal", host(system, tmp_path))
+    assert time.monotonic() - started < 1
+    assert error.message == f"Metal exists on macOS only, and this is {system}"
+
+
+def test_metal_on_macos_needs_xcrun_and_embeds_its_shaders(tmp_path: Path) -> None:
+    assert refused("metal", host("Darwin", tmp_path)).hint == "xcode-select --install"
+    says(tmp_path / "bin" / "xcrun", "xcrun version 70.1")
+    machine = host("Darwin", tmp_path)
+    BACKENDS["metal"].preflight(*machine, Choices())
+    assert BACKENDS["metal"].options(machine[0], Choices()) == {"GGML_METAL": "ON", "GGML_METAL_EMBED_LIBRARY": "ON"}
+
+
+def test_cuda_without_nvcc_names_what_was_tried_and_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tools, "USUAL_CUDA", str(tmp_path / "none"))
+    says(tmp_path / "bin" / "dnf", "4.14.0")
+    error = refused("cuda", host("Linux", tmp_path))
+    assert "CUDA_PATH" in error.message
+    assert error.hint is not None
+    assert error.hint.startswith("sudo dnf install cuda-toolkit")
+
+
+def test_cuda_without_a_gpu_wants_the_architecture(tmp_path: Path) -> None:
+    says(tmp_path / "bin" / "nvcc", "nvcc: NVIDIA (R)\nCuda compilation tools, release 12.4, V12.4.99")
+    machine = host("Linux", tmp_path)
+    assert "--arch" in str(refused("cuda", machine).hint)
+    BACKENDS["cuda"].preflight(*machine, Choices(archs=("86",)))
+    BACKENDS["cuda"].preflight(*machine, Choices(portable=True))
+    says(tmp_path / "bin" / "nvidia-smi", "GPU 0")
+    BACKENDS["cuda"].preflight(*machine, Choices())
+
+
+def test_cuda_is_found_through_cuda_path(tmp_path: Path) -> None:
+    nvcc = says(tmp_path / "cuda" / "bin" / "nvcc", "Cuda compilation tools, release 12.4, V12.4.99")
+    found = find_tools({"PATH": "", "CUDA_PATH": str(tmp_path / "cuda")}, ["nvcc"])
+    options = BACKENDS["cuda"].options(found, Choices(archs=("86", "90a")))
+    assert options == {"GGML_CUDA": "ON", "CMAKE_CUDA_COMPILER": str(nvcc), "CMAKE_CUDA_ARCHITECTURES": "86;90a"}
+
+
+def test_vulkan_names_each_missing_part_and_the_packages(tmp_path: Path) -> None:
+    says(tmp_path / "bin" / "apt-get", "apt 2.6.1")
+    error = refused("vulkan", host("Linux", tmp_path))
+    assert all(part in error.message for part in ("glslc", "vulkan/vulkan.h", "libvulkan", "SPIRV-Headers"))
+    assert error.hint == "sudo apt-get install glslc libvulkan-dev spirv-headers"
+
+
+@pytest.mark.parametrize("library", ["lib/x86_64-linux-gnu/libvulkan.so", "lib64/libvulkan.so.1"])
+def test_vulkan_with_everything_is_accepted(tmp_path: Path, library: str) -> None:
+    says(tmp_path / "bin" / "glslc", "shaderc v2023.2 v2023.2")
+    for name in ("include/vulkan/vulkan.h", library, "share/cmake/SPIRV-Headers/SPIRV-HeadersConfig.cmake"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    machine = host("Linux", tmp_path)
+    BACKENDS["vulkan"].preflight(*machine, Choices())
+    assert BACKENDS["vulkan"].options(machine[0], Choices()) == {"GGML_VULKAN": "ON"}
+
+
+def test_arch_is_refused_off_cuda(tmp_path: Path) -> None:
+    with pytest.raises(click.UsageError, match="--arch"):
+        BACKENDS["cpu"].preflight(*host("Linux", tmp_path), Choices(archs=("86",)))
+
+
+@pytest.mark.parametrize("name", sorted(set(BACKENDS) - {"cpu"}))
+def test_gpu_backends_say_that_turbo_operations_run_on_the_cpu(name: str) -> None:
+    assert any("CPU" in note for note in BACKENDS[name].notes)
+    assert not BACKENDS["cpu"].notes

@@ -1,0 +1,260 @@
+"""What this machine has and lacks for each backend, and the command that installs it. Needs nothing but Python."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from turbotool import __version__, process, record
+from turbotool.backend import BACKENDS, Backend, Choices, Host
+from turbotool.buildkey import toolchain
+from turbotool.errors import TurbotoolError
+from turbotool.layout import Layout
+from turbotool.tools import Tool, Tools, installer
+
+
+@dataclass(frozen=True)
+class BackendReport:
+    """Whether a backend can be built here; if not, `reason` and `remedy` (a command)."""
+
+    name: str
+    ok: bool
+    reason: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that doctor found. Sizes in bytes; None where the system does not say."""
+
+    tools: Tools
+    backends: tuple[BackendReport, ...]
+    python: Mapping[str, object]
+    packages: Mapping[str, str | None]
+    disk_free: int
+    memory_free: int | None
+    work: Path
+    pin: Mapping[str, str]
+    tree: Mapping[str, object]
+    builds: tuple[Mapping[str, object], ...]
+
+    @property
+    def ok(self) -> bool:
+        """True when the cpu backend can be built."""
+        return next(backend.ok for backend in self.backends if backend.name == "cpu")
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "ok": self.ok,
+            "tools": [tool_json(name, tool) for name, tool in self.tools.by_name.items()],
+            "backends": [vars(backend) for backend in self.backends],
+            "python": dict(self.python),
+            "packages": dict(self.packages),
+            "disk_free": self.disk_free,
+            "memory_free": self.memory_free,
+            "work": str(self.work),
+            "pin": dict(self.pin),
+            "tree": dict(self.tree),
+            "builds": [dict(build) for build in self.builds],
+        }
+
+
+def tool_json(name: str, tool: Tool) -> dict[str, object]:
+    candidates = [{**candidate.as_json(), "chosen": candidate is tool.chosen} for candidate in tool.candidates]
+    return {"name": name, "tried": list(tool.tried), "candidates": candidates}
+
+
+def examine(layout: Layout, tools: Tools, host: Host) -> Report:
+    """Look at everything; a part that cannot be read is reported, never raised."""
+    return Report(
+        tools=tools,
+        backends=tuple(_backend(backend, tools, host) for backend in BACKENDS.values()),
+        python=_python(),
+        packages=_packages(),
+        disk_free=shutil.disk_usage(next(f for f in (layout.work, *layout.work.parents) if f.exists())).free,
+        memory_free=memory_free(),
+        work=layout.work,
+        pin=_pin(layout),
+        tree=_tree(layout),
+        builds=tuple(_build(layout, name) for name in BACKENDS if layout.build(name).is_dir()),
+    )
+
+
+def _backend(backend: Backend, tools: Tools, host: Host) -> BackendReport:
+    try:
+        toolchain(tools, host.env)
+        tools["git"].require(installer(host.env).hint("git"))
+        backend.preflight(tools, host, Choices())
+    except TurbotoolError as error:
+        return BackendReport(backend.name, False, error.message, error.hint or "")
+    return BackendReport(backend.name, True)
+
+
+def _python() -> dict[str, object]:
+    return {
+        "version": platform.python_version(),
+        "executable": sys.executable,
+        "venv": sys.prefix != sys.base_prefix,
+        "turbotool": __version__,
+        "system": platform.platform(),
+    }
+
+
+def _packages() -> dict[str, str | None]:
+    """Our dependencies (not the extras') and their installed versions; None for one that is missing."""
+    try:
+        requirements = metadata.requires("turbotool") or []
+    except metadata.PackageNotFoundError:
+        return {}
+    names = [
+        re.split(r"[\s<>=!~;\[(]", requirement)[0] for requirement in requirements if "extra ==" not in requirement
+    ]
+    return {name: _installed(name) for name in sorted(names, key=str.lower)}
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def memory_free(meminfo: Path = Path("/proc/meminfo")) -> int | None:
+    """Bytes of memory that a new program can get, or None where the system does not say."""
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(encoding="ascii"), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None
+
+
+def _pin(layout: Layout) -> dict[str, str]:
+    from turbotool.lock import read_lock
+
+    try:
+        lock = read_lock(layout)
+    except TurbotoolError as error:
+        return {"error": error.message}
+    return {"commit": lock.upstream.commit, "source": lock.upstream.source, "tree": lock.series.tree}
+
+
+def _tree(layout: Layout) -> dict[str, object]:
+    """The vendored tree: present, free of edits, and equal to the lock's tree after all patches."""
+    if not (layout.tree / ".git").exists():
+        return {"present": False}
+    env = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
+        "GIT_CEILING_DIRECTORIES": str(layout.tree.parent),
+        "GIT_OPTIONAL_LOCKS": "0",
+    }
+    try:
+        head = process.run(
+            ["git", "rev-parse", "HEAD^{tree}"], cwd=layout.tree, env=env, merge_stderr=False
+        ).output.strip()
+        edits = process.run(["git", "status", "--porcelain"], cwd=layout.tree, env=env, merge_stderr=False).output
+    except TurbotoolError as error:
+        return {"present": True, "error": error.message}
+    return {
+        "present": True,
+        "tree": head,
+        "edited": len(edits.splitlines()),
+        "applied": head == _pin(layout).get("tree"),
+    }
+
+
+def _build(layout: Layout, name: str) -> dict[str, object]:
+    found = record.read_record(layout.build(name))
+    if found is None:
+        return {"backend": name, "finished": False}
+    return {"backend": name, "finished": True, "version": found.document.get("version"), "files": len(found.outputs)}
+
+
+def render(report: Report) -> str:
+    """The report as text for a terminal of at least 80 columns."""
+    from rich.console import Console
+
+    width = max(80, min(shutil.get_terminal_size((80, 24)).columns, 120))
+    console = Console(width=width, stderr=True, highlight=False)
+    with console.capture() as capture:
+        for table in (_tool_table(report), _backend_table(report)):
+            console.print(table)
+        for line in _facts(report):
+            console.print(line, markup=False, soft_wrap=True)
+    return capture.get().rstrip("\n")
+
+
+def _tool_table(report: Report) -> object:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("tool", "version", "where", box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    table.columns[2].overflow = "fold"
+    for tool in report.tools.by_name.values():
+        if not tool.candidates:
+            table.add_row(f"  {tool.name}", "-", f"[dim]not found (tried {escape(', '.join(tool.tried))})[/dim]")
+        for index, found in enumerate(tool.candidates):
+            mark = "[green]*[/green]" if found is tool.chosen else " "
+            version = found.version or "[red]broken[/red]"
+            note = "" if tool.serves(found) else f" ({tool.defect(found)})"
+            table.add_row(f"{mark} {tool.name if index == 0 else ''}", version, escape(f"{found.path}{note}"))
+    return table
+
+
+def _backend_table(report: Report) -> object:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("backend", "", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.columns[1].overflow = "fold"
+    for backend in report.backends:
+        if backend.ok:
+            table.add_row(backend.name, "[green]can be built[/green]")
+        else:
+            table.add_row(backend.name, f"{escape(backend.reason)}\n[bold]{escape(backend.remedy)}[/bold]")
+    return table
+
+
+def _facts(report: Report) -> list[str]:
+    gib = 1 << 30
+    python, tree, pin = report.python, report.tree, report.pin
+    memory = f"{report.memory_free / gib:.1f} GiB" if report.memory_free is not None else "unknown"
+    missing = [name for name, version in report.packages.items() if version is None]
+    packages = ", ".join(f"{name} {version}" for name, version in report.packages.items() if version)
+    venv = "virtual environment" if python["venv"] else "no virtual environment"
+    lines = [
+        f"turbotool   {python['turbotool']}, Python {python['version']} ({venv})",
+        f"            {python['executable']}",
+        f"packages    {packages or 'unknown'}",
+        f"free        disk {report.disk_free / gib:.1f} GiB, memory {memory}",
+        f"work        {report.work}",
+        f"upstream    {pin.get('error') or pin['commit'] + ' from ' + pin['source']}",
+        f"tree        {_describe_tree(tree)}",
+        *(f"build       {_describe_build(build)}" for build in report.builds),
+    ]
+    if missing:
+        lines.append(f"missing     {', '.join(missing)}: python -m pip install {' '.join(missing)}")
+    return lines
+
+
+def _describe_tree(tree: Mapping[str, object]) -> str:
+    if not tree["present"]:
+        return "not vendored yet: turbotool vendor"
+    if "error" in tree:
+        return str(tree["error"]).splitlines()[0]
+    applied = "the series is applied" if tree["applied"] else "the series is not applied: turbotool patch apply"
+    return f"{applied}; " + (f"{tree['edited']} edited files" if tree["edited"] else "no edits")
+
+
+def _describe_build(build: Mapping[str, object]) -> str:
+    if not build["finished"]:
+        return f"{build['backend']}: unfinished: turbotool build --backend {build['backend']}"
+    return f"{build['backend']}: {build['version']}, {build['files']} files"

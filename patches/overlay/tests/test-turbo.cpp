@@ -1,0 +1,228 @@
+// Pins the turbo codec: tables, bit layout, special values, error on Gaussian data, and the rotation.
+
+#include "ggml-cpu.h"
+#include "ggml-turbo.h"
+#include "ggml.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+static int n_failed = 0;
+
+static void check(bool ok, const std::string & what) {
+    printf("%s: %s\n", ok ? "ok" : "FAILED", what.c_str());
+    n_failed += !ok;
+}
+
+struct codec {
+    ggml_type          type;
+    int                bits;
+    size_t             bytes;
+    double             sigma;      // integer levels per standard deviation
+    std::vector<float> lloyd_max;  // positive levels of the optimal quantizer of N(0,1)
+    std::vector<int>   levels;     // their integers
+    double             max_nmse;   // on Gaussian blocks
+};
+
+static const codec codecs[] = {
+    { GGML_TYPE_TURBO2, 2, 18, 84.0698, { .452780f, 1.510418f }, { 38, 127 }, .1180 },
+    { GGML_TYPE_TURBO3, 3, 26, 40.9097, { .245094f, .756005f, 1.343909f, 2.151946f }, { 10, 31, 55, 88 }, .0310 },
+    { GGML_TYPE_TURBO4, 4, 34, 38.1556, { .128395f, .388048f, .656759f, .942340f, 1.256231f, 1.618046f, 2.069017f, 2.732590f },
+        { 5, 15, 25, 36, 48, 62, 79, 104 }, .0076 },
+};
+
+static std::vector<uint8_t> quantize(ggml_type type, const std::vector<float> & x) {
+    std::vector<uint8_t> q(ggml_row_size(type, x.size()));
+    ggml_quantize_chunk(type, x.data(), q.data(), 0, 1, x.size(), nullptr);
+    return q;
+}
+
+static std::vector<float> dequantize(ggml_type type, const std::vector<uint8_t> & q) {
+    std::vector<float> y(q.size()/ggml_type_size(type)*ggml_blck_size(type));
+    ggml_get_type_traits(type)->to_float(q.data(), y.data(), y.size());
+    return y;
+}
+
+// a block with step 1 whose value j has code j % 2^bits, built from the description of the layout
+static std::vector<uint8_t> counting_block(const codec & c) {
+    std::vector<uint8_t> b(c.bytes, 0);
+    b[1] = 0x3c; // 1.0 in fp16, little endian
+    for (int j = 0; j < 64; j++) {
+        const int code = j % (1 << c.bits);
+        if (c.bits == 4) {
+            b[2 + j%32] |= code << 4*(j/32);
+        } else {
+            b[2 + j%16] |= (code & 3) << 2*(j/16);
+        }
+        if (c.bits == 3) {
+            b[18 + j/8] |= (code >> 2) << (j%8);
+        }
+    }
+    return b;
+}
+
+static void test_tables(const codec & c) {
+    const std::string name = ggml_type_name(c.type);
+
+    check(ggml_type_size(c.type) == c.bytes && ggml_blck_size(c.type) == 64, name + " takes " + std::to_string(c.bytes) + " bytes for 64 values");
+
+    const int n = c.levels.size();
+    const auto y = dequantize(c.type, counting_block(c));
+    bool same = true;
+    bool near = true;
+    for (int j = 0; j < 64; j++) {
+        const int code  = j % (2*n);
+        const int level = code < n ? -c.levels[n - 1 - code] : c.levels[code - n];
+        same = same && y[j] == (float) level;
+        near = near && std::fabs(std::fabs(level)/c.sigma - c.lloyd_max[code < n ? n - 1 - code : code - n]) < 0.01;
+    }
+    check(same, name + " decodes its bit layout to its integer levels");
+    check(near, name + " levels are the Lloyd-Max levels of N(0,1)");
+}
+
+static void test_special(const codec & c) {
+    const std::string name = ggml_type_name(c.type);
+
+    const auto zeros = quantize(c.type, std::vector<float>(64, 0.0f));
+    check(zeros == std::vector<uint8_t>(c.bytes, 0), name + " of zeros is all zero bytes");
+    check(dequantize(c.type, zeros) == std::vector<float>(64, 0.0f), name + " of zero bytes is zeros");
+
+    for (float bad : { NAN, INFINITY, -INFINITY }) {
+        std::vector<float> x(64, 1.0f);
+        x[17] = bad;
+        const auto y = dequantize(c.type, quantize(c.type, x));
+        bool all_nan = true;
+        for (float v : y) {
+            all_nan = all_nan && std::isnan(v);
+        }
+        check(all_nan, name + " keeps a non-finite value visible");
+    }
+
+    for (float scale : { 1e-45f, 1e-38f, 1e-20f, 1.0f, 1e4f, 1e6f, 1e20f, std::numeric_limits<float>::max() }) {
+        std::vector<float> x(64);
+        for (int j = 0; j < 64; j++) {
+            x[j] = scale*(j % 2 ? 1.0f : -0.5f);
+        }
+        bool finite = true;
+        for (float v : dequantize(c.type, quantize(c.type, x))) {
+            finite = finite && std::isfinite(v);
+        }
+        check(finite, name + " is finite at scale " + std::to_string(std::log10(scale)));
+    }
+
+    std::vector<float> spike(64, 0.0f);
+    spike[5] = -100.0f;
+    const auto y = dequantize(c.type, quantize(c.type, spike));
+    check(y[5] < 0 && std::fabs(y[5]) >= *std::max_element(y.begin(), y.end()), name + " keeps one huge value the largest");
+}
+
+static void test_gaussian(const codec & c) {
+    std::mt19937 gen(1);
+    std::normal_distribution<float> normal;
+    std::vector<float> x(64*4096);
+    for (float & v : x) {
+        v = normal(gen);
+    }
+
+    const auto y = dequantize(c.type, quantize(c.type, x));
+    double err = 0, ref = 0, worst_norm = 0;
+    for (size_t i = 0; i < x.size(); i += 64) {
+        double nx = 0, ny = 0;
+        for (size_t j = i; j < i + 64; j++) {
+            err += (x[j] - y[j])*(x[j] - y[j]);
+            ref += x[j]*x[j];
+            nx  += x[j]*x[j];
+            ny  += y[j]*y[j];
+        }
+        worst_norm = std::max(worst_norm, std::fabs(std::sqrt(ny/nx) - 1));
+    }
+    check(err/ref < c.max_nmse, std::string(ggml_type_name(c.type)) + " NMSE on Gaussian blocks " + std::to_string(err/ref) + " < " + std::to_string(c.max_nmse));
+    check(worst_norm < 1e-3, std::string(ggml_type_name(c.type)) + " keeps the norm of a block");
+}
+
+static void test_vec_dot(const codec & c) {
+    std::mt19937 gen(2);
+    std::normal_distribution<float> normal;
+    std::vector<float> x(64*9), q(64*9);
+    for (size_t i = 0; i < x.size(); i++) {
+        x[i] = normal(gen);
+        q[i] = normal(gen);
+    }
+
+    const auto * cpu = ggml_get_type_traits_cpu(c.type);
+    std::vector<uint8_t> xq(ggml_row_size(c.type, x.size()));
+    std::vector<uint8_t> qq(ggml_row_size(cpu->vec_dot_type, q.size()));
+    cpu->from_float(x.data(), xq.data(), x.size());
+    ggml_get_type_traits_cpu(cpu->vec_dot_type)->from_float(q.data(), qq.data(), q.size());
+    check(xq == quantize(c.type, x), std::string(ggml_type_name(c.type)) + " CPU quantizer gives the reference's bytes");
+
+    float dot = 0;
+    cpu->vec_dot(x.size(), &dot, 0, xq.data(), 0, qq.data(), 0, 1);
+
+    const auto xd = dequantize(c.type, xq);
+    const auto qd = dequantize(cpu->vec_dot_type, qq);
+    double ref = 0, size = 0;
+    for (size_t i = 0; i < x.size(); i++) {
+        ref  += (double) xd[i]*qd[i];
+        size += std::fabs((double) xd[i]*qd[i]);
+    }
+    check(std::fabs(dot - ref) < 1e-6*size, std::string(ggml_type_name(c.type)) + " vec_dot is the product of the decoded values");
+}
+
+static void test_rotation(int64_t n) {
+    std::vector<float> fwd(n*n), inv(n*n);
+    ggml_turbo_rot_fill(fwd.data(), n, false);
+    ggml_turbo_rot_fill(inv.data(), n, true);
+
+    // ggml_mul_mat(A, x)[i] is the dot product of row i of A with x
+    double off = 0, involution = 0;
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t j = 0; j < n; j++) {
+            double back = 0, twice = 0;
+            for (int64_t k = 0; k < n; k++) {
+                back  += (double) inv[i*n + k]*fwd[k*n + j];
+                twice += (double) fwd[i*n + k]*fwd[k*n + j];
+            }
+            off        = std::max(off,        std::fabs(back  - (i == j)));
+            involution = std::max(involution, std::fabs(twice - (i == j)));
+        }
+    }
+    const std::string name = "rotation of " + std::to_string(n);
+    check(off < 1e-5, name + " is undone by its inverse");
+    check(involution > 0.5, name + " is not its own inverse, as the plain Hadamard is");
+}
+
+int main() {
+    ggml_cpu_init(); // fp16 tables
+    for (const codec & c : codecs) {
+        test_tables(c);
+        test_special(c);
+        test_gaussian(c);
+        test_vec_dot(c);
+    }
+
+    for (int64_t n : { 16, 64, 128, 256 }) {
+        test_rotation(n);
+    }
+
+    check(ggml_turbo_rot_width(64) == 64 && ggml_turbo_rot_width(80) == 16 && ggml_turbo_rot_width(192) == 64 &&
+          ggml_turbo_rot_width(576) == 64 && ggml_turbo_rot_width(512) == 256, "width is the largest power of two that divides the head, at most 256");
+
+    // 0x243f6a88 85a308d3: the first bits are 1 1 0 0 1 0 1 1
+    const float first[8] = { -1, -1, 1, 1, -1, 1, -1, -1 };
+    bool signs = true;
+    for (int i = 0; i < 8; i++) {
+        signs = signs && ggml_turbo_sign(i) == first[i];
+    }
+    check(signs, "signs are the bits of pi");
+
+    printf("%s\n", n_failed == 0 ? "all ok" : (std::to_string(n_failed) + " failed").c_str());
+    return n_failed == 0 ? 0 : 1;
+}

@@ -15,6 +15,7 @@ from turbotool.process import Completed, describe_exit, run
 from turbotool.rotation import OFF, Knobs
 
 TIMEOUT = 900.0  # seconds; a run that needs longer hangs
+SHOWN_LINES = 8
 TOOLS = ("llama-cli", "llama-completion", "llama-server", "llama-bench", "llama-perplexity")
 TESTS = ("test-backend-ops", "test-quantize-fns")
 
@@ -45,7 +46,9 @@ class Run:
 def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """This process's environment without the variables that configure llama.cpp, plus `extra`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LLAMA_", "GGML_"))}
-    return {**kept, **extra}
+    # Threads that spin at barriers make a run ten times slower as soon as anything else wants a CPU. Speed is not
+    # measured here, so let them sleep.
+    return {"OMP_WAIT_POLICY": "passive", **kept, **extra}
 
 
 @dataclass
@@ -123,10 +126,15 @@ class Runner:
         return result
 
 
+def last_lines(output: str) -> str:
+    """The end of what a program printed, enough to show why it stopped."""
+    return "\n".join([line for line in output.splitlines() if line.strip()][-SHOWN_LINES:])
+
+
 def failure(name: str, done: Completed) -> BinaryFailed:
     how = describe_exit(done.returncode)
     return BinaryFailed(
-        f"{name} ended with {how}\n{done.tail}",
+        f"{name} ended with {how}\n{last_lines(done.output)}",
         how=how,
         hint=f"see {done.log}" if done.log else None,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from turbotool.binaries import Run, Runner
+from turbotool.binaries import Run, Runner, last_lines
 from turbotool.cachetype import CachePair
 from turbotool.errors import BinaryFailed
 from turbotool.kvlog import COLOUR, whole_lines
@@ -16,7 +16,7 @@ GREEDY = ("--temp", "0", "--seed", "1", "--simple-io", "--log-colors", "off", "-
 # Small instruct models answer an unfinished sentence with small talk unless they are told what to do with it.
 SYSTEM = "Complete the sentence."
 EVALUATED = re.compile(r"common_perf_print: +eval time = .*/ +(\d+) runs")
-LOG_LINE = re.compile(r"^\d+\.\d\d\.\d{3}\.\d{3} [A-Z] ")
+LOG = re.compile(r"\d+\.\d\d\.\d{3}\.\d{3} [DIWET] ")  # a timestamp and a level: where a log message begins
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,17 @@ def chat(runner: Runner, model: Model, pair: CachePair, prompt: str, *, n: int =
 
 def parse_answer(output: str, prompt: str) -> str:
     """What llama-cli printed between the echoed prompt and its speed line. Raises BinaryFailed if there is none."""
-    lines = [line for line in output.splitlines() if not LOG_LINE.match(COLOUR.sub("", line))]
-    text = "\n".join(lines)
+    text = "\n".join(without_log(line) for line in output.split("\n"))
     start = text.rfind(f"> {prompt}")
     end = text.find("[ Prompt:", max(start, 0))
     if start < 0 or end < 0:
-        raise BinaryFailed(f"llama-cli printed no answer to '{prompt}'\n{output[-2000:]}", how="no answer")
+        raise BinaryFailed(f"llama-cli printed no answer to '{prompt}'\n{last_lines(output)}", how="no answer")
     return text[start + len(prompt) + 2 : end].strip()
+
+
+def without_log(line: str) -> str:
+    """A line of output without the log message that follows text on it, or that it is."""
+    return LOG.split(COLOUR.sub("", line), maxsplit=1)[0]
 
 
 def complete(
@@ -58,7 +62,7 @@ def complete(
     shift: bool = False,
     knobs: Knobs = OFF,
 ) -> Generation:
-    """The continuation that llama-completion gives: exactly `n` tokens unless the context fills up and `shift` is off."""
+    """The continuation by llama-completion: exactly `n` tokens unless the context fills up and `shift` is off."""
     size = ("-c", str(ctx), "-n", str(n), *(["--context-shift"] if shift else []))
     arguments = (*size, "-no-cnv", "--no-display-prompt", "--ignore-eos", "-p", prompt, *GREEDY)
     result = runner.cached("llama-completion", model, pair, arguments, knobs=knobs)
@@ -72,17 +76,8 @@ def parse_tokens(log: str) -> int | None:
 
 
 def parse_completion(output: str) -> str:
-    """The text between the last log line before generation and the timing summary."""
+    """The text between the last log line before generation and the timing summary; empty if either is missing."""
     lines = output.split("\n")
-    first = next((i for i, line in enumerate(lines) if "generate: n_ctx =" in line), None)
-    if first is None:
-        return ""
-    kept: list[str] = []
-    for line in lines[first + 1 :]:
-        # the summary may begin on the line where the text ends
-        head = re.split(r"\d+\.\d\d\.\d{3}\.\d{3} [A-Z] ", COLOUR.sub("", line), maxsplit=1)[0]
-        if "common_perf_print" in line:
-            kept.append(head)
-            break
-        kept.append(head)
-    return "\n".join(kept).strip()
+    first = next((i for i, line in enumerate(lines) if "generate: n_ctx =" in line), len(lines))
+    last = next((i for i, line in enumerate(lines) if "common_perf_print:" in line), 0)
+    return "\n".join(without_log(line) for line in lines[first + 1 : last + 1]).strip()

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from turbotool.binaries import Run, Runner
+from turbotool.binaries import Run, Runner, last_lines
 from turbotool.cachetype import CachePair
 from turbotool.errors import BinaryFailed
 from turbotool.kvlog import whole_lines
@@ -146,7 +146,7 @@ def measure(runner: Runner, model: Model, text: Text, pair: CachePair, knobs: Kn
 
 def _silent(result: Run, what: str) -> BinaryFailed:
     return BinaryFailed(
-        f"llama-perplexity ended well but {what}\n{result.done.tail}",
+        f"llama-perplexity ended well but {what}\n{last_lines(result.done.output)}",
         how="no result",
         hint="is the text long enough? name another with --corpus",
     )

@@ -11,7 +11,7 @@ CHECKS = (
     Spec("types-listed", "--help lists turbo2, turbo3 and turbo4", startup.types_listed),
     Spec("unknown-type-refused", "an unknown cache type is an error", startup.unknown_type_refused),
     Spec("truncated-model-refused", "a truncated model is an error, not a crash", startup.truncated_model_refused),
-    Spec("quantize-fns", "upstream's test-quantize-fns passes for the turbo types", upstream.quantize_fns),
+    Spec("quantize-fns", "upstream's test-quantize-fns passes for the turbo types", upstream.quantize_fns, quick=False),
     Spec("backend-ops", "upstream's test-backend-ops passes for the turbo types", upstream.backend_ops),
     Spec("kv-buffer-size", "KV buffers take exactly the type's bits per value", memory.kv_buffer_size),
     Spec("generation-f16", "three factual prompts with an f16 cache", quality.generation(F16)),

@@ -60,10 +60,12 @@ def complete(
     n: int,
     ctx: int,
     shift: bool = False,
+    repeat_penalty: float = 1.0,
     knobs: Knobs = OFF,
 ) -> Generation:
     """The continuation by llama-completion: exactly `n` tokens unless the context fills up and `shift` is off."""
-    size = ("-c", str(ctx), "-n", str(n), *(["--context-shift"] if shift else []))
+    size: tuple[str, ...] = ("-c", str(ctx), "-n", str(n), "--repeat-penalty", f"{repeat_penalty:g}")
+    size += ("--context-shift",) if shift else ()
     arguments = (*size, "-no-cnv", "--no-display-prompt", "--ignore-eos", "-p", prompt, *GREEDY)
     result = runner.cached("llama-completion", model, pair, arguments, knobs=knobs)
     return Generation(parse_completion(result.done.output), parse_tokens(result.done.output), result)

@@ -75,6 +75,15 @@ class Server:
         """Greedy continuation of `prompt` by `n` tokens in one slot; the slot's cached prefix is reused."""
         return _continuation(self.call("/completion", _request(prompt, n) | {"id_slot": slot}))
 
+    def next_token(self, prompt: str, *, slot: int, top: int) -> tuple[dict[int, float], int]:
+        """Log probabilities of the `top` likeliest next tokens by id, and how many prompt tokens came from the cache."""
+        answer = self.call("/completion", _request(prompt, 1) | {"id_slot": slot, "n_probs": top})
+        try:
+            listed = answer["completion_probabilities"][0]["top_logprobs"]
+            return {int(item["id"]): float(item["logprob"]) for item in listed}, int(answer["timings"]["cache_n"])
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise BinaryFailed(f"llama-server's answer lacks {error}", how="unexpected answer") from error
+
     def complete_many(self, prompt: str, *, copies: int, n: int) -> list[Continuation]:
         """`copies` continuations of one prompt: it is evaluated once and its sequence copied to the other slots."""
         answer = self.call("/completion", _request(prompt, n) | {"n_cmpl": copies})
@@ -108,9 +117,12 @@ def _continuation(answer: dict[str, Any]) -> Continuation:
 
 @contextlib.contextmanager
 def serve(
-    runner: Runner, model: Model, pair: CachePair, *, name: str, knobs: Knobs = OFF, slots: int = SLOTS
+    runner: Runner, model: Model, pair: CachePair, *, name: str, knobs: Knobs = OFF, reuse: int = 0
 ) -> Iterator[Server]:
-    """A server with `slots` slots, each its own stream of the cache; it is gone when the block ends, however it ends.
+    """A server with two slots, each its own stream of the cache; it is gone when the block ends, however it ends.
+
+    With `reuse` it moves cached chunks of at least that many tokens to new positions instead of evaluating them again.
+
 
     Raises BinaryFailed if it does not come up, ConfigurationMismatch if its cache is not the requested one.
     """
@@ -120,7 +132,7 @@ def serve(
     port = free_port()
     command = [
         str(word)
-        for word in (runner.binaries.path("llama-server"), *_arguments(runner, model, pair, port, folder, slots))
+        for word in (runner.binaries.path("llama-server"), *_arguments(runner, model, pair, port, folder, reuse))
     ]
     started = time.monotonic()
     with log.open("wb") as sink:
@@ -144,7 +156,7 @@ def serve(
 
 
 def _arguments(
-    runner: Runner, model: Model, pair: CachePair, port: int, folder: Path, slots: int
+    runner: Runner, model: Model, pair: CachePair, port: int, folder: Path, reuse: int
 ) -> Sequence[str | Path]:
     where = ("--host", "127.0.0.1", "--port", str(port), "--no-ui", "--slot-save-path", f"{folder}/")
     # -cram 0: a prompt cache in RAM would hide what save and restore do

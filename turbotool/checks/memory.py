@@ -1,31 +1,19 @@
-"""The cache as a thing that moves: its size, context shift, slot save and restore, sequence copy."""
+"""The cache as a thing that moves: its size, slot save and restore, sequence copy."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-
 from turbotool.cachetype import BLOCKS, CachePair, row_bytes
-from turbotool.checks.core import F16, Context, Outcome
+from turbotool.checks.core import Context, Outcome
 from turbotool.generate import complete
 from turbotool.kvlog import Cache
 from turbotool.model import Model
-from turbotool.perplexity import Text, measure
-from turbotool.rotation import BOTH, OFF, Knobs
 from turbotool.server import Continuation, Server, serve
 
 MIB = 1 << 20
 SIZE_CTX = 2048
-STORY = "Once upon a time there was a"
-SHIFT_CTX = 256
-SHIFT_TOKENS = 420
-TAIL_SHARE = 0.4  # of the text: the tokens that follow the first shift
-TAIL_CTX = 32
 PASSAGE = "The history of the city begins with a small harbour on the northern coast. In the early years"
 CONTINUED = 24
 COPIES = 2
-MIN_WORDS = 40
-MIN_DIFFERENT = 10
 
 
 def expected_mib(model: Model, cache: Cache, pair: CachePair) -> float | None:
@@ -60,74 +48,6 @@ def kv_buffer_size(context: Context) -> Outcome:
             faults.append(f"{name} takes {found[name]:.2f} MiB, {total:.2f} expected")
     detail = "; ".join(faults) or "MiB at -c 2048: " + ", ".join(f"{name} {mib:.2f}" for name, mib in found.items())
     return Outcome(not faults, found.get("turbo4"), "bits per value x elements, for each type", detail)
-
-
-def words_of(text: str) -> list[str]:
-    return re.findall(r"[^\W\d_]{2,}", text.lower())
-
-
-def is_language(text: str) -> str:
-    """Empty if the text has the shape of prose; else what is wrong with it.
-
-    Greedy text of a small model repeats itself, so only collapse is caught here: hardly any words, one word
-    over and over, or symbols instead of words. Whether the words make sense is judged by perplexity.
-    """
-    words = words_of(text)
-    if len(words) < MIN_WORDS:
-        return f"{len(words)} words"
-    word, count = Counter(words).most_common(1)[0]
-    if count > 0.3 * len(words):
-        return f"'{word}' is {count} of {len(words)} words"
-    if len(set(words)) < MIN_DIFFERENT:
-        return f"{len(set(words))} different words"
-    letters = sum(len(item) for item in re.findall(r"[^\W\d_]+", text))
-    dense = len(re.sub(r"\s", "", text))
-    return "" if letters > 0.7 * dense else f"{letters} letters in {dense} characters"
-
-
-# The default model gives its own f16 continuation a perplexity of 2 to 8 in context 32, and text sampled at high
-# temperature, or broken after a shift, one of hundreds.
-MAX_TAIL_PPL = 30.0
-
-
-def context_shift(context: Context) -> Outcome:
-    """Generation that outgrows its context runs to the end, and the text after the shift is still language."""
-    faults: list[str] = []
-    worst = 0.0
-    names = ("turbo4",) if context.quick else ("q8_0", "q4_0", "turbo2", "turbo3", "turbo4")
-    for name in names:
-        pair = CachePair(name, name)
-        texts = {}
-        for knobs in (OFF,) if context.quick else (OFF, Knobs(disable=True), BOTH):
-            made = complete(
-                context.runner, context.model, pair, STORY, n=SHIFT_TOKENS, ctx=SHIFT_CTX, shift=True, knobs=knobs
-            )
-            texts[knobs] = made.text
-            if made.tokens != SHIFT_TOKENS:
-                faults.append(f"{pair} {knobs}: {made.tokens} tokens")
-            tail = made.text[-int(TAIL_SHARE * len(made.text)) :]
-            ppl = _tail_perplexity(context, tail)
-            worst = max(worst, ppl)
-            if (fault := is_language(tail)) or ppl > MAX_TAIL_PPL:
-                faults.append(f"{pair} {knobs}: {fault or f'perplexity {ppl:.1f}'}: '{tail[:60]}'")
-        if len(texts) > 1 and texts[OFF] != texts[Knobs(disable=True)]:
-            faults.append(f"{pair}: LLAMA_ATTN_ROT_DISABLE=1 changes the text")
-    detail = (
-        "; ".join(faults)
-        or f"{', '.join(names)}: {SHIFT_TOKENS} tokens in a context of {SHIFT_CTX}; worst perplexity of the last 40%"
-    )
-    return Outcome(
-        not faults, round(worst, 2), f"all {SHIFT_TOKENS} tokens, perplexity of the rest <= {MAX_TAIL_PPL:g}", detail
-    )
-
-
-def _tail_perplexity(context: Context, tail: str) -> float:
-    """Perplexity of a text under the model with an f16 cache; infinity when there is too little text."""
-    if len(words_of(tail)) < 2 * TAIL_CTX:
-        return float("inf")
-    path = context.work / "tail.txt"
-    path.write_text(tail, encoding="utf-8")
-    return measure(context.runner, context.model, Text(path, ctx=TAIL_CTX, chunks=-1), F16).value
 
 
 def slot_save_restore(context: Context) -> Outcome:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from turbotool.cachetype import CachePair
-from turbotool.checks import effective, gate, memory, quality, startup, upstream
+from turbotool.checks import effective, gate, memory, quality, shift, startup, upstream
 from turbotool.checks.core import F16, Spec
 
 CHECKS = (
@@ -28,7 +28,8 @@ CHECKS = (
     Spec("kld-turbo3", "KLD of turbo3 for K and V", quality.kld("turbo3"), quick=False),
     Spec("kld-turbo2", "KLD of turbo2 for K and V", quality.kld("turbo2"), quick=False),
     Spec("rotation-truth-table", "the gate of the upstream rotation, in the log and in the logits", gate.truth_table),
-    Spec("context-shift", "text goes on after the context has filled up", memory.context_shift),
+    Spec("context-shift", "text goes on after the context has filled up", shift.context_shift),
+    Spec("shift-fidelity", "the next token after a shift, against f16", shift.shift_fidelity),
     Spec("slot-save-restore", "a saved and restored slot continues bit for bit", memory.slot_save_restore),
     Spec("sequence-copy", "a copied sequence continues like its origin", memory.sequence_copy),
     Spec(

@@ -44,7 +44,7 @@ def binaries_start(context: Context) -> Outcome:
 
 
 def types_listed(context: Context) -> Outcome:
-    """--help lists the turbo types; llama-bench, whose help lists no types at all upstream, must take them and say so."""
+    """--help lists the turbo types; llama-bench, whose help lists no types upstream, must take them and say so."""
     helps = {name: context.runner.plain(name, ["--help"], timeout=60).output for name in LISTING}
     lacking = [f"{name}: {turbo}" for name in LISTING for turbo in TURBO if not _is_word(turbo, helps[name])]
     shape: list[str | Path] = ["-m", context.model.path, "-p", "8", "-n", "0", "-r", "1", "-fa", "on", "-o", "json"]

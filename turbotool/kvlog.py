@@ -98,7 +98,10 @@ def parse(log: str) -> Effective:
                 match["state"] == "on", size, match["type"], match["reason"]
             )
         elif match := UPSTREAM_ROTATION.search(line):
-            rotations[f"attn_{match['side']}"] = Rotation(match["state"] == "1")
+            name, on = f"attn_{match['side']}", match["state"] == "1"
+            # upstream's own line follows ours; ours says why, but upstream's is the variable that the graph reads
+            if name not in rotations or rotations[name].on != on:
+                rotations[name] = Rotation(on)
         elif match := FLASH.search(line):
             single["flash_attn"] = match["state"]
         elif match := CONTEXT.search(line):

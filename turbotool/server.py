@@ -76,7 +76,7 @@ class Server:
         return _continuation(self.call("/completion", _request(prompt, n) | {"id_slot": slot}))
 
     def next_token(self, prompt: str, *, slot: int, top: int) -> tuple[dict[int, float], int]:
-        """Log probabilities of the `top` likeliest next tokens by id, and how many prompt tokens came from the cache."""
+        """Log probabilities of the `top` likeliest next tokens by id, and the prompt tokens that came from the cache."""
         answer = self.call("/completion", _request(prompt, 1) | {"id_slot": slot, "n_probs": top})
         try:
             listed = answer["completion_probabilities"][0]["top_logprobs"]
@@ -160,22 +160,9 @@ def _arguments(
 ) -> Sequence[str | Path]:
     where = ("--host", "127.0.0.1", "--port", str(port), "--no-ui", "--slot-save-path", f"{folder}/")
     # -cram 0: a prompt cache in RAM would hide what save and restore do
-    shape = (
-        "-c",
-        str(N_CTX),
-        "-np",
-        str(slots),
-        "-no-kvu",
-        "-cram",
-        "0",
-        "-t",
-        str(runner.threads),
-        "-fa",
-        "on",
-        "-fit",
-        "off",
-    )
-    return ("-m", model.path, *where, *shape, *kvlog.VERBOSE, "--log-colors", "off", *pair.flags)
+    shape = ("-c", str(N_CTX), "-np", str(SLOTS), "-no-kvu", "-cram", "0", "--cache-reuse", str(reuse))
+    speed = ("-t", str(runner.threads), "-fa", "on", "-fit", "off")
+    return ("-m", model.path, *where, *shape, *speed, *kvlog.VERBOSE, "--log-colors", "off", *pair.flags)
 
 
 def _wait_until_ready(server: Server, command: Sequence[str], cwd: Path) -> None:

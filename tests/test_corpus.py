@@ -57,7 +57,9 @@ def tree(folder: Path, names: list[str]) -> Path:
     for number, name in enumerate(names):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n\n".join(f"{SENTENCE} This is number {number}, {line}." for line in range(60)), encoding="utf-8")
+        path.write_text(
+            "\n\n".join(f"{SENTENCE} This is number {number}, {line}." for line in range(60)), encoding="utf-8"
+        )
     return folder
 
 

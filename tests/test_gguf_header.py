@@ -72,7 +72,7 @@ def test_kv_heads_for_another_number_of_layers_are_refused(tmp_path: Path) -> No
 
 
 def test_a_file_cut_in_its_tensor_data_is_truncated(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="truncated: tensor output.weight"):
+    with pytest.raises(ModelError, match=r"truncated: tensor output\.weight"):
         read_header(write(tmp_path, gguf()[:-1]))
 
 

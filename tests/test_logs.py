@@ -45,10 +45,10 @@ def test_the_effective_configuration_is_read_from_a_real_log() -> None:
 
 
 def test_the_reason_of_an_ignored_override_is_kept_whole() -> None:
-    line = "x I llama_kv_cache: attn_rot_v: off, type f16 (LLAMA_ATTN_ROT_V_OVERRIDE ignored: cache type f16 is not quantized)\n"
-    found = kvlog.parse(line).attn_v
+    reason = "LLAMA_ATTN_ROT_V_OVERRIDE ignored: cache type f16 is not quantized"
+    found = kvlog.parse(f"x I llama_kv_cache: attn_rot_v: off, type f16 ({reason})\n").attn_v
     assert found is not None
-    assert found.reason == "LLAMA_ATTN_ROT_V_OVERRIDE ignored: cache type f16 is not quantized"
+    assert found.reason == reason
 
 
 def test_a_line_of_ours_that_contradicts_the_variable_of_the_graph_is_not_believed() -> None:

@@ -138,6 +138,12 @@ def test_a_huge_sparse_file_of_empty_strings_is_refused_in_bounded_time(tmp_path
     assert time.monotonic() - started < 5
 
 
+def test_a_claim_of_four_billion_layers_costs_no_memory(tmp_path: Path) -> None:
+    data = gguf().replace(key_u32("llama.block_count", 2), key_u32("llama.block_count", (1 << 32) - 1))
+    with pytest.raises(ModelError, match="more than 4096"):
+        read_model(write(tmp_path, data))
+
+
 def test_a_missing_model_names_the_option(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         read_header(tmp_path / "none.gguf")

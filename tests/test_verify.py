@@ -177,7 +177,9 @@ SALAD = "alytical classical obligated Rosen ProfessorRandom languge keep deploye
 PROSE = (
     "The town lies by a river that the people who founded it called the grey one, because in spring its water is the "
 )
-PROSE += "colour of slate and stone. Nobody remembers why they came, or what they hoped to find, but their houses stand still."
+PROSE += (
+    "colour of slate and stone. Nobody remembers why they came, or what they hoped to find, but their houses stand."
+)
 
 
 def test_collapsed_text_is_not_language() -> None:

@@ -16,6 +16,7 @@ from turbotool.output import Output
 from turbotool.process import out_of_space
 
 COPY_BYTES = 1 << 20
+MAX_LAYERS = 4096
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ def read_model(path: Path, *, is_default: bool = False) -> Model:
             f"{path}: no general.architecture in the metadata", hint="name a language model in GGUF form with --model"
         )
     n_layer = _integer(header, path, f"{arch}.block_count")
+    if n_layer > MAX_LAYERS:  # per-layer values are spread over as many layers as the file claims
+        raise ModelError(
+            f"{path}: {arch}.block_count is {n_layer}, more than {MAX_LAYERS}", hint="download the model again"
+        )
     heads = _per_layer(header, path, f"{arch}.attention.head_count", n_layer)
     kv_heads = _per_layer(header, path, f"{arch}.attention.head_count_kv", n_layer, default=heads)
     n_embd = _integer(header, path, f"{arch}.embedding_length")

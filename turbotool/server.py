@@ -76,7 +76,7 @@ class Server:
         return _continuation(self.call("/completion", _request(prompt, n) | {"id_slot": slot}))
 
     def next_token(self, prompt: str, *, slot: int, top: int) -> tuple[dict[int, float], int]:
-        """Log probabilities of the `top` likeliest next tokens by id, and how much of the prompt came from the cache."""
+        """Log probabilities of the `top` likeliest next tokens by id, and how many prompt tokens were cached."""
         answer = self.call("/completion", _request(prompt, 1) | {"id_slot": slot, "n_probs": top})
         try:
             listed = answer["completion_probabilities"][0]["top_logprobs"]

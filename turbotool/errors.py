@@ -146,6 +146,16 @@ class Busy(TurbotoolError):
     exit_code = 27
 
 
+class BinaryFailed(TurbotoolError):
+    """A built program crashed, or ended with an error on input that it must accept; `how` names signal or status."""
+
+    exit_code = 28
+
+    def __init__(self, message: str, *, how: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.how = how
+
+
 class Interrupted(TurbotoolError):
     """Ctrl-C."""
 

@@ -184,3 +184,9 @@ def _reap(child: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         _signal_group(child, signal.SIGKILL)
         child.wait()
+
+
+def signal_group_of(child: subprocess.Popen[bytes], *, force: bool = False) -> None:
+    """Ask a child that was started in its own session, and everything that it started, to end; `force` kills."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL if force else signal.SIGTERM)

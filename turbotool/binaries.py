@@ -1,0 +1,140 @@
+"""The built programs, and the one way to run them: a clean environment, a log, a record of what really ran."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from turbotool import kvlog
+from turbotool.cachetype import CachePair
+from turbotool.errors import BinaryFailed
+from turbotool.model import Model
+from turbotool.process import Completed, describe_exit, run
+from turbotool.rotation import OFF, Knobs
+
+TIMEOUT = 900.0  # seconds; a run that needs longer hangs
+SHOWN_LINES = 8
+TOOLS = ("llama-cli", "llama-completion", "llama-server", "llama-bench", "llama-perplexity")
+TESTS = ("test-backend-ops", "test-quantize-fns")
+
+
+@dataclass(frozen=True)
+class Binaries:
+    """One build: where its programs are, the hash of the tree that they come from (empty if unknown), its backend."""
+
+    bin_dir: Path
+    tree: str = ""
+    backend: str = "cpu"
+
+    def path(self, name: str) -> Path:
+        return self.bin_dir / (f"{name}.exe" if os.name == "nt" else name)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run of a program with a KV cache: what was asked, what it reports, and what it printed."""
+
+    name: str
+    pair: CachePair
+    knobs: Knobs
+    effective: kvlog.Effective
+    done: Completed
+
+
+def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment without the variables that configure llama.cpp, plus `extra`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LLAMA_", "GGML_"))}
+    # Threads that spin at barriers make a run ten times slower as soon as anything else wants a CPU. Speed is not
+    # measured here, so let them sleep.
+    return {"OMP_WAIT_POLICY": "passive", **kept, **extra}
+
+
+@dataclass
+class Runner:
+    """Runs the programs of one build and keeps every cache run for the check that compares requested and effective."""
+
+    binaries: Binaries
+    work: Path
+    threads: int
+    log: Path | None = None
+    runs: list[Run] = field(default_factory=list)
+
+    def plain(
+        self,
+        name: str,
+        arguments: Sequence[str | Path],
+        *,
+        env: Mapping[str, str] | None = None,
+        timeout: float = TIMEOUT,
+    ) -> Completed:
+        """Run a program to its end, however it ends. Raises ToolMissing, or ToolFailed on timeout."""
+        command = [self.binaries.path(name), *arguments]
+        return run(command, cwd=self.work, env=clean_environment(env or {}), log=self.log, timeout=timeout, check=False)
+
+    def good(
+        self,
+        name: str,
+        arguments: Sequence[str | Path],
+        *,
+        env: Mapping[str, str] | None = None,
+        timeout: float = TIMEOUT,
+    ) -> Completed:
+        """Run a program that must succeed. Raises BinaryFailed with the signal's name or the exit status."""
+        done = self.plain(name, arguments, env=env, timeout=timeout)
+        if done.returncode != 0:
+            raise failure(name, done)
+        return done
+
+    def cached(
+        self,
+        name: str,
+        model: Model,
+        pair: CachePair,
+        arguments: Sequence[str | Path],
+        *,
+        knobs: Knobs = OFF,
+        flash: str = "on",
+        timeout: float = TIMEOUT,
+    ) -> Run:
+        """Run a program with a model and a KV cache, and refuse the result unless the requested cache is what ran.
+
+        Raises BinaryFailed, or ConfigurationMismatch when the log reports another configuration.
+        """
+        words = [
+            "-m",
+            model.path,
+            "-t",
+            str(self.threads),
+            "-fa",
+            flash,
+            "-fit",
+            "off",
+            *kvlog.VERBOSE,
+            *pair.flags,
+            *arguments,
+        ]
+        done = self.good(name, words, env=knobs.environment, timeout=timeout)
+        result = self.record(name, pair, knobs, done)
+        kvlog.require(pair, knobs, model, result.effective)
+        return result
+
+    def record(self, name: str, pair: CachePair, knobs: Knobs, done: Completed) -> Run:
+        result = Run(name, pair, knobs, kvlog.parse(done.output), done)
+        self.runs.append(result)
+        return result
+
+
+def last_lines(output: str) -> str:
+    """The end of what a program printed, enough to show why it stopped."""
+    return "\n".join([line for line in output.splitlines() if line.strip()][-SHOWN_LINES:])
+
+
+def failure(name: str, done: Completed) -> BinaryFailed:
+    how = describe_exit(done.returncode)
+    return BinaryFailed(
+        f"{name} ended with {how}\n{last_lines(done.output)}",
+        how=how,
+        hint=f"see {done.log}" if done.log else None,
+    )

@@ -1,0 +1,130 @@
+"""`turbotool verify`: prove the built binaries with a real model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from turbotool.cli import output_options
+from turbotool.errors import ToolMissing, VerificationFailed
+from turbotool.layout import Layout
+from turbotool.output import Output
+
+if TYPE_CHECKING:  # the command line imports this module to print its help
+    from turbotool.binaries import Binaries
+    from turbotool.checks.core import Context
+    from turbotool.verify import Verification
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option("--backend", default="cpu", show_default=True, help="Which build to verify.")
+@click.option("--bin-dir", type=PATH, help="Verify the binaries in this folder instead of building.")
+@click.option("--model", "model_path", type=PATH, help="A GGUF file  [default: the locked small model]")
+@click.option("--corpus", "corpus_path", type=PATH, help="A UTF-8 text  [default: upstream's documentation]")
+@click.option("--quick", is_flag=True, help="The subset that takes under a minute.")
+@click.option("--check", "names", multiple=True, metavar="NAME", help="Run only this check; may be repeated.")
+@click.option("--list", "list_only", is_flag=True, help="List the checks and stop.")
+@click.option("--report", type=PATH, help="Write a JUnit XML report.")
+@output_options
+def verify(
+    backend: str,
+    bin_dir: Path | None,
+    model_path: Path | None,
+    corpus_path: Path | None,
+    quick: bool,
+    names: tuple[str, ...],
+    list_only: bool,
+    report: Path | None,
+    out: Output,
+) -> None:
+    """Prove the built binaries with a real model: named checks, each with a measured value and its bound."""
+    from turbotool import verify as verification
+    from turbotool.checks.registry import CHECKS
+    from turbotool.corpus import default_corpus, named_corpus
+    from turbotool.layout import find_layout
+    from turbotool.model import choose_model
+
+    if list_only:
+        for spec in CHECKS:
+            out.say(f"{spec.name:24} {'quick' if spec.quick else '     '}  {spec.about}")
+        out.document({"checks": [{"name": spec.name, "quick": spec.quick, "about": spec.about} for spec in CHECKS]})
+        return
+    specs = verification.select(names, quick)
+    layout = find_layout()
+    binaries = _binaries(layout, backend, bin_dir, out)
+    model = choose_model(layout, model_path, out)
+    work = layout.builds / "verify" / backend
+    corpus = named_corpus(corpus_path) if corpus_path else default_corpus(layout.tree, work)
+    context = verification.make_context(
+        binaries, model, corpus, work, out, quick=quick, default_text=corpus_path is None
+    )
+    out.say(f"verifying {binaries.bin_dir} with {model.path.name} ({len(specs)} checks)")
+    result = verification.verify(context, specs)
+    _publish(result, context, report, out)
+
+
+def _binaries(layout: Layout, backend: str, bin_dir: Path | None, out: Output) -> Binaries:
+    """The programs to verify: those in `bin_dir`, or those of an up-to-date build, made now if it is not there."""
+    from turbotool.binaries import Binaries
+
+    if bin_dir:
+        if not bin_dir.is_dir():
+            raise ToolMissing(f"there is no folder {bin_dir}", hint="turbotool build")
+        return Binaries(bin_dir.resolve(), "", backend)
+    return built(layout, backend, out)
+
+
+def built(layout: Layout, backend: str, out: Output) -> Binaries:
+    """An up-to-date build of the backend."""
+    import os
+
+    from turbotool.backend import find_backend
+    from turbotool.binaries import Binaries
+    from turbotool.buildkey import Request
+    from turbotool.product import build_product
+
+    done = build_product(layout, Request(find_backend(backend)), out, os.environ)
+    return Binaries(done.bin_dir, done.tree, done.backend)
+
+
+def _publish(result: Verification, context: Context, report: Path | None, out: Output) -> None:
+    """Print the table, write the report and the document, and exit with VerificationFailed's code if a check failed."""
+    from turbotool.junit import write_report
+    from turbotool.verify import table
+
+    binaries, model = context.runner.binaries, context.model
+    facts = {
+        "backend": binaries.backend,
+        "bin_dir": str(binaries.bin_dir),
+        "tree": binaries.tree,
+        "model": str(model.path),
+        "corpus": str(context.text.path),
+        "log": str(context.runner.log),
+    }
+    if report:
+        write_report(report, result.checks, facts)
+    out.say(table(result))
+    failed = VerificationFailed(
+        f"{len(result.failed)} of {len(result.checks)} checks failed: {', '.join(result.failed)}"
+    )
+    out.document(
+        {
+            "ok": result.ok,
+            **facts,
+            "quick": context.quick,
+            "seconds": round(result.seconds, 1),
+            "checks": [check.as_json() for check in result.checks],
+            **({} if result.ok else {"error": failed.as_json()}),
+        }
+    )
+    if not result.ok:
+        print(f"error: {failed.message}\n  try: read {context.runner.log}", file=sys.stderr)
+        sys.exit(failed.exit_code)
+    skipped = sum(check.skipped for check in result.checks)
+    passed = len(result.checks) - skipped
+    out.say(f"verified: {passed} checks passed{f', {skipped} skipped' if skipped else ''} in {result.seconds:.0f} s")

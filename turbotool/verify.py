@@ -1,0 +1,126 @@
+"""Runs the checks one after the other; a check that fails, in whatever way, never keeps the others from running."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from turbotool.binaries import Binaries, Runner
+from turbotool.checks.core import Check, Context, Outcome, Spec
+from turbotool.checks.registry import CHECKS
+from turbotool.errors import BinaryFailed, Busy, Interrupted, NoSpace, TurbotoolError, VerificationFailed
+from turbotool.model import Model
+from turbotool.output import Output
+from turbotool.perplexity import Text
+
+QUICK_CHUNKS = 1
+FULL_CHUNKS = 4
+DETAIL_CHARACTERS = 2000
+
+
+@dataclass(frozen=True)
+class Verification:
+    """All checks of one run, in order."""
+
+    checks: tuple[Check, ...]
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        return (
+            bool(self.checks)
+            and all(check.ok for check in self.checks if not check.skipped)
+            and any(check.ok for check in self.checks)
+        )
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        return tuple(check.name for check in self.checks if not check.ok and not check.skipped)
+
+
+def select(names: Sequence[str], quick: bool) -> tuple[Spec, ...]:
+    """The checks to run: those named, or all, or the quick ones. Raises VerificationFailed for an unknown name."""
+    known = {spec.name: spec for spec in CHECKS}
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise VerificationFailed(
+                f"there is no check '{name}'" + (f"; did you mean '{near[0]}'?" if near else ""),
+                hint="turbotool verify --list",
+            )
+    if names:
+        return tuple(spec for spec in CHECKS if spec.name in names)
+    return tuple(spec for spec in CHECKS if spec.quick or not quick)
+
+
+def make_context(
+    binaries: Binaries, model: Model, corpus: Path, work: Path, out: Output, *, quick: bool, default_text: bool
+) -> Context:
+    """A context whose runs log to `work`/verify.log (started anew)."""
+    work.mkdir(parents=True, exist_ok=True)
+    log = work / "verify.log"
+    log.unlink(missing_ok=True)
+    runner = Runner(binaries, work, usable_cpus(), log)
+    text = Text(corpus, ctx=512, chunks=QUICK_CHUNKS if quick else FULL_CHUNKS)
+    return Context(runner, model, text, out, quick, default_text=default_text)
+
+
+def usable_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def verify(context: Context, specs: Sequence[Spec]) -> Verification:
+    """Run the checks in order and report each as it ends."""
+    started = time.monotonic()
+    checks: list[Check] = []
+    try:
+        with context.out.progress("verify") as step:
+            for number, spec in enumerate(specs):
+                step(number, len(specs), spec.name)
+                checks.append(run_check(spec, context))
+                context.out.detail(line_of(checks[-1]))
+            step(len(specs), len(specs), "done")
+    finally:
+        context.cleanup()
+    return Verification(tuple(checks), time.monotonic() - started)
+
+
+def run_check(spec: Spec, context: Context) -> Check:
+    """One check. A crash, a timeout or a refused configuration fails it; only Ctrl-C and a full disk end the run."""
+    started = time.monotonic()
+    try:
+        outcome = spec.run(context)
+    except (Interrupted, NoSpace, Busy):
+        raise
+    except TurbotoolError as error:
+        value = error.how if isinstance(error, BinaryFailed) else type(error).__name__
+        outcome = Outcome(False, value, "runs to its end", error.message[:DETAIL_CHARACTERS])
+    except Exception as error:  # a defect of a check must not hide what the others say
+        outcome = Outcome(False, type(error).__name__, "runs to its end", f"{error}"[:DETAIL_CHARACTERS])
+        if context.out.verbose:
+            context.out.warn(traceback.format_exc())
+    seconds = time.monotonic() - started
+    return Check(spec.name, outcome.ok, outcome.value, outcome.bound, outcome.detail, seconds, outcome.skipped)
+
+
+def line_of(check: Check) -> str:
+    state = "skip" if check.skipped else "ok" if check.ok else "FAIL"
+    value = f"{check.value:.6g}" if isinstance(check.value, float) else str(check.value)
+    return f"{state:4}  {check.name:24} {value:>14}  {check.bound:44}  {check.seconds:6.1f} s"
+
+
+def table(verification: Verification) -> str:
+    """The checks as lines for people; a failed or skipped one is followed by its detail."""
+    lines = [f"{'':4}  {'check':24} {'value':>14}  {'bound':44}  {'time':>8}"]
+    for check in verification.checks:
+        lines.append(line_of(check))
+        if (not check.ok or check.skipped) and check.detail:
+            lines += [f"      | {line}" for line in check.detail.splitlines()[:12]]
+    return "\n".join(lines)

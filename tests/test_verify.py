@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from turbotool import verify as verification
-from turbotool.binaries import Binaries, Runner
+from turbotool.binaries import TESTS, Binaries, Runner
 from turbotool.cachetype import CachePair
 from turbotool.checks.core import Check, Context, Outcome, Spec, Value
 from turbotool.checks.memory import expected_mib
@@ -106,7 +106,7 @@ def test_a_divergence_without_statistics_is_a_failure_and_not_a_zero(context: Co
 def test_every_program_must_report_the_tree(context: Context) -> None:
     for name in ("llama-cli", "llama-completion", "llama-server", "llama-bench", "llama-perplexity"):
         program(context.work, name, "print('version: 0.5.0-dev (build 1, commit 0c1e57098-turbo-abcdef012)')")
-    for name in ("test-backend-ops", "test-quantize-fns"):
+    for name in TESTS:
         program(context.work, name, "")
     assert binaries_start(context).ok
     program(context.work, "llama-bench", "print('version: 0.5.0-dev (build 1, commit 0c1e57098-turbo-999999999)')")

@@ -26,6 +26,7 @@ TARGETS = (
     "test-backend-ops",
     "test-quantize-fns",
     "test-llama-archs",
+    "test-turbo",
 )
 CPU_FALLBACK = "turbo cache types have no {} kernel yet: llama.cpp's scheduler runs their operations on the CPU"
 

@@ -17,7 +17,7 @@ from turbotool.rotation import OFF, Knobs
 TIMEOUT = 900.0  # seconds; a run that needs longer hangs
 SHOWN_LINES = 8
 TOOLS = ("llama-cli", "llama-completion", "llama-server", "llama-bench", "llama-perplexity")
-TESTS = ("test-backend-ops", "test-quantize-fns")
+TESTS = ("test-backend-ops", "test-quantize-fns", "test-turbo")
 
 
 @dataclass(frozen=True)

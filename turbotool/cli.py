@@ -7,7 +7,7 @@ import importlib
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -36,9 +36,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
-        assert isinstance(command, click.Command)
-        return command
+        module = importlib.import_module(COMMANDS[cmd_name][0])
+        return cast(click.Command, getattr(module, cmd_name))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -62,7 +61,10 @@ def main() -> None:
 
 
 def output_options(function: F) -> F:
-    """Add --json, --quiet and -v to a command and hand it one `out: Output`. A TurbotoolError becomes text, JSON and an exit code."""
+    """Add --json, --quiet and -v to a command and hand it one `out: Output`.
+
+    A TurbotoolError becomes text, JSON and an exit code.
+    """
 
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout, nothing else.")
     @click.option("--quiet", "-q", is_flag=True, help="Print only errors.")

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from turbotool.errors import PatchConflict
 from turbotool.git import BASE_REF, Git
@@ -147,7 +148,7 @@ def stop(layout: Layout, tree: Git, scratch: Git, patches: Sequence[Patch], at: 
 
 def _report(
     layout: Layout, tree: Git, patches: Sequence[Patch], at: int, files: Sequence[FileReport], folder: Path
-) -> dict[str, object]:
+) -> dict[str, Any]:
     patch, locked = patches[at - 1], read_lock(layout).upstream
     touched = {file.path for file in patch.files}
     later = {other.name: sorted(touched & {file.path for file in other.files}) for other in patches[at:]}
@@ -171,7 +172,7 @@ def _report(
     }
 
 
-def _text(report: dict[str, object], files: Sequence[FileReport], begun: bool) -> str:
+def _text(report: dict[str, Any], files: Sequence[FileReport], begun: bool) -> str:
     lines = [
         f"{report['patch']} ({report['position']} of {report['of']}, {report['reason'] or 'no reason'}) does not apply",
         f"  subject: {report['subject']}",
@@ -180,21 +181,18 @@ def _text(report: dict[str, object], files: Sequence[FileReport], begun: bool) -
     for file in files:
         lines.append(f"  {file.path}: {'in conflict, ' if file.unmerged else ''}{file.state} {file.detail}".rstrip())
         lines += [f"    hunk of line {hunk.line}: {hunk.state} {hunk.detail}".rstrip() for hunk in file.hunks]
-    later = report["later"]
-    assert isinstance(later, list)
     lines += [
-        f"  a later patch touches the same files: {other['patch']} ({', '.join(other['files'])})" for other in later
+        f"  a later patch touches the same files: {other['patch']} ({', '.join(other['files'])})"
+        for other in report["later"]
     ]
     lines.append(
         f"  the work tree to repair it in{' (begun earlier, left as it is)' if begun else ''}: {report['work_tree']}"
     )
-    commands = report["commands"]
-    assert isinstance(commands, dict)
     for title, about in (
         ("continue", "after editing the files"),
         ("skip", "without this patch"),
         ("abort", "forget it"),
     ):
         lines.append(f"  to {title} ({about}):")
-        lines += [f"    {command}" for command in commands[title]]
+        lines += [f"    {command}" for command in report["commands"][title]]
     return "\n".join(lines)

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from turbotool.errors import ModelError
 
@@ -166,8 +166,7 @@ def _scalar(cursor: _Cursor, kind: int, key: str) -> Scalar:
         raise cursor.fail(f"{key} has unknown type {kind}")
     pattern = SCALARS[kind]
     (value,) = struct.unpack(pattern, cursor.take(struct.calcsize(pattern), key))
-    assert isinstance(value, (bool, int, float))
-    return value
+    return cast(Scalar, value)
 
 
 def _array(cursor: _Cursor, key: str) -> tuple[Scalar, ...] | None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from turbotool.atomic import write_file
 from turbotool.errors import LockError
@@ -103,9 +103,8 @@ def _parse(path: Path) -> dict[str, Any]:
 
 def _patches(path: Path, entries: object) -> tuple[PatchHash, ...]:
     try:
-        assert isinstance(entries, list)
-        return tuple(PatchHash(str(entry["name"]), str(entry["sha256"])) for entry in entries)
-    except (AssertionError, KeyError, TypeError) as error:
+        return tuple(PatchHash(str(entry["name"]), str(entry["sha256"])) for entry in cast(Iterable[Any], entries))
+    except (KeyError, TypeError) as error:
         raise LockError(f"{path}: [series] patches must be a list of {{name, sha256}}", hint=RESTORE) from error
 
 

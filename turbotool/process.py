@@ -20,7 +20,7 @@ TAIL_LINES = 40
 
 @dataclass(frozen=True)
 class Completed:
-    """A finished child: what ran, where, for how long (seconds), how it ended and what it printed (stdout and stderr in order)."""
+    """A finished child: what ran, where, for how long (seconds), how it ended, what it printed on stdout and stderr."""
 
     command: tuple[str, ...]
     cwd: Path
@@ -132,8 +132,7 @@ def _collect(
                 with contextlib.suppress(BrokenPipeError):
                     child.stdin.write(stdin)
                     child.stdin.close()
-            assert child.stdout is not None
-            for line in child.stdout:
+            for line in child.stdout or ():
                 lines.append(line)
                 write(line)
                 if on_line:

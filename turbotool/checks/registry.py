@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from turbotool.cachetype import CachePair
-from turbotool.checks import effective, gate, memory, quality, shift, startup, upstream
+from turbotool.checks import effective, gate, memory, quality, shapes, shift, startup, upstream
 from turbotool.checks.core import F16, Spec
 
 CHECKS = (
@@ -11,6 +11,7 @@ CHECKS = (
     Spec("types-listed", "--help lists turbo2, turbo3 and turbo4", startup.types_listed),
     Spec("unknown-type-refused", "an unknown cache type is an error", startup.unknown_type_refused),
     Spec("truncated-model-refused", "a truncated model is an error, not a crash", startup.truncated_model_refused),
+    Spec("turbo-codec", "the pinned tables, bit layout and special values of the codec", upstream.turbo_codec),
     Spec("quantize-fns", "upstream's test-quantize-fns passes for the turbo types", upstream.quantize_fns, quick=False),
     Spec("backend-ops", "upstream's test-backend-ops passes for the turbo types", upstream.backend_ops),
     Spec("kv-buffer-size", "KV buffers take exactly the type's bits per value", memory.kv_buffer_size),
@@ -28,8 +29,10 @@ CHECKS = (
     Spec("kld-turbo3", "KLD of turbo3 for K and V", quality.kld("turbo3"), quick=False),
     Spec("kld-turbo2", "KLD of turbo2 for K and V", quality.kld("turbo2"), quick=False),
     Spec("rotation-truth-table", "the gate of the upstream rotation, in the log and in the logits", gate.truth_table),
+    Spec("head-size-guard", "a head size that fits no rotation and no turbo block", shapes.head_size_guard),
+    Spec("graph-budget", "fused QKV with every rotation fits the graph", shapes.graph_budget),
     Spec("context-shift", "text goes on after the context has filled up", shift.context_shift),
-    Spec("shift-fidelity", "the next token after a shift, against f16", shift.shift_fidelity),
+    Spec("shift-fidelity", "the next token after a shift, against f16", shift.shift_fidelity, quick=False),
     Spec("slot-save-restore", "a saved and restored slot continues bit for bit", memory.slot_save_restore),
     Spec("sequence-copy", "a copied sequence continues like its origin", memory.sequence_copy),
     Spec(

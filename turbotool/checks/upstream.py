@@ -49,6 +49,16 @@ def backend_ops(context: Context) -> Outcome:
     )
 
 
+def turbo_codec(context: Context) -> Outcome:
+    """test-turbo, the series' own test of the codec, passes and checked something."""
+    done = context.runner.plain("test-turbo", [], timeout=120)
+    lines = list(whole_lines(done.output))
+    failed = [line for line in lines if line.startswith("FAILED: ")]
+    passed = sum(line.startswith("ok: ") for line in lines)
+    faults = failed[:3] + ([describe_exit(done.returncode)] if done.returncode else [])
+    return Outcome(passed > 0 and not faults, passed, "all pass, > 0 ran", "; ".join(faults))
+
+
 def quantize_fns(context: Context) -> Outcome:
     """test-quantize-fns passes and names the turbo types among those that it tested."""
     done = context.runner.plain("test-quantize-fns", [], timeout=300)

@@ -1,0 +1,100 @@
+"""The whole main job on the pinned upstream: build, build again, export, verify, upstream's architecture suite."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from turbotool.checks.registry import CHECKS
+from turbotool.layout import find_layout
+
+pytestmark = pytest.mark.slow
+
+BUILD_SECONDS = 3600
+VERIFY_SECONDS = 1800
+TRIES = 5  # of which the fastest counts: other work on the machine only ever slows a run down
+
+
+def turbotool(*arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "turbotool", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def document(*arguments: str, timeout: float = 600) -> dict[str, Any]:
+    """The one JSON document of a command that must succeed."""
+    done = turbotool(*arguments, "--json", timeout=timeout)
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = json.loads(done.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def fastest(action: Callable[[], object]) -> float:
+    seconds = []
+    for _ in range(TRIES):
+        started = time.monotonic()
+        action()
+        seconds.append(time.monotonic() - started)
+    return min(seconds)
+
+
+@pytest.fixture(scope="module")
+def built() -> dict[str, Any]:
+    return document("build", timeout=BUILD_SECONDS)
+
+
+def test_help_is_instant() -> None:
+    assert fastest(lambda: turbotool("--help")) < 0.3
+
+
+def test_building_again_does_nothing_at_once_and_says_so(built: dict[str, Any]) -> None:
+    assert built["ok"]
+    again = document("build")
+    assert again["cached"]
+    assert again["outputs"] == built["outputs"]
+    assert fastest(lambda: turbotool("build")) < 1.5
+
+
+def test_export_after_apply_changes_nothing(built: dict[str, Any]) -> None:
+    layout = find_layout()
+    before = {path: path.read_bytes() for path in _shipped(layout.patches, layout.lock_file)}
+    document("patch", "apply")
+    document("patch", "export")
+    assert {path: path.read_bytes() for path in _shipped(layout.patches, layout.lock_file)} == before
+
+
+def _shipped(patches: Path, lock: Path) -> list[Path]:
+    return [lock, *(path for path in sorted(patches.rglob("*")) if path.is_file())]
+
+
+def test_every_patch_applies_cleanly_to_the_pin() -> None:
+    states = {patch["name"]: patch["state"] for patch in document("patch", "check")["patches"]}
+    assert states
+    assert set(states.values()) == {"clean"}
+
+
+def test_verify_passes_every_check(built: dict[str, Any], tmp_path: Path) -> None:
+    report = tmp_path / "verify.xml"
+    result = document("verify", "--report", str(report), timeout=VERIFY_SECONDS)
+    assert [check["name"] for check in result["checks"]] == [spec.name for spec in CHECKS]
+    assert all(check["ok"] and not check["skipped"] for check in result["checks"])
+    assert report.read_text(encoding="utf-8").count("<testcase") == len(CHECKS)
+
+
+def test_every_architecture_of_upstream_runs_with_turbo_caches(built: dict[str, Any]) -> None:
+    program = Path(built["bin_dir"]) / "test-llama-archs"
+    env = {**os.environ, "OMP_WAIT_POLICY": "passive"}
+    done = subprocess.run(
+        [program, "-s", "1"], capture_output=True, text=True, timeout=VERIFY_SECONDS, env=env, check=False
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert "turbo2/turbo2" in done.stdout
+    assert "test(s) passed" in done.stdout

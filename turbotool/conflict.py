@@ -69,9 +69,17 @@ def position(scratch: Git) -> int | None:
 
 def classify(scratch: Git, patch: Patch) -> tuple[FileReport, ...]:
     """Every file and hunk of a patch that `git am` just refused in `scratch`, whose HEAD is the state before it."""
-    unmerged = {entry.split("\t", 1)[1] for entry in scratch.names("ls-files", "--unmerged", "-z")}
+    unmerged = _unmerged(scratch.folder)
     there = scratch.files("HEAD")
     return tuple(_file(scratch, file, there, file.path in unmerged) for file in patch.files)
+
+
+def _unmerged(folder: Path) -> set[str]:
+    """Paths of which the index holds both sides: git's text on conflicts changes, its index does not."""
+    import git
+
+    with git.Repo(folder) as repository:
+        return {str(path) for path in repository.index.unmerged_blobs()}
 
 
 def _file(scratch: Git, file: FileDiff, there: Sequence[str], unmerged: bool) -> FileReport:

@@ -113,12 +113,12 @@ def run_check(spec: Spec, context: Context) -> Check:
 def line_of(check: Check) -> str:
     state = "skip" if check.skipped else "ok" if check.ok else "FAIL"
     value = f"{check.value:.6g}" if isinstance(check.value, float) else str(check.value)
-    return f"{state:4}  {check.name:24} {value:>14}  {check.bound:44}  {check.seconds:6.1f} s"
+    return f"{state:4}  {check.name:24} {value:>24}  {check.bound:44}  {check.seconds:6.1f} s"
 
 
 def table(verification: Verification) -> str:
     """The checks as lines for people; a failed or skipped one is followed by its detail."""
-    lines = [f"{'':4}  {'check':24} {'value':>14}  {'bound':44}  {'time':>8}"]
+    lines = [f"{'':4}  {'check':24} {'value':>24}  {'bound':44}  {'time':>8}"]
     for check in verification.checks:
         lines.append(line_of(check))
         if (not check.ok or check.skipped) and check.detail:

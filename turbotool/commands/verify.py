@@ -56,10 +56,12 @@ def verify(
         return
     specs = verification.select(names, quick)
     layout = find_layout()
-    binaries = _binaries(layout, backend, bin_dir, out)
+    # what was named is looked at before a build of many minutes
     model = choose_model(layout, model_path, out)
+    named = named_corpus(corpus_path) if corpus_path else None
+    binaries = _binaries(layout, backend, bin_dir, out)
     work = layout.builds / "verify" / backend
-    corpus = named_corpus(corpus_path) if corpus_path else default_corpus(layout.tree, work)
+    corpus = named or default_corpus(layout.tree, work)
     context = verification.make_context(
         binaries, model, corpus, work, out, quick=quick, default_text=corpus_path is None
     )

@@ -147,6 +147,46 @@ static void test_gaussian(const codec & c) {
     check(worst_norm < 1e-3, std::string(ggml_type_name(c.type)) + " keeps the norm of a block");
 }
 
+// Blocks that a kernel is likely to get wrong, and many random ones: the CPU quantizer must give the reference's bytes.
+static void test_bits(const codec & c) {
+    std::mt19937 gen(3);
+    std::normal_distribution<float> normal;
+    std::uniform_real_distribution<float> exponent(-40.0f, 38.0f);
+
+    const auto * cpu = ggml_get_type_traits_cpu(c.type);
+    const int n_blocks = 100000;
+    int n_differ = 0;
+
+    std::vector<float> x(64);
+    std::vector<uint8_t> got(c.bytes);
+    for (int i = 0; i < n_blocks; i++) {
+        const float scale = std::pow(10.0f, exponent(gen));
+        for (float & v : x) {
+            v = normal(gen)*(i % 4 == 0 ? scale : 1.0f);
+        }
+        switch (i % 16) {
+            case 1: x[gen() % 64] = scale;                      break; // one value of any size
+            case 2: std::fill(x.begin(), x.end(), x[0]);        break; // constant
+            case 3: x[gen() % 64] = i % 32 == 3 ? NAN : -INFINITY; break;
+            case 5: std::fill(x.begin() + 1, x.end(), 0.0f);    break; // one value that is not zero
+            case 6: std::fill(x.begin(), x.end(), -0.0f);       break;
+            case 7: for (float & v : x) { v *= 1e-44f; }        break; // denormals
+            case 9: // values on the midpoints between levels
+                for (int j = 0; j < 64; j++) {
+                    const int m = j % (int) c.levels.size();
+                    const float edge = m == 0 ? 0.0f : 0.5f*(c.levels[m] + c.levels[m - 1]);
+                    x[j] = j % 2 ? -edge : edge;
+                }
+                x[0] = (float) c.levels.back();
+                break;
+        }
+        cpu->from_float(x.data(), got.data(), 64);
+        n_differ += got != quantize(c.type, x);
+    }
+    check(n_differ == 0, std::string(ggml_type_name(c.type)) + " CPU quantizer gives the reference's bytes for " +
+        std::to_string(n_blocks) + " blocks: " + std::to_string(n_differ) + " differ");
+}
+
 static void test_vec_dot(const codec & c) {
     std::mt19937 gen(2);
     std::normal_distribution<float> normal;
@@ -205,6 +245,7 @@ int main() {
         test_tables(c);
         test_special(c);
         test_gaussian(c);
+        test_bits(c);
         test_vec_dot(c);
     }
 

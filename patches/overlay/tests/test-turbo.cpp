@@ -216,6 +216,31 @@ static void test_vec_dot(const codec & c) {
     check(std::fabs(dot - ref) < 1e-6*size, std::string(ggml_type_name(c.type)) + " vec_dot is the product of the decoded values");
 }
 
+// the decoder that CPU ops use, through a cast
+static void test_cast(const codec & c) {
+    std::mt19937 gen(4);
+    std::vector<uint8_t> q(c.bytes*1000);
+    for (uint8_t & b : q) {
+        b = gen();
+    }
+    for (size_t i = 0; i < q.size(); i += c.bytes) {
+        q[i + 1] &= 0x3f; // a finite step
+    }
+
+    ggml_init_params params = { 1024*1024, nullptr, false };
+    ggml_context * ctx = ggml_init(params);
+    ggml_tensor  * x   = ggml_new_tensor_1d(ctx, c.type, 64*1000);
+    memcpy(x->data, q.data(), q.size());
+    ggml_tensor * y  = ggml_cast(ctx, x, GGML_TYPE_F32);
+    ggml_cgraph * gf = ggml_new_graph(ctx);
+    ggml_build_forward_expand(gf, y);
+    ggml_graph_compute_with_ctx(ctx, gf, 2);
+
+    const auto ref = dequantize(c.type, q);
+    check(memcmp(y->data, ref.data(), ref.size()*sizeof(float)) == 0, std::string(ggml_type_name(c.type)) + " CPU decoder gives the reference's values");
+    ggml_free(ctx);
+}
+
 static void test_rotation(int64_t n) {
     std::vector<float> fwd(n*n), inv(n*n);
     ggml_turbo_rot_fill(fwd.data(), n, false);
@@ -246,6 +271,7 @@ int main() {
         test_special(c);
         test_gaussian(c);
         test_bits(c);
+        test_cast(c);
         test_vec_dot(c);
     }
 

@@ -264,6 +264,32 @@ static inline __m256 turbo_mul_sum(__m256i levels, const block_q8_0 * y) {
     } \
     *s = turbo_sum_lanes(acc);
 
+//
+// dequantization
+//
+
+static inline void turbo_store(__m256i levels, float d, float * y) {
+    for (int h = 0; h < 2; h++) {
+        const __m128i half = h == 0 ? _mm256_castsi256_si128(levels) : _mm256_extracti128_si256(levels, 1);
+        const __m256  a    = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(half));
+        const __m256  b    = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(half, 8)));
+        _mm256_storeu_ps(y + 16*h,     _mm256_mul_ps(a, _mm256_set1_ps(d)));
+        _mm256_storeu_ps(y + 16*h + 8, _mm256_mul_ps(b, _mm256_set1_ps(d)));
+    }
+}
+
+#define TURBO_TO_FLOAT(name) \
+    static void name##_to_float(const void * GGML_RESTRICT vx, float * GGML_RESTRICT y, int64_t k) { \
+        const block_##name * x = vx; \
+        for (int64_t i = 0; i < k/QK_TURBO; i++) { \
+            __m256i lo, hi; \
+            name##_levels(&x[i], &lo, &hi); \
+            const float d = GGML_CPU_FP16_TO_FP32(x[i].d); \
+            turbo_store(lo, d, y + i*QK_TURBO); \
+            turbo_store(hi, d, y + i*QK_TURBO + QK8_0); \
+        } \
+    }
+
 #else // portable
 
 void quantize_row_turbo2(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k) {
@@ -298,7 +324,25 @@ static float turbo_dot_q8_0(const int8_t * levels, const block_q8_0 * y) {
     } \
     *s = sumf;
 
+#define TURBO_TO_FLOAT(name) \
+    static void name##_to_float(const void * GGML_RESTRICT vx, float * GGML_RESTRICT y, int64_t k) { \
+        dequantize_row_##name(vx, y, k); \
+    }
+
 #endif
+
+TURBO_TO_FLOAT(turbo2)
+TURBO_TO_FLOAT(turbo3)
+TURBO_TO_FLOAT(turbo4)
+
+ggml_to_float_t ggml_cpu_get_to_float(enum ggml_type type) {
+    switch (type) {
+        case GGML_TYPE_TURBO2: return turbo2_to_float;
+        case GGML_TYPE_TURBO3: return turbo3_to_float;
+        case GGML_TYPE_TURBO4: return turbo4_to_float;
+        default:               return ggml_get_type_traits(type)->to_float;
+    }
+}
 
 #define TURBO_VEC_DOT(name) \
     void ggml_vec_dot_##name##_q8_0(int n, float * GGML_RESTRICT s, size_t bs, const void * GGML_RESTRICT vx, size_t bx, const void * GGML_RESTRICT vy, size_t by, int nrc) { \

@@ -10,8 +10,8 @@ import click
 import pytest
 from fake_tools import Site, commit, cpu_seconds, fake_site, says
 
+from turbotool.atomic import need_space
 from turbotool.backend import BACKENDS, TARGETS, Choices, find_backend
-from turbotool.build import check_space
 from turbotool.errors import CompileFailed, ConfigureFailed, NoSpace, ToolMissing
 from turbotool.output import Output
 
@@ -214,7 +214,7 @@ def test_full_disk_is_no_space(site: Site, variable: str) -> None:
 
 def test_too_little_space_is_refused_before_the_build(tmp_path: Path) -> None:
     with pytest.raises(NoSpace, match="a build needs about"):
-        check_space(tmp_path / "not" / "yet", 1 << 62)
+        need_space(tmp_path / "not" / "yet", 1 << 62, "a build")
 
 
 def test_failed_build_is_tried_again_and_succeeds(site: Site) -> None:

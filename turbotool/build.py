@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from turbotool import cmake, ninja, process, record, stamps
-from turbotool.atomic import write_file
+from turbotool.atomic import need_space, write_file
 from turbotool.buildkey import build_commit
 from turbotool.buildplan import Plan
 from turbotool.compiler_error import CompilerError, advice, first_error, no_space
@@ -78,7 +77,7 @@ def build(plan: Plan, out: Output, keep: Sequence[int] = ()) -> Outcome:
     out.say(f"building: {'; '.join(reasons)}")
     for note in plan.request.backend.notes:
         out.say(f"note: {note}")
-    check_space(plan.folder, plan.request.backend.disk_bytes if old is None else AGAIN_BYTES)
+    need_space(plan.folder, plan.request.backend.disk_bytes if old is None else AGAIN_BYTES, "a build")
     rotate(plan.log)
     try:
         prepare(plan, out)
@@ -95,17 +94,6 @@ def outcome(plan: Plan, outputs: tuple[Built, ...], reasons: tuple[str, ...], st
     seconds = time.monotonic() - started
     notes = plan.request.backend.notes
     return Outcome(not reasons, reasons, plan.bin_dir, plan.log, plan.source.tree, name, seconds, outputs, notes)
-
-
-def check_space(folder: Path, needed: int) -> None:
-    """Raise NoSpace before an hour of compiling rather than after it."""
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(there).free
-    if free < needed:
-        raise NoSpace(
-            f"a build needs about {needed // MIB} MiB in {folder}, but only {free // MIB} MiB are free",
-            hint="free some space on that disk, or set TURBOTOOL_WORK to a folder on a larger one",
-        )
 
 
 def rotate(log: Path) -> None:

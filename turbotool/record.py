@@ -7,7 +7,6 @@ links {name: target}, run_env, notes, seconds, log (relative to the build folder
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -17,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from turbotool.buildkey import differences
+from turbotool.lock import sha256_file
 
 SCHEMA = 1
 NAME = "build.json"
 _LIBRARY = re.compile(r"\.(so(\.[\d.]+)?|dylib|dll)$")
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -43,14 +42,6 @@ class Record:
     outputs: tuple[Built, ...]
     links: Mapping[str, str]
     document: Mapping[str, Any]
-
-
-def sha256_file(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def read_record(folder: Path) -> Record | None:

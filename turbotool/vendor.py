@@ -87,7 +87,7 @@ def dirty(layout: Layout, edits: list[str]) -> DirtyTree:
     more = f"\n  and {len(edits) - LISTED} more" if len(edits) > LISTED else ""
     return DirtyTree(
         f"{layout.tree} holds edits, which are kept:\n{shown}{more}",
-        hint="commit them there and run `turbotool patch export`; or, to drop them, repeat the command with --force",
+        hint="commit them there and run `turbotool patch export`; or, to drop them, `turbotool vendor --force`",
     )
 
 

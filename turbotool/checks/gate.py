@@ -5,7 +5,7 @@ from __future__ import annotations
 from turbotool.cachetype import CachePair
 from turbotool.checks.core import F16, Context, Outcome
 from turbotool.checks.startup import invalid_knob_refused
-from turbotool.model import file_sha256
+from turbotool.lock import sha256_file
 from turbotool.perplexity import Text, save_logits
 from turbotool.rotation import BOTH, K_OVERRIDE, OFF, V_OVERRIDE, Knobs
 
@@ -43,7 +43,7 @@ def _logits(context: Context, pair: CachePair, knobs: Knobs) -> str:
     target = context.work / "row.logits"
     try:
         save_logits(context.runner, context.model, Text(context.text.path, ctx=CTX, chunks=1), pair, target, knobs)
-        return file_sha256(target)
+        return sha256_file(target)
     finally:
         target.unlink(missing_ok=True)
 

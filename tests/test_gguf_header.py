@@ -9,50 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_gguf import gguf, key_array, key_u32, text, write
 
 from turbotool.errors import ModelError
 from turbotool.gguf_header import read_header
-from turbotool.model import read_model
-
-F16_TYPE = 1
-
-
-def text(value: str) -> bytes:
-    data = value.encode()
-    return struct.pack("<Q", len(data)) + data
-
-
-def key_u32(name: str, value: int) -> bytes:
-    return text(name) + struct.pack("<II", 4, value)
-
-
-def key_array(name: str, values: list[int]) -> bytes:
-    return text(name) + struct.pack("<IIQ", 9, 4, len(values)) + struct.pack(f"<{len(values)}I", *values)
-
-
-def key_text(name: str, value: str) -> bytes:
-    return text(name) + struct.pack("<I", 8) + text(value)
-
-
-def gguf(kv_heads: bytes = b"", *, with_data: bool = True) -> bytes:
-    keys = [
-        key_text("general.architecture", "llama"),
-        key_u32("llama.block_count", 2),
-        key_u32("llama.embedding_length", 128),
-        key_u32("llama.context_length", 2048),
-        key_u32("llama.attention.head_count", 2),
-        kv_heads or key_u32("llama.attention.head_count_kv", 1),
-    ]
-    tensor = text("output.weight") + struct.pack("<IQQIQ", 2, 64, 4, F16_TYPE, 0)
-    head = b"GGUF" + struct.pack("<IQQ", 3, 1, len(keys)) + b"".join(keys) + tensor
-    head += bytes(-len(head) % 32)
-    return head + (bytes(64 * 4 * 2) if with_data else b"")
-
-
-def write(folder: Path, data: bytes) -> Path:
-    path = folder / "model.gguf"
-    path.write_bytes(data)
-    return path
+from turbotool.layout import Layout
+from turbotool.model import choose_model, read_model
+from turbotool.output import Output
 
 
 def test_a_model_gives_what_the_size_of_its_cache_depends_on(tmp_path: Path) -> None:
@@ -142,6 +105,15 @@ def test_a_claim_of_four_billion_layers_costs_no_memory(tmp_path: Path) -> None:
     data = gguf().replace(key_u32("llama.block_count", 2), key_u32("llama.block_count", (1 << 32) - 1))
     with pytest.raises(ModelError, match="more than 4096"):
         read_model(write(tmp_path, data))
+
+
+def test_a_model_named_from_here_is_found_by_programs_that_run_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, gguf())
+    monkeypatch.chdir(path.parent)
+    layout = Layout(tmp_path, tmp_path, tmp_path)
+    assert choose_model(layout, Path(path.name), Output(quiet=True)).path == path
 
 
 def test_a_missing_model_names_the_option(tmp_path: Path) -> None:

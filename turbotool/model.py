@@ -147,5 +147,5 @@ def unpack_member(archive: Path, member: str, sha256: str, target: Path) -> None
 
 
 def choose_model(layout: Layout, named: Path | None, out: Output) -> Model:
-    """The model named on the command line, or the default one."""
-    return read_model(named) if named else read_model(default_model(layout, out), is_default=True)
+    """The model named on the command line, or the default one. Its path is absolute: programs run in other folders."""
+    return read_model(named.absolute()) if named else read_model(default_model(layout, out), is_default=True)

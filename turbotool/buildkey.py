@@ -11,6 +11,7 @@ from pathlib import Path
 
 from turbotool.backend import Backend, Choices
 from turbotool.errors import ToolMissing
+from turbotool.machine import CPUINFO, cpu_flags
 from turbotool.tools import Candidate, Tools, compiler_hint
 
 # Variables that compilers and CMake read by themselves and that change what comes out.
@@ -146,14 +147,9 @@ def identity(candidate: Candidate, flags: Sequence[str] = ()) -> str:
     return " ".join([candidate.path, *flags, f"({candidate.banner})"])
 
 
-def cpu_identity(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+def cpu_identity(cpuinfo: Path = CPUINFO) -> str:
     """The CPU whose instructions -march=native uses: its architecture and a digest of its feature flags."""
-    try:
-        with cpuinfo.open(encoding="utf-8", errors="replace") as lines:
-            features = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    except OSError:
-        features = platform.processor()
-    words = " ".join(sorted(features.partition(":")[2].split())) or features
+    words = " ".join(sorted(cpu_flags(cpuinfo))) or platform.processor()
     return f"{platform.machine()} {hashlib.sha256(words.encode()).hexdigest()[:12]}"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import time
 import traceback
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from turbotool.binaries import Binaries, Runner
 from turbotool.checks.core import Check, Context, Outcome, Spec
 from turbotool.checks.registry import CHECKS
 from turbotool.errors import BinaryFailed, Busy, Interrupted, NoSpace, TurbotoolError, VerificationFailed
+from turbotool.machine import usable_cpus
 from turbotool.model import Model
 from turbotool.output import Output
 from turbotool.perplexity import Text
@@ -68,12 +68,6 @@ def make_context(
     runner = Runner(binaries, work, usable_cpus(), log)
     text = Text(corpus, ctx=512, chunks=QUICK_CHUNKS if quick else FULL_CHUNKS)
     return Context(runner, model, text, out, quick, default_text=default_text)
-
-
-def usable_cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def verify(context: Context, specs: Sequence[Spec]) -> Verification:

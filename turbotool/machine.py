@@ -1,0 +1,99 @@
+"""The machine that figures are measured on: its class, as far as it decides speed, and never its name."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+CPUINFO = Path("/proc/cpuinfo")
+# what the kernel calls it -> what people call it; the instruction sets that ggml has code for
+FEATURES = {
+    "avx": "AVX",
+    "avx2": "AVX2",
+    "fma": "FMA",
+    "f16c": "F16C",
+    "avx_vnni": "AVX-VNNI",
+    "avx512f": "AVX-512F",
+    "avx512bw": "AVX-512BW",
+    "avx512_vbmi": "AVX-512VBMI",
+    "avx512vbmi": "AVX-512VBMI",
+    "avx512_vnni": "AVX-512VNNI",
+    "avx512_bf16": "AVX-512BF16",
+    "amx_int8": "AMX-INT8",
+    "asimd": "NEON",
+    "asimddp": "DOTPROD",
+    "i8mm": "I8MM",
+    "sve": "SVE",
+    "sve2": "SVE2",
+}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Physical `cores` (None if unknown), logical `threads`, of which this process may use `usable`.
+
+    `load` is the number of threads that wanted a CPU in the minute before (None if unknown): other work distorts speed.
+    """
+
+    cpu: str
+    features: tuple[str, ...]
+    cores: int | None
+    threads: int
+    usable: int
+    system: str
+    load: float | None
+
+    def as_json(self) -> dict[str, object]:
+        return {**asdict(self), "features": list(self.features)}
+
+
+def read_machine(cpuinfo: Path = CPUINFO) -> Machine:
+    """This machine, now."""
+    processors = _processors(cpuinfo)
+    named = next((words["model name"] for words in processors if words.get("model name")), "")
+    threads = os.cpu_count() or 1
+    return Machine(
+        cpu=named or platform.processor() or platform.machine(),
+        features=tuple(dict.fromkeys(name for flag, name in FEATURES.items() if flag in cpu_flags(cpuinfo))),
+        cores=_physical_cores(processors),
+        threads=threads,
+        usable=usable_cpus(),
+        system=f"{platform.system()} {platform.machine()}",
+        load=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+    )
+
+
+def usable_cpus() -> int:
+    """How many logical CPUs this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
+    """The feature flags of the first CPU, in the kernel's words; empty where the system does not tell."""
+    for words in _processors(cpuinfo):
+        found = words.get("flags") or words.get("Features")
+        if found:
+            return frozenset(found.split())
+    return frozenset()
+
+
+def _physical_cores(processors: list[dict[str, str]]) -> int | None:
+    cores = {(words.get("physical id"), words["core id"]) for words in processors if "core id" in words}
+    return len(cores) or None
+
+
+def _processors(cpuinfo: Path) -> list[dict[str, str]]:
+    """The paragraphs of /proc/cpuinfo, one a logical CPU; none where there is no such file."""
+    try:
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    paragraphs = (block.splitlines() for block in text.split("\n\n") if block.strip())
+    return [
+        {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        for lines in paragraphs
+    ]

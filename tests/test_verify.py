@@ -99,6 +99,19 @@ def test_settings_of_the_user_do_not_reach_the_programs(context: Context, monkey
     assert context.runner.good("llama-cli", []).output == "[]\n"
 
 
+def test_where_speed_is_measured_threads_wait_as_they_do_by_default(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = "print(sorted(name for name in os.environ if name.startswith(('OMP_', 'GOMP_', 'LLAMA_'))))"
+    program(context.work, "llama-bench", names)
+    assert "OMP_WAIT_POLICY" in context.runner.good("llama-bench", []).output
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "0")
+    monkeypatch.setenv("LLAMA_ARG_THREADS", "7")
+    timed = Runner(context.runner.binaries, context.work, 2, timed=True)
+    assert timed.good("llama-bench", []).output == "[]\n"
+
+
 def test_a_divergence_without_statistics_is_a_failure_and_not_a_zero(context: Context) -> None:
     log = (Path(__file__).parent / "data" / "completion.log").read_text(encoding="utf-8")
     plain = log.replace("attn_rot_k: on, size 64", "attn_rot_k: off").replace("attn_rot_k = 1", "attn_rot_k = 0")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from turbotool import kvlog
 from turbotool.cachetype import CachePair
-from turbotool.errors import BinaryFailed
+from turbotool.errors import BinaryFailed, ToolMissing
 from turbotool.model import Model
 from turbotool.process import Completed, describe_exit, run
 from turbotool.rotation import OFF, Knobs
@@ -18,6 +18,8 @@ TIMEOUT = 900.0  # seconds; a run that needs longer hangs
 SHOWN_LINES = 8
 TOOLS = ("llama-cli", "llama-completion", "llama-server", "llama-bench", "llama-perplexity")
 TESTS = ("test-backend-ops", "test-quantize-fns", "test-turbo")
+LLAMA_VARIABLES = ("LLAMA_", "GGML_")  # how names of environment variables begin
+THREAD_VARIABLES = ("OMP_", "GOMP_", "KMP_")
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,21 @@ class Binaries:
     def path(self, name: str) -> Path:
         return self.bin_dir / (f"{name}.exe" if os.name == "nt" else name)
 
+    def require(self, name: str) -> None:
+        """Raise ToolMissing unless the program is there and may be run."""
+        path = self.path(name)
+        if not path.is_file():
+            raise ToolMissing(f"{self.bin_dir} has no {name}", hint=f"name the folder of a build that made {name}")
+        if not os.access(path, os.X_OK):
+            raise ToolMissing(f"{path} is not executable", hint=f"chmod +x {path}")
+
+
+def named_binaries(folder: Path, backend: str = "cpu") -> Binaries:
+    """The programs in a folder that the user names; which tree they come from is unknown. Raises ToolMissing."""
+    if not folder.is_dir():
+        raise ToolMissing(f"there is no folder {folder}", hint="turbotool build")
+    return Binaries(folder.resolve(), "", backend)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -43,23 +60,32 @@ class Run:
     done: Completed
 
 
-def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment without the variables that configure llama.cpp, plus `extra`."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LLAMA_", "GGML_"))}
-    # Threads that spin at barriers make a run ten times slower as soon as anything else wants a CPU. Speed is not
-    # measured here, so let them sleep.
-    return {"OMP_WAIT_POLICY": "passive", **kept, **extra}
+def clean_environment(extra: Mapping[str, str], *, timed: bool = False) -> dict[str, str]:
+    """This process's environment without the variables that configure llama.cpp, plus `extra`.
+
+    With `timed`, for runs whose speed is measured, the variables that configure its threads are gone as well.
+    """
+    dropped = (*LLAMA_VARIABLES, *THREAD_VARIABLES) if timed else LLAMA_VARIABLES
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+    # Threads that spin at barriers make a run ten times slower as soon as anything else wants a CPU. Where speed is not
+    # measured, let them sleep; where it is, that would measure how fast they wake up.
+    waiting = {} if timed else {"OMP_WAIT_POLICY": "passive"}
+    return {**waiting, **kept, **extra}
 
 
 @dataclass
 class Runner:
-    """Runs the programs of one build and keeps every cache run for the check that compares requested and effective."""
+    """Runs the programs of one build and keeps every cache run for the check that compares requested and effective.
+
+    `timed`: speed is measured, so the threads of the programs wait as they do by default.
+    """
 
     binaries: Binaries
     work: Path
     threads: int
     log: Path | None = None
     runs: list[Run] = field(default_factory=list)
+    timed: bool = False
 
     def plain(
         self,
@@ -71,7 +97,8 @@ class Runner:
     ) -> Completed:
         """Run a program to its end, however it ends. Raises ToolMissing, or ToolFailed on timeout."""
         command = [self.binaries.path(name), *arguments]
-        return run(command, cwd=self.work, env=clean_environment(env or {}), log=self.log, timeout=timeout, check=False)
+        variables = clean_environment(env or {}, timed=self.timed)
+        return run(command, cwd=self.work, env=variables, log=self.log, timeout=timeout, check=False)
 
     def good(
         self,

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+MINUTES = 60  # of an hour
+
 
 class Progress(Protocol):
-    """A bar that the caller moves: `done` of `total` and a word on what is at work."""
+    """A bar that the caller moves: `done` of `total` and a word on what is at work.
 
-    def __call__(self, done: int, total: int, what: str = "") -> None: ...
+    `left` is the remaining time in seconds for a caller who knows it better than the rate of steps so far tells.
+    """
+
+    def __call__(self, done: int, total: int, what: str = "", left: float | None = None) -> None: ...
+
+
+def minutes(seconds: float) -> str:
+    """A duration as people read it: `3:05 min`, `2:03:05 h`."""
+    whole, rest = divmod(round(seconds), 60)
+    if whole >= MINUTES:
+        return f"{whole // MINUTES}:{whole % MINUTES:02d}:{rest:02d} h"
+    return f"{whole}:{rest:02d} min"
 
 
 @dataclass(frozen=True)
@@ -50,7 +64,7 @@ class Output:
     def progress(self, title: str) -> Iterator[Progress]:
         """A progress bar on a terminal; on a pipe a line about every tenth, so that CI logs stay readable."""
         if self.quiet:
-            yield lambda done, total, what="": None
+            yield lambda done, total, what="", left=None: None
         elif sys.stderr.isatty():
             yield from self._bar(title)
         else:
@@ -59,19 +73,35 @@ class Output:
     def _tenths(self, title: str) -> Progress:
         said = -1
 
-        def step(done: int, total: int, what: str = "") -> None:
+        def step(done: int, total: int, what: str = "", left: float | None = None) -> None:
             nonlocal said
             tenth = 10 * done // total if total else 0
             if tenth != said:
                 said = tenth
-                self._print(f"{title}: {done}/{total}")
+                self._print(f"{title}: {done}/{total}" + (f", about {minutes(left)} left" if left else ""))
 
         return step
 
     def _bar(self, title: str) -> Iterator[Progress]:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Task,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
         from rich.progress import Progress as RichProgress
+        from rich.text import Text
+
+        class Left(TimeRemainingColumn):
+            """The caller's remaining time, counting down between two steps, or else rich's."""
+
+            def render(self, task: Task) -> Text:
+                end = task.fields["end"]
+                known = max(0.0, end - time.monotonic()) if end is not None else None
+                return super().render(task) if known is None else Text(minutes(known), style="progress.remaining")
 
         columns = (
             TextColumn("{task.description}"),
@@ -79,9 +109,14 @@ class Output:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
-            TimeRemainingColumn(),
+            Left(),
             TextColumn("[dim]{task.fields[what]}", markup=True),
         )
         with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(title, total=None, what="")
-            yield lambda done, total, what="": bar.update(task, completed=done, total=total, what=what)
+            task = bar.add_task(title, total=None, what="", end=None)
+
+            def step(done: int, total: int, what: str = "", left: float | None = None) -> None:
+                end = time.monotonic() + left if left is not None else None
+                bar.update(task, completed=done, total=total, what=what, end=end)
+
+            yield step

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from turbotool.apply import ensure_applied
 from turbotool.atomic import work_lock
+from turbotool.backend import find_backend
+from turbotool.binaries import Binaries, named_binaries
 from turbotool.build import Outcome, build
 from turbotool.buildkey import Request, Source
 from turbotool.buildplan import Plan, make_plan, tools_for
 from turbotool.layout import Layout
 from turbotool.lock import read_lock
-from turbotool.output import Output
+from turbotool.output import Output, minutes
 from turbotool.series import series_hash
 
 MIB = 1 << 20
@@ -35,6 +39,14 @@ def build_product(layout: Layout, request: Request, out: Output, env: Mapping[st
     return outcome
 
 
+def choose_binaries(layout: Layout, backend: str, bin_dir: Path | None, out: Output) -> Binaries:
+    """The programs in `bin_dir`, or those of an up-to-date build of the backend, made now if it is not there."""
+    if bin_dir:
+        return named_binaries(bin_dir, backend)
+    done = build_product(layout, Request(find_backend(backend)), out, os.environ)
+    return Binaries(done.bin_dir, done.tree, done.backend)
+
+
 def announce(plan: Plan, out: Output) -> None:
     """The resolved options, before anything runs; every one of them with -v."""
     chain = plan.chain
@@ -54,5 +66,4 @@ def conclude(outcome: Outcome, out: Output) -> None:
         return
     for output in outcome.outputs:
         out.say(f"{output.bytes / MIB:9.2f} MiB  {output.sha256[:12]}  {output.name}")
-    minutes, seconds = divmod(round(outcome.seconds), 60)
-    out.say(f"built {len(outcome.outputs)} files in {minutes}:{seconds:02d} min: {outcome.bin_dir}")
+    out.say(f"built {len(outcome.outputs)} files in {minutes(outcome.seconds)}: {outcome.bin_dir}")

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from turbotool.cli import output_options
-from turbotool.errors import ToolMissing, VerificationFailed
-from turbotool.layout import Layout
+from turbotool.errors import VerificationFailed
 from turbotool.output import Output
 
 if TYPE_CHECKING:  # the command line imports this module to print its help
-    from turbotool.binaries import Binaries
     from turbotool.checks.core import Context
     from turbotool.verify import Verification
 
@@ -48,6 +46,7 @@ def verify(
     from turbotool.corpus import default_corpus, named_corpus
     from turbotool.layout import find_layout
     from turbotool.model import choose_model
+    from turbotool.product import choose_binaries
 
     if list_only:
         for spec in CHECKS:
@@ -59,7 +58,7 @@ def verify(
     # what was named is looked at before a build of many minutes
     model = choose_model(layout, model_path, out)
     named = named_corpus(corpus_path) if corpus_path else None
-    binaries = _binaries(layout, backend, bin_dir, out)
+    binaries = choose_binaries(layout, backend, bin_dir, out)
     work = layout.builds / "verify" / backend
     corpus = named or default_corpus(layout.tree, work)
     context = verification.make_context(
@@ -68,30 +67,6 @@ def verify(
     out.say(f"verifying {binaries.bin_dir} with {model.path.name} ({len(specs)} checks)")
     result = verification.verify(context, specs)
     _publish(result, context, report, out)
-
-
-def _binaries(layout: Layout, backend: str, bin_dir: Path | None, out: Output) -> Binaries:
-    """The programs to verify: those in `bin_dir`, or those of an up-to-date build, made now if it is not there."""
-    from turbotool.binaries import Binaries
-
-    if bin_dir:
-        if not bin_dir.is_dir():
-            raise ToolMissing(f"there is no folder {bin_dir}", hint="turbotool build")
-        return Binaries(bin_dir.resolve(), "", backend)
-    return built(layout, backend, out)
-
-
-def built(layout: Layout, backend: str, out: Output) -> Binaries:
-    """An up-to-date build of the backend."""
-    import os
-
-    from turbotool.backend import find_backend
-    from turbotool.binaries import Binaries
-    from turbotool.buildkey import Request
-    from turbotool.product import build_product
-
-    done = build_product(layout, Request(find_backend(backend)), out, os.environ)
-    return Binaries(done.bin_dir, done.tree, done.backend)
 
 
 def _publish(result: Verification, context: Context, report: Path | None, out: Output) -> None:

@@ -1,14 +1,17 @@
-"""Small real programs that stand in for compilers, CMake and ninja, and a tiny real git tree to build."""
+"""Small real programs that stand in for compilers, CMake, ninja and llama-bench, and a tiny real git tree to build."""
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from turbotool.backend import BACKENDS, Choices
 from turbotool.build import Outcome, build
@@ -48,6 +51,48 @@ done
 """
 
 
+CACHED_TOKEN_NS = {"f16": 2000, "q8_0": 1000, "turbo4": 4000, "turbo3": 5000}
+STOCK_TYPES = ("f16", "q8_0")
+
+# Times are exact: 1 ms for a token of a prompt; 10 ms for a decoded one, and what each cached token adds to it, which
+# depends on the type of K. Threads divide them.
+LLAMA_BENCH = r"""
+import json
+from pathlib import Path
+here = Path(__file__).parent
+known = json.loads((here / "behaviour.json").read_text())
+words = sys.argv[1:]
+asked = dict(zip(words[::2], words[1::2]))
+if asked["-ctk"] not in known["types"] or asked.get("-ctv", "f16") not in known["types"]:
+    sys.exit("error: invalid parameter for argument: -ctk")
+if "-h" in words:
+    sys.exit(0)
+runs = here.parent / "runs.jsonl"
+with runs.open("a") as log:
+    variables = {name: value for name, value in os.environ.items() if name.startswith(("LLAMA_", "OMP_"))}
+    log.write(json.dumps({"build": here.name, "env": variables, **asked}) + "\n")
+depth, threads = int(asked["-d"]), int(asked["-t"])
+trouble = known["trouble"].get(asked["-ctk"] + "@" + asked["-d"], "")
+if trouble == "interrupt":
+    os.kill(os.getppid(), signal.SIGINT)
+    time.sleep(30)
+elif trouble.startswith("SIG"):
+    print("about to crash", flush=True)
+    os.kill(os.getpid(), getattr(signal, trouble))
+elif trouble == "silent":
+    sys.exit(0)
+for n_prompt, n_gen in ((int(asked["-p"]), 0), (0, int(asked["-n"]))):
+    if n_prompt + n_gen == 0:
+        continue
+    ns = (n_prompt * 10**6 + n_gen * (10**7 + depth * known["cached"][asked["-ctk"]])) * known["slow"] / threads
+    print(json.dumps({
+        "build_commit": known["commit"], "gpu_info": "", "model_filename": asked["-m"], "n_threads": threads,
+        "type_k": "f16" if trouble == "config" else asked["-ctk"], "type_v": asked["-ctv"], "flash_attn": 1,
+        "n_prompt": n_prompt, "n_gen": n_gen, "n_depth": depth, "samples_ns": [round(ns)],
+    }), flush=True)
+"""
+
+
 def program(path: Path, body: str) -> Path:
     """An executable shell script."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,6 +104,34 @@ def program(path: Path, body: str) -> Path:
 def says(path: Path, text: str, status: int = 0) -> Path:
     """A program that prints `text` and ends with `status`, whatever it is asked."""
     return program(path, f"printf '%s\\n' {shlex.quote(text)}\nexit {status}\n")
+
+
+def python_program(path: Path, body: str) -> Path:
+    """An executable Python script."""
+    script = path.with_name(f"{path.name}.py")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text(f"import os, signal, sys, time\n{body}\n", encoding="utf-8")
+    # by way of the shell: a path with a space cannot stand after #!
+    return program(path, f'exec {shlex.join([sys.executable, "-S", str(script)])} "$@"\n')
+
+
+def llama_bench(folder: Path, **behaviour: object) -> Path:
+    """A folder with a fake llama-bench, which knows `types`, calls itself `commit` and is `slow` times slower.
+
+    `trouble` maps K type and depth, as in `turbo3@512`, to what goes wrong there: a signal's name, `config`, `silent`,
+    or `interrupt`, which is Ctrl-C for turbotool. Every run is noted in runs.jsonl beside the folder.
+    """
+    defaults = {"types": list(CACHED_TOKEN_NS), "commit": "f00f00f00", "slow": 1.0, "trouble": {}}
+    python_program(folder / "llama-bench", LLAMA_BENCH)
+    known = {**defaults, **behaviour, "cached": CACHED_TOKEN_NS}
+    (folder / "behaviour.json").write_text(json.dumps(known), encoding="utf-8")
+    return folder
+
+
+def bench_runs(folder: Path) -> list[dict[str, Any]]:
+    """What the fake llama-bench programs in folders of `folder` were asked to measure, in order."""
+    log = folder / "runs.jsonl"
+    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
 
 
 def toolbox(folder: Path) -> Path:

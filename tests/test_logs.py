@@ -200,3 +200,16 @@ def test_an_unknown_cache_type_names_the_known_ones() -> None:
     with pytest.raises(UnknownCacheType) as caught:
         CachePair("f16", "turbo9")
     assert "turbo4" in (caught.value.hint or "")
+    with pytest.raises(UnknownCacheType, match=r"'turbo\.4'; did you mean 'turbo4'\?"):
+        CachePair.parse("turbo.4")
+
+
+@pytest.mark.parametrize("text", ["f16", "q8_0/turbo4"])
+def test_a_cache_is_one_type_for_both_sides_or_two(text: str) -> None:
+    assert CachePair.parse(text).short == text
+
+
+@pytest.mark.parametrize("text", ["", "/", "f16/", "/f16", "f16/q8_0/f16", "F16"])
+def test_what_is_not_a_cache_is_refused(text: str) -> None:
+    with pytest.raises(UnknownCacheType):
+        CachePair.parse(text)

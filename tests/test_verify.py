@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
-import stat
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from fake_tools import python_program
 
 from turbotool import verify as verification
 from turbotool.binaries import TESTS, Binaries, Runner
@@ -37,12 +35,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake programs are s
 
 
 def program(folder: Path, name: str, body: str) -> None:
-    path = folder / name
-    script = folder / f"{name}.py"
-    script.write_text(f"import os, signal, sys, time\n{body}\n", encoding="utf-8")
-    # by way of the shell: a path with a space cannot stand after #!
-    path.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, str(script)])} "$@"\n', encoding="utf-8")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    python_program(folder / name, body)
 
 
 @pytest.fixture

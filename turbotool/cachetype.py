@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 
 from turbotool.errors import UnknownCacheType
@@ -35,10 +36,23 @@ class CachePair:
     def __post_init__(self) -> None:
         for name in (self.k, self.v):
             if name not in BLOCKS:
-                raise UnknownCacheType(f"unknown cache type '{name}'", hint=f"use one of {', '.join(BLOCKS)}")
+                near = difflib.get_close_matches(name, BLOCKS, n=1)
+                guess = f"; did you mean '{near[0]}'?" if near else ""
+                raise UnknownCacheType(f"unknown cache type '{name}'{guess}", hint=f"use one of {', '.join(BLOCKS)}")
+
+    @classmethod
+    def parse(cls, text: str) -> CachePair:
+        """`q8_0` is that type for K and V, `q8_0/turbo4` one for each. Raises UnknownCacheType."""
+        k, slash, v = text.partition("/")
+        return cls(k, v if slash else k)
 
     def __str__(self) -> str:
         return f"{self.k}/{self.v}"
+
+    @property
+    def short(self) -> str:
+        """What `parse` reads, as short as it can be."""
+        return self.k if self.k == self.v else str(self)
 
     @property
     def flags(self) -> tuple[str, ...]:

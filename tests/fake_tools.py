@@ -51,8 +51,8 @@ done
 """
 
 
-CACHED_TOKEN_NS = {"f16": 2000, "q8_0": 1000, "turbo4": 4000, "turbo3": 5000}
-STOCK_TYPES = ("f16", "q8_0")
+CACHED_TOKEN_NS = {"f16": 2000, "q8_0": 1000, "q4_0": 3000, "turbo4": 4000, "turbo3": 5000, "turbo2": 6000}
+STOCK_TYPES = ("f16", "q8_0", "q4_0")
 
 # Times are exact: 1 ms for a token of a prompt; 10 ms for a decoded one, and what each cached token adds to it, which
 # depends on the type of K. Threads divide them.

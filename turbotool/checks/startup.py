@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from turbotool.binaries import TESTS, TOOLS
+from turbotool.binaries import TESTS, TOOLS, TREE_DIGITS
 from turbotool.cachetype import TURBO
 from turbotool.checks.core import Context, Outcome
 from turbotool.errors import BinaryFailed, ModelError
@@ -14,7 +14,6 @@ from turbotool.process import describe_exit
 
 VERSION = re.compile(r"^version: .*\bcommit ([\w.-]+)\)?", re.MULTILINE)
 LISTING = ("llama-cli", "llama-server", "llama-perplexity")
-TREE_DIGITS = 9
 
 
 def binaries_start(context: Context) -> Outcome:

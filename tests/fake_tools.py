@@ -50,7 +50,6 @@ done
 /bin/ln -sf libggml.so.1 bin/libggml.so
 """
 
-
 CACHED_TOKEN_NS = {"f16": 2000, "q8_0": 1000, "q4_0": 3000, "turbo4": 4000, "turbo3": 5000, "turbo2": 6000}
 STOCK_TYPES = ("f16", "q8_0", "q4_0")
 
@@ -86,7 +85,8 @@ for n_prompt, n_gen in ((int(asked["-p"]), 0), (0, int(asked["-n"]))):
         continue
     ns = (n_prompt * 10**6 + n_gen * (10**7 + depth * known["cached"][asked["-ctk"]])) * known["slow"] / threads
     print(json.dumps({
-        "build_commit": known["commit"], "gpu_info": "", "model_filename": asked["-m"], "n_threads": threads,
+        "build_commit": "newer" if trouble == "rebuilt" else known["commit"], "gpu_info": "",
+        "model_filename": asked["-m"], "n_threads": threads,
         "type_k": "f16" if trouble == "config" else asked["-ctk"], "type_v": asked["-ctv"], "flash_attn": 1,
         "n_prompt": n_prompt, "n_gen": n_gen, "n_depth": depth, "samples_ns": [round(ns)],
     }), flush=True)
@@ -119,7 +119,7 @@ def llama_bench(folder: Path, **behaviour: object) -> Path:
     """A folder with a fake llama-bench, which knows `types`, calls itself `commit` and is `slow` times slower.
 
     `trouble` maps K type and depth, as in `turbo3@512`, to what goes wrong there: a signal's name, `config`, `silent`,
-    or `interrupt`, which is Ctrl-C for turbotool. Every run is noted in runs.jsonl beside the folder.
+    `rebuilt`, or `interrupt`, which is Ctrl-C for turbotool. Every run is noted in runs.jsonl beside the folder.
     """
     defaults = {"types": list(CACHED_TOKEN_NS), "commit": "f00f00f00", "slow": 1.0, "trouble": {}}
     python_program(folder / "llama-bench", LLAMA_BENCH)

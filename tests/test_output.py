@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+
 import pytest
 
 from turbotool.output import Output, minutes
@@ -24,3 +26,22 @@ def test_quiet_progress_prints_nothing(capsys: pytest.CaptureFixture[str]) -> No
     with Output(quiet=True).progress("bench") as step:
         step(1, 2, "x", left=3.0)
     assert capsys.readouterr() == ("", "")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("left", "shown"), [(7385.0, "2:03:0"), (None, "-:--:--")])
+def test_a_bar_shows_the_callers_remaining_time_or_its_own(
+    monkeypatch: pytest.MonkeyPatch, left: float | None, shown: str
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setenv("TERM", "xterm")
+    with Output().progress("bench") as step:
+        step(1, 40, "round 1", left=left)
+    assert "1/40" in terminal.getvalue()
+    assert shown in terminal.getvalue()

@@ -47,7 +47,7 @@ def run_rounds(plan: Plan, ledger: Ledger, out: Output, after_round: Callable[[]
     queue = [job for jobs in rounds for job in jobs]
     # nothing ran at depth yet, and attention costs more there
     more = " or more" if max(plan.settings.depths) else ""
-    out.say(f"{len(rounds)} rounds of {len(plan.jobs)} runs: about {minutes(forecast.total(queue))}{more}")
+    out.say(f"rounds: {len(rounds)}, runs a round: {len(plan.jobs)}, about {minutes(forecast.total(queue))}{more}")
     done = 0
     with out.progress("bench") as step:
         for number, jobs in enumerate(rounds):

@@ -6,8 +6,8 @@ import functools
 import importlib
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar, cast
 
 import click
 
@@ -21,6 +21,7 @@ COMMANDS = {
     "patch": ("turbotool.commands.patch", "The patch series: list, check, apply, export."),
     "build": ("turbotool.commands.build", "Compile the patched tree for a backend."),
     "verify": ("turbotool.commands.verify", "Prove the built binaries with a real model."),
+    "bench": ("turbotool.commands.bench", "Speed over cache types, depths and threads, two builds compared."),
     "doctor": ("turbotool.commands.doctor", "Which tools are here, what is missing, how to install it."),
 }
 
@@ -82,14 +83,14 @@ def output_options(function: F) -> F:
     return wrapper  # type: ignore[return-value]
 
 
-def fail(error: TurbotoolError, out: Output) -> None:
-    """Print the error for people and, with --json, as the document, then exit with its code."""
+def fail(error: TurbotoolError, out: Output, document: Mapping[str, object] | None = None) -> NoReturn:
+    """Print the error for people and, with --json, `document` or else the error as one, then exit with its code."""
     if out.verbose:
         traceback.print_exception(error, file=sys.stderr)
     print(f"error: {error.message}", file=sys.stderr)
     if error.hint:
         print(f"  try: {error.hint}", file=sys.stderr)
-    out.document({"ok": False, "error": error.as_json()})
+    out.document(document or {"ok": False, "error": error.as_json()})
     sys.exit(error.exit_code)
 
 

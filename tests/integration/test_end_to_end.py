@@ -89,6 +89,19 @@ def test_verify_passes_every_check(built: dict[str, Any], tmp_path: Path) -> Non
     assert report.read_text(encoding="utf-8").count("<testcase") == len(CHECKS)
 
 
+def test_bench_measures_the_build_against_a_build(built: dict[str, Any], tmp_path: Path) -> None:
+    shape = ("--depth", "0,64", "--threads", "1", "--pp", "16", "--tg", "4", "--repeat", "2")
+    words = ("--kv", "f16,q8_0/turbo4", *shape, "--against", built["bin_dir"], "--report", str(tmp_path))
+    result = document("bench", *words)
+    assert result["builds"][0]["tree"][:9] in result["builds"][0]["commit"]
+    assert (result["failures"], result["skipped"]) == ([], [])
+    assert len(result["cells"]) == 2 * 2 * 2 * 2  # caches, depths, phases, builds
+    assert all(len(cell["samples"]) == 2 and min(cell["samples"]) > 0 for cell in result["cells"])
+    assert all((cell["ratio_against"] is None) == (cell["build"] == "against") for cell in result["cells"])
+    assert all(cell["ratio_f16"] == 1 for cell in result["cells"] if cell["k"] == "f16")
+    assert {path.name for path in tmp_path.iterdir()} == {"bench.json", "bench.md", "bench.svg"}
+
+
 def test_every_architecture_of_upstream_runs_with_turbo_caches(built: dict[str, Any]) -> None:
     program = Path(built["bin_dir"]) / "test-llama-archs"
     env = {**os.environ, "OMP_WAIT_POLICY": "passive"}

@@ -1,0 +1,232 @@
+"""`turbotool bench`: speed over cache types, depths and threads, measured by llama-bench."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from turbotool.cli import fail, output_options
+from turbotool.output import Output
+
+if TYPE_CHECKING:  # the command line imports this module to print its help
+    from turbotool.benchdocument import Subject
+    from turbotool.benchplan import Build, Settings
+    from turbotool.benchreport import Report
+    from turbotool.binaries import Binaries
+    from turbotool.layout import Layout
+    from turbotool.model import Model
+
+PATH = click.Path(path_type=Path)
+KV = "f16,q8_0,q4_0,turbo4,turbo3,turbo2"
+MAX_TOKENS = 1 << 24
+MAX_DIGITS = 10
+MAX_THREADS = 512  # ggml's own limit
+
+
+def numbers(low: int, high: int) -> Callable[[click.Context, click.Parameter, str | None], tuple[int, ...] | None]:
+    """A callback that reads `0,512,4096`, without repetitions."""
+
+    def parse(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+        if value is None:
+            return None
+        found = []
+        for word in map(str.strip, value.split(",")):
+            readable = word.isascii() and word.isdigit() and len(word) < MAX_DIGITS
+            if not (readable and low <= int(word) <= high):
+                raise click.BadParameter(f"'{word}' is not a number from {low} to {high}", ctx=ctx, param=parameter)
+            found.append(int(word))
+        return tuple(dict.fromkeys(found))
+
+    return parse
+
+
+@click.command()
+@click.option("--kv", default=KV, show_default=True, metavar="TYPE[/TYPE],...", help="Caches; K/V for two types.")
+@click.option(
+    "--depth",
+    "depths",
+    default="0,4096",
+    show_default=True,
+    callback=numbers(0, MAX_TOKENS),
+    metavar="N,...",
+    help="Tokens in the cache.",
+)
+@click.option(
+    "--threads", callback=numbers(1, MAX_THREADS), metavar="N,...", help="Numbers of threads  [default: 1 and all CPUs]"
+)
+@click.option("--pp", type=click.IntRange(0, MAX_TOKENS), default=256, show_default=True, help="Tokens of the prompt.")
+@click.option("--tg", type=click.IntRange(0, MAX_TOKENS), default=16, show_default=True, help="Tokens generated.")
+@click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Rounds.")
+@click.option("--model", "model_path", type=PATH, help="A GGUF file  [default: the locked small model]")
+@click.option("--against", type=PATH, metavar="BIN_DIR", help="Compare with the llama-bench in this folder.")
+@click.option("--backend", default="cpu", show_default=True, help="Which build to measure.")
+@click.option("--bin-dir", type=PATH, help="Measure the llama-bench in this folder instead of building.")
+@click.option("--report", "folder", type=PATH, metavar="DIR", help="Write bench.json, bench.md and bench.svg there.")
+@click.option("--no-plot", is_flag=True, help="No bench.svg, which needs matplotlib.")
+@output_options
+def bench(
+    kv: str,
+    depths: tuple[int, ...],
+    threads: tuple[int, ...] | None,
+    pp: int,
+    tg: int,
+    repeat: int,
+    model_path: Path | None,
+    against: Path | None,
+    backend: str,
+    bin_dir: Path | None,
+    folder: Path | None,
+    no_plot: bool,
+    out: Output,
+) -> None:
+    """Speed of cache types at depths and threads, two builds interleaved; medians over rounds, ratios within one.
+
+    It runs llama-bench, with flash attention, and without the rotation of K and V that llama.cpp may add.
+    """
+    from turbotool.benchdocument import Subject
+    from turbotool.benchplan import AGAINST, OURS, left_out, make_plan
+    from turbotool.benchreport import Report
+    from turbotool.layout import find_layout
+    from turbotool.machine import read_machine
+    from turbotool.model import choose_model
+    from turbotool.product import choose_binaries
+
+    settings = _settings(kv, depths, threads, pp, tg, repeat)
+    layout = find_layout()
+    # what was named is looked at before a build of many minutes and a measurement of more
+    named = _named(bin_dir, backend) if bin_dir else None
+    other = _named(against, backend) if against else None
+    if folder:
+        _prepare(folder, plot=not no_plot)
+    model = choose_model(layout, model_path, out)
+    _warn(model, settings, out)
+    ours = named or choose_binaries(layout, backend, None, out)
+    binaries = {OURS: ours, AGAINST: other} if other else {OURS: ours}
+    plan = make_plan(model, settings, _examine(layout, binaries, model, settings, out))
+    for line in left_out(plan):
+        out.say(line)
+    subject = Subject(plan, read_machine(), _command(settings, model, backend, bin_dir, against))
+    report = Report(folder, subject, plot=not no_plot) if folder else None
+    _measure(subject, report, out)
+
+
+def _settings(
+    kv: str, depths: tuple[int, ...], threads: tuple[int, ...] | None, pp: int, tg: int, repeat: int
+) -> Settings:
+    """Raises UnknownCacheType for a cache that no build has."""
+    from turbotool.benchplan import Settings
+    from turbotool.cachetype import CachePair
+    from turbotool.llamabench import DECODE, PREFILL, Phase
+    from turbotool.machine import usable_cpus
+
+    if not pp and not tg:
+        raise click.UsageError("--pp 0 and --tg 0 leave nothing to measure")
+    pairs = tuple(dict.fromkeys(CachePair.parse(word.strip()) for word in kv.split(",")))
+    phases = tuple(Phase(kind, tokens) for kind, tokens in ((PREFILL, pp), (DECODE, tg)) if tokens)
+    return Settings(pairs, depths, threads or tuple(dict.fromkeys((1, usable_cpus()))), phases, repeat)
+
+
+def _named(folder: Path, backend: str) -> Binaries:
+    """The programs in a folder, llama-bench among them. Raises ToolMissing."""
+    from turbotool.binaries import named_binaries
+    from turbotool.llamabench import PROGRAM
+
+    binaries = named_binaries(folder, backend)
+    binaries.require(PROGRAM)
+    return binaries
+
+
+def _prepare(folder: Path, *, plot: bool) -> None:
+    """Make the folder of the report, and find out now whether it can be written and drawn."""
+    from turbotool.benchplot import require_matplotlib
+    from turbotool.benchreport import require_folder
+
+    if plot:
+        require_matplotlib()
+    try:
+        require_folder(folder)
+    except OSError as error:
+        raise click.BadParameter(f"cannot write to {folder}: {error.strerror}", param_hint="--report") from error
+
+
+def _warn(model: Model, settings: Settings, out: Output) -> None:
+    """What can be measured but means little."""
+    from turbotool.machine import usable_cpus
+
+    needed = max(settings.depths) + max(phase.tokens for phase in settings.phases)
+    if needed > model.n_ctx_train:
+        out.warn(f"{model.path.name} was trained for {model.n_ctx_train} tokens, {needed} are measured all the same")
+    if max(settings.threads) > usable_cpus():
+        out.warn(f"{max(settings.threads)} threads share {usable_cpus()} CPUs")
+
+
+def _examine(
+    layout: Layout, binaries: Mapping[str, Binaries], model: Model, settings: Settings, out: Output
+) -> list[Build]:
+    """Each build's first run, into a log that is started anew."""
+    from turbotool.benchplan import examine
+    from turbotool.binaries import Runner
+    from turbotool.machine import usable_cpus
+
+    work = layout.builds / "bench" / next(iter(binaries.values())).backend
+    work.mkdir(parents=True, exist_ok=True)
+    log = work / "bench.log"
+    log.unlink(missing_ok=True)
+    builds = []
+    for name, found in binaries.items():
+        out.say(f"{name}: {found.bin_dir}")
+        builds.append(examine(name, Runner(found, work, usable_cpus(), log, timed=True), model, settings))
+    return builds
+
+
+def _command(settings: Settings, model: Model, backend: str, bin_dir: Path | None, against: Path | None) -> str:
+    """The command with every value that it used; folders of this machine are not named."""
+    from turbotool.process import display
+
+    words = ["turbotool", "bench", "--kv", ",".join(pair.short for pair in settings.pairs)]
+    words += ["--depth", ",".join(map(str, settings.depths)), "--threads", ",".join(map(str, settings.threads))]
+    for kind in ("pp", "tg"):
+        phase = settings.phase(kind)
+        words += [f"--{kind}", str(phase.tokens if phase else 0)]
+    words += ["--repeat", str(settings.rounds)]
+    words += [] if backend == "cpu" else ["--backend", backend]
+    words += [] if model.is_default else ["--model", model.path.name]
+    words += ["--bin-dir", "BIN_DIR"] if bin_dir else []
+    words += ["--against", "OTHER_BIN_DIR"] if against else []
+    return display(words)
+
+
+def _measure(subject: Subject, report: Report | None, out: Output) -> None:
+    """All rounds, the report after each, the tables; the command fails if a cell did."""
+    from turbotool.bench import Ledger, run_rounds, verdict
+    from turbotool.benchcell import make_cells
+    from turbotool.benchdocument import document
+    from turbotool.benchtable import text
+    from turbotool.errors import Interrupted
+
+    ledger = Ledger()
+
+    def save() -> None:
+        if report:
+            report.save(ledger)
+
+    if report:
+        report.begin()
+    try:
+        run_rounds(subject.plan, ledger, out, save)
+    except (Interrupted, KeyboardInterrupt):
+        save()
+        if report:
+            out.say(f"{ledger.rounds} complete rounds are in {report.folder}")
+        raise
+    if report:
+        report.finish(ledger)
+        out.say(f"report: {report.folder}")
+    out.say(text(make_cells(subject.plan, ledger)))
+    result, failed = document(subject, ledger), verdict(subject.plan, ledger)
+    if failed:
+        fail(failed, out, result)
+    out.document(result)

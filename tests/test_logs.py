@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,8 @@ from turbotool.rotation import BOTH, DISABLE, K_OVERRIDE, OFF, Knobs, gate_is_on
 DATA = Path(__file__).parent / "data"
 COMPLETION = (DATA / "completion.log").read_text(encoding="utf-8")
 KLD = (DATA / "kld.log").read_text(encoding="utf-8")
+KLD_TURBO = (DATA / "kld-q8_0-turbo4.log").read_text(encoding="utf-8")
+TOO_SHORT = (DATA / "too-short.log").read_text(encoding="utf-8")
 PPL = (DATA / "ppl.log").read_text(encoding="utf-8")
 CHAT = (DATA / "chat.log").read_text(encoding="utf-8")
 OPS = (DATA / "backend-ops.log").read_text(encoding="utf-8")
@@ -27,10 +32,14 @@ RAN = CachePair("q8_0", "turbo4")
 K_ONLY = Knobs(k=True)
 
 
+PRINTED = re.compile(r"-?\d+(?:\.\d+)?")
+
+
 def numbers(value: object) -> set[float]:
-    if isinstance(value, perplexity.Divergence):
-        return set().union(*(numbers(getattr(value, name)) for name in value.__dataclass_fields__))
-    return {value.value, value.error} if isinstance(value, perplexity.Estimate) else {float(str(value))}
+    """Every number in a record, at whatever depth."""
+    if is_dataclass(value):
+        return set().union(*(numbers(getattr(value, field.name)) for field in fields(value)))
+    return set().union(*map(numbers, value)) if isinstance(value, tuple) else {float(str(value))}
 
 
 def test_the_effective_configuration_is_read_from_a_real_log() -> None:
@@ -108,6 +117,75 @@ def test_kld_statistics_are_read_from_a_real_log() -> None:
     assert (found.median, found.p99, found.p999, found.maximum) == (0.028362, 0.628745, 1.458006, 1.488879)
     assert found.rms_dp == perplexity.Estimate(6.539, 0.646)
     assert found.same_top == perplexity.Estimate(85.490, 1.561)
+
+
+def test_every_statistic_of_a_comparison_is_read() -> None:
+    """Each number that llama-perplexity prints in its three blocks is in the record, and no other."""
+    found = perplexity.parse_divergence(KLD_TURBO)
+    assert found is not None
+    blocks = KLD_TURBO.partition("====== Perplexity")[2]
+    table = KLD_TURBO.partition("chunk   ")[2].partition("\n")[2].partition("\n\n")[0]
+    lines = [line.partition(":")[2] for line in blocks.splitlines()] + table.splitlines()
+    printed = {float(word) for line in lines for word in PRINTED.findall(line)}
+    ranks = {percent for quantiles in (found.kld, found.dp) for percent, _ in quantiles.points}
+    assert numbers(found) == printed | ranks
+    assert (found.ln_ratio, found.ratio) == (
+        perplexity.Estimate(0.000218, 0.004431),
+        perplexity.Estimate(1.000218, 0.004432),
+    )
+    assert (found.correlation, found.difference) == (99.90, perplexity.Estimate(0.004149, 0.084204))
+    assert (found.mean_dp, found.dp.at(25.0), found.dp.at(0.0)) == (perplexity.Estimate(-0.166, 0.065), -0.356, -9.768)
+    assert (found.kld.at(0.1), found.kld.at(95.0)) == (0.000001, 0.022340)
+
+
+def test_the_running_table_is_read_row_by_row() -> None:
+    rows = perplexity.parse_running(KLD_TURBO)
+    assert [row.chunk for row in rows] == [1, 2, 3, 4]
+    assert rows[1] == perplexity.Running(
+        2,
+        ppl=perplexity.Estimate(24.7148, 3.2039),
+        ln_ratio=perplexity.Estimate(-0.00621, 0.00651),
+        kld=perplexity.Estimate(0.00877, 0.00046),
+        rms_dp=perplexity.Estimate(2.036, 0.171),
+        same_top=perplexity.Estimate(94.706, 0.992),
+    )
+
+
+@pytest.mark.parametrize("log", [KLD, KLD_TURBO])
+@given(data=st.data())
+def test_a_table_cut_at_any_byte_gives_whole_rows_only(log: str, data: st.DataObject) -> None:
+    raw = log.encode()
+    part = perplexity.parse_running(raw[: data.draw(st.integers(0, len(raw)))].decode("utf-8", errors="replace"))
+    assert part == perplexity.parse_running(log)[: len(part)]
+
+
+@pytest.mark.parametrize("rank", ["99.9%   KLD", "25.0%   Δp", "Minimum Δp", "Cor(ln(PPL(Q)), ln(PPL(base)))"])
+def test_a_log_without_one_statistic_is_no_result(rank: str) -> None:
+    assert rank in KLD
+    assert perplexity.parse_divergence("\n".join(line for line in KLD.split("\n") if not line.startswith(rank))) is None
+
+
+def test_values_that_are_not_finite_are_read_as_they_are() -> None:
+    log = KLD.replace("0.059467 ±   0.005910", "nan ±       -nan").replace("1.488879", "inf")
+    found = perplexity.parse_divergence(log)
+    assert found is not None
+    assert math.isnan(found.mean.value)
+    assert found.maximum == math.inf
+
+
+def test_a_text_that_is_too_short_is_told_with_both_numbers() -> None:
+    assert perplexity.parse_too_short(TOO_SHORT) == (1024, 812)
+    assert perplexity.parse_too_short(PPL) is None
+
+
+@given(st.integers(0, len(TOO_SHORT)))
+def test_a_cut_log_never_gives_half_a_number_of_tokens(cut: int) -> None:
+    assert perplexity.parse_too_short(TOO_SHORT[:cut]) in (None, (1024, 812))
+
+
+def test_the_size_of_base_logits_is_known_beforehand() -> None:
+    assert perplexity.base_bytes(49152, 512, 4) == 100286452  # a file that llama-perplexity wrote
+    assert perplexity.base_bytes(49153, 512, 4) == perplexity.base_bytes(49154, 512, 4)
 
 
 @settings(max_examples=300)

@@ -9,28 +9,38 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from turbotool.binaries import Run, Runner, last_lines
+from turbotool.binaries import TIMEOUT, Run, Runner, last_lines
 from turbotool.cachetype import CachePair
-from turbotool.errors import BinaryFailed
+from turbotool.errors import BinaryFailed, CorpusError
 from turbotool.kvlog import whole_lines
 from turbotool.model import Model
 from turbotool.rotation import OFF, Knobs
 
+SECONDS_PER_CHUNK = 600.0  # of 512 tokens
 NUMBER = r"(-?\d+(?:\.\d+)?|-?nan|-?inf)"
 SPREAD = rf" *{NUMBER} ± +{NUMBER}"
+COLUMN = rf" +{NUMBER} ± +{NUMBER}"
 CHUNK_PPL = re.compile(r"\[(\d+)\](\d+(?:\.\d+)?|nan|inf),")
 FINAL_PPL = re.compile(rf"Final estimate: PPL = {NUMBER} \+/- {NUMBER}$")
+TOO_SHORT = re.compile(r"you need at least (\d+) tokens to evaluate perplexity")
+TOKENIZED = re.compile(r"tokenizes to only (\d+) tokens")
 STATISTICS = {
     "ppl": re.compile(rf"^Mean PPL\(Q\) +:{SPREAD}$"),
     "ppl_base": re.compile(rf"^Mean PPL\(base\) +:{SPREAD}$"),
+    "correlation": re.compile(rf"^Cor\(ln\(PPL\(Q\)\), ln\(PPL\(base\)\)\): *{NUMBER}()%$"),
+    "ln_ratio": re.compile(rf"^Mean ln\(PPL\(Q\)/PPL\(base\)\) +:{SPREAD}$"),
+    "ratio": re.compile(rf"^Mean PPL\(Q\)/PPL\(base\) +:{SPREAD}$"),
+    "difference": re.compile(rf"^Mean PPL\(Q\)-PPL\(base\) +:{SPREAD}$"),
     "mean": re.compile(rf"^Mean +KLD:{SPREAD}$"),
-    "maximum": re.compile(rf"^Maximum KLD: *{NUMBER}()$"),
-    "p999": re.compile(rf"^99\.9% +KLD: *{NUMBER}()$"),
-    "p99": re.compile(rf"^99\.0% +KLD: *{NUMBER}()$"),
-    "median": re.compile(rf"^Median +KLD: *{NUMBER}()$"),
+    "mean_dp": re.compile(rf"^Mean +Δp:{SPREAD} %$"),
     "rms_dp": re.compile(rf"^RMS Δp +:{SPREAD} %$"),
     "same_top": re.compile(rf"^Same top p:{SPREAD} %$"),
 }
+QUANTILE = re.compile(rf"^ *(?P<rank>Minimum|Median|Maximum|\d+\.\d%) +(?P<of>KLD|Δp): *{NUMBER}%?$")
+RANKS = {"Minimum": 0.0, "Median": 50.0, "Maximum": 100.0}
+KLD_RANKS = {0.0, 0.1, 1.0, 5.0, 10.0, 50.0, 90.0, 95.0, 99.0, 99.9, 100.0}  # percent of the tokens
+DP_RANKS = {*KLD_RANKS, 25.0, 75.0}
+RUNNING = re.compile(rf"^ *(\d+){COLUMN * 3}{(COLUMN + ' %') * 2}$")
 
 
 @dataclass(frozen=True)
@@ -42,40 +52,110 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Quantiles:
+    """A distribution over tokens: (percent of the tokens, value that they do not exceed), minimum to maximum."""
+
+    points: tuple[tuple[float, float], ...]
+
+    def at(self, percent: float) -> float:
+        """The value at one of the printed ranks. Raises KeyError for another one."""
+        return dict(self.points)[percent]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A row of the table that grows with each chunk: means over all chunks up to `chunk` (from 1).
+
+    `ppl` is printed with 4 decimals, `ln_ratio` (of PPL to the base) and `kld` (nats) with 5, `rms_dp` and `same_top`
+    (both %) with 3.
+    """
+
+    chunk: int
+    ppl: Estimate
+    ln_ratio: Estimate
+    kld: Estimate
+    rms_dp: Estimate
+    same_top: Estimate
+
+
+@dataclass(frozen=True)
 class Divergence:
-    """A comparison with base logits: perplexities, KLD (nats), RMS probability change and top-token agreement (%)."""
+    """Everything that a comparison with base logits prints. Errors are standard errors over tokens.
+
+    Perplexities `ppl` and `ppl_base`, the `correlation` of their logarithms (%), `ln_ratio`, `ratio` and `difference`
+    of the two; KLD of base and Q in nats (`mean`, `kld`); the change of the probability of the right token in
+    percentage points (`mean_dp`, `dp`, root mean square `rms_dp`); tokens whose likeliest successor is the same (%).
+    """
 
     ppl: Estimate
     ppl_base: Estimate
+    correlation: float
+    ln_ratio: Estimate
+    ratio: Estimate
+    difference: Estimate
     mean: Estimate
-    median: float
-    p99: float
-    p999: float
-    maximum: float
+    kld: Quantiles
+    mean_dp: Estimate
+    dp: Quantiles
     rms_dp: Estimate
     same_top: Estimate
+    running: tuple[Running, ...]
+
+    @property
+    def median(self) -> float:
+        return self.kld.at(50.0)
+
+    @property
+    def p99(self) -> float:
+        return self.kld.at(99.0)
+
+    @property
+    def p999(self) -> float:
+        return self.kld.at(99.9)
+
+    @property
+    def maximum(self) -> float:
+        return self.kld.at(100.0)
 
 
 def parse_divergence(log: str) -> Divergence | None:
     """The statistics in a log of `llama-perplexity --kl-divergence`; None unless every one was printed whole."""
     found: dict[str, Estimate] = {}
+    ranks: dict[str, dict[float, float]] = {"KLD": {}, "Δp": {}}
     for line in whole_lines(log):
+        if match := QUANTILE.match(line):
+            rank = RANKS.get(match["rank"])
+            ranks[match["of"]][float(match["rank"][:-1]) if rank is None else rank] = float(match[3])
         for name, pattern in STATISTICS.items():
             if match := pattern.match(line):
                 found[name] = Estimate(float(match[1]), float(match[2] or 0))
-    if found.keys() != STATISTICS.keys():
+    running = parse_running(log)
+    complete = ranks["KLD"].keys() >= KLD_RANKS and ranks["Δp"].keys() >= DP_RANKS
+    if found.keys() != STATISTICS.keys() or not complete or not running:
         return None
-    return Divergence(
-        ppl=found["ppl"],
-        ppl_base=found["ppl_base"],
-        mean=found["mean"],
-        median=found["median"].value,
-        p99=found["p99"].value,
-        p999=found["p999"].value,
-        maximum=found["maximum"].value,
-        rms_dp=found["rms_dp"],
-        same_top=found["same_top"],
-    )
+    correlation = found.pop("correlation").value
+    kld, dp = (Quantiles(tuple(sorted(ranks[name].items()))) for name in ("KLD", "Δp"))
+    return Divergence(**found, correlation=correlation, kld=kld, dp=dp, running=running)
+
+
+def parse_running(log: str) -> tuple[Running, ...]:
+    """The rows of the table of running means, from the first chunk on; a row counts when its line is whole."""
+    rows: list[Running] = []
+    for line in whole_lines(log):
+        match = RUNNING.match(line)
+        if match and int(match[1]) == len(rows) + 1:
+            values = [float(word) for word in match.groups()[1:]]
+            spreads = (Estimate(*pair) for pair in zip(values[::2], values[1::2], strict=True))
+            rows.append(Running(int(match[1]), *spreads))
+    return tuple(rows)
+
+
+def parse_too_short(log: str) -> tuple[int, int] | None:
+    """(tokens needed, tokens that the text has) if the program says that a text is too short; it then ends well."""
+    lines = list(whole_lines(log))
+    needed = next((int(match[1]) for line in lines if (match := TOO_SHORT.search(line))), None)
+    there = next((int(match[1]) for line in lines if (match := TOKENIZED.search(line))), None)
+    return (needed, there) if needed is not None and there is not None else None
 
 
 def parse_chunks(log: str) -> tuple[float, ...]:
@@ -102,36 +182,80 @@ class Text:
     chunks: int = 4
 
     @property
+    def timeout(self) -> float:
+        """Seconds after which a run over this text hangs: generous, for a large model on a slow machine."""
+        return max(TIMEOUT, SECONDS_PER_CHUNK * self.chunks * self.ctx / 512)
+
+    @property
     def flags(self) -> tuple[str, ...]:
         # one chunk a batch: the arithmetic of a chunk then does not depend on how many chunks there are
         return ("-c", str(self.ctx), "-b", str(self.ctx), "-ub", str(self.ctx))
 
 
+@dataclass(frozen=True)
+class Base:
+    """Base logits on disk: the run that wrote them, the perplexity, and how many chunks the text gave."""
+
+    run: Run
+    ppl: Estimate
+    chunks: int
+
+
+def write_base(runner: Runner, model: Model, text: Text, pair: CachePair, target: Path, knobs: Knobs = OFF) -> Base:
+    """Write the log probabilities of `text` to `target` (`base_bytes` of them): `text.chunks` chunks or all there are.
+
+    Raises CorpusError if the text is too short for one chunk, and what a run raises.
+    """
+    words: list[str | Path] = ["-f", text.path, "--chunks", str(text.chunks), *text.flags, "--save-all-logits", target]
+    result = runner.cached("llama-perplexity", model, pair, words, knobs=knobs, timeout=text.timeout)
+    chunks, ppl = len(parse_chunks(result.done.output)), parse_final(result.done.output)
+    if short := parse_too_short(result.done.output):
+        raise CorpusError(
+            f"{text.path} has {short[1]} tokens; a chunk of {text.ctx} needs a text of at least {short[0]}",
+            hint="name a longer text with --corpus FILE, or a smaller context",
+        )
+    if ppl is None or not 0 < chunks <= text.chunks:
+        raise _silent(result, "did not report the chunks that it saved")
+    return Base(result, ppl, chunks)
+
+
+def base_bytes(vocabulary: int, ctx: int, chunks: int) -> int:
+    """Bytes of the file of base logits: header, tokens, and for each scored token 16 bits a word of the vocabulary.
+
+    Upstream's `tools/perplexity/perplexity.cpp`, which rounds the vocabulary up to even and adds 4 values to a token.
+    """
+    per_token = 2 * (2 * ((vocabulary + 1) // 2) + 4)
+    return 20 + chunks * (4 * ctx + scored(ctx) * per_token)
+
+
+def scored(ctx: int) -> int:
+    """Tokens of a chunk that count: those after its first half."""
+    return ctx - 1 - ctx // 2
+
+
 def save_logits(runner: Runner, model: Model, text: Text, pair: CachePair, target: Path, knobs: Knobs = OFF) -> Run:
     """Write the log probabilities of `text` to `target`: 25 MB a chunk of 512 tokens at a vocabulary of 49k."""
-    arguments: list[str | Path] = [
-        "-f",
-        text.path,
-        "--chunks",
-        str(text.chunks),
-        *text.flags,
-        "--save-all-logits",
-        target,
-    ]
-    result = runner.cached("llama-perplexity", model, pair, arguments, knobs=knobs)
-    if len(parse_chunks(result.done.output)) != text.chunks:
-        raise _silent(result, f"did not report {text.chunks} chunks")
-    return result
+    base = write_base(runner, model, text, pair, target, knobs)
+    if base.chunks != text.chunks:
+        raise _silent(base.run, f"did not report {text.chunks} chunks")
+    return base.run
 
 
-def diverge(runner: Runner, model: Model, text: Text, pair: CachePair, base: Path, knobs: Knobs = OFF) -> Divergence:
-    """Compare a cache configuration with the base logits that `save_logits` wrote for the same text."""
+def compare(
+    runner: Runner, model: Model, text: Text, pair: CachePair, base: Path, knobs: Knobs = OFF
+) -> tuple[Divergence, Run]:
+    """Compare a cache configuration with the base logits that were written for the same text."""
     arguments: list[str | Path] = [*text.flags, "--kl-divergence", "--kl-divergence-base", base]
-    result = runner.cached("llama-perplexity", model, pair, arguments, knobs=knobs)
+    result = runner.cached("llama-perplexity", model, pair, arguments, knobs=knobs, timeout=text.timeout)
     divergence = parse_divergence(result.done.output)
     if divergence is None:
         raise _silent(result, "did not print its KL divergence statistics")
-    return divergence
+    return divergence, result
+
+
+def diverge(runner: Runner, model: Model, text: Text, pair: CachePair, base: Path, knobs: Knobs = OFF) -> Divergence:
+    """What `compare` measures."""
+    return compare(runner, model, text, pair, base, knobs)[0]
 
 
 def measure(runner: Runner, model: Model, text: Text, pair: CachePair, knobs: Knobs = OFF) -> Estimate:

@@ -159,6 +159,12 @@ class BinaryFailed(TurbotoolError):
         self.how = how
 
 
+class StoreError(TurbotoolError):
+    """The store of results cannot be opened or written, or a newer version of turbotool made it."""
+
+    exit_code = 29
+
+
 class Interrupted(TurbotoolError):
     """Ctrl-C."""
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "patch": ("turbotool.commands.patch", "The patch series: list, check, apply, export."),
     "build": ("turbotool.commands.build", "Compile the patched tree for a backend."),
     "verify": ("turbotool.commands.verify", "Prove the built binaries with a real model."),
+    "eval": ("turbotool.commands.eval", "Quality of KV caches and rotations against f16, and which one to run."),
     "bench": ("turbotool.commands.bench", "Speed over cache types, depths and threads, two builds compared."),
     "doctor": ("turbotool.commands.doctor", "Which tools are here, what is missing, how to install it."),
 }

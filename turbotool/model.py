@@ -22,7 +22,10 @@ MAX_LAYERS = 4096
 
 @dataclass(frozen=True)
 class Model:
-    """A GGUF file whose header was read and checked. Dimensions are in values per head; `n_head_kv` is per layer."""
+    """A GGUF file whose header was read and checked. Dimensions are in values per head; `n_head_kv` is per layer.
+
+    `n_vocab` is how many tokens the output layer knows, 0 if the file does not say.
+    """
 
     path: Path
     arch: str
@@ -33,6 +36,7 @@ class Model:
     head_dim_v: int
     n_ctx_train: int
     is_default: bool = False
+    n_vocab: int = 0
 
 
 def read_model(path: Path, *, is_default: bool = False) -> Model:
@@ -62,7 +66,14 @@ def read_model(path: Path, *, is_default: bool = False) -> Model:
         head_dim_v=_integer(header, path, f"{arch}.attention.value_length", default=derived),
         n_ctx_train=_integer(header, path, f"{arch}.context_length"),
         is_default=is_default,
+        n_vocab=_vocabulary(header),
     )
+
+
+def _vocabulary(header: Header) -> int:
+    """Rows of the output layer, or of the embedding where it serves as one; the file's list of tokens is not kept."""
+    rows = {tensor.name: tensor.shape[1] for tensor in header.tensors if len(tensor.shape) > 1}
+    return rows.get("output.weight") or rows.get("token_embd.weight") or 0
 
 
 def _integer(header: Header, path: Path, key: str, default: int | None = None) -> int:

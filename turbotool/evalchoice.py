@@ -1,0 +1,180 @@
+"""The recommendation: the smallest KV memory whose loss stays inside the tolerance, and the command that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from turbotool.cachetype import CachePair, row_bytes
+from turbotool.evalcell import F16, Configuration, Measured
+from turbotool.evalplan import Sweep
+from turbotool.evalrun import Ledger
+from turbotool.evalverdict import BETTER, KLD, OFF, Comparison
+from turbotool.model import Model
+from turbotool.process import display
+
+MIB = 1 << 20
+PRINTED_MIB = 0.006  # a cache's size is printed with two decimals
+Z = 1.96  # standard errors on both sides of 95 %
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How much of f16's quality may be lost: mean KLD in nats at most, same top in percent at least."""
+
+    mean_kld: float = 0.02
+    same_top: float = 93.0
+
+    def holds(self, measured: Measured) -> bool:
+        """Both with their standard errors over tokens: 1.96 of them on the bad side."""
+        return self._holds(measured, Z)
+
+    def nearly_holds(self, measured: Measured) -> bool:
+        """Both without their errors, which more chunks make smaller."""
+        return self._holds(measured, 0.0)
+
+    def _holds(self, measured: Measured, errors: float) -> bool:
+        kld, top = measured.divergence.mean, measured.divergence.same_top
+        return kld.value + errors * kld.error <= self.mean_kld and top.value - errors * top.error >= self.same_top
+
+    def __str__(self) -> str:
+        return f"mean KLD at most {self.mean_kld:g} nats and same top at least {self.same_top:g} %, errors included"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """MiB of a KV cache of `ctx` tokens for one sequence. `exact` if the binary's own sizes confirm the calculation."""
+
+    ctx: int
+    mib: float
+    exact: bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to run: `memory` of it and of f16, the least favourable figures over the texts, why, and the command."""
+
+    configuration: Configuration
+    memory: Memory
+    memory_f16: Memory
+    mean_kld: float | None
+    same_top: float | None
+    reason: str
+    command: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return dict(self.configuration.knobs.environment)
+
+    @property
+    def saved_mib(self) -> float:
+        return self.memory_f16.mib - self.memory.mib
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "k": self.configuration.pair.k,
+            "v": self.configuration.pair.v,
+            "rotation": self.configuration.rotation,
+            "environment": self.environment,
+            "reason": self.reason,
+            "mean_kld": self.mean_kld,
+            "same_top": self.same_top,
+            "ctx": self.memory.ctx,
+            "kv_mib": self.memory.mib,
+            "kv_mib_f16": self.memory_f16.mib,
+            "saved_mib": self.saved_mib,
+            "memory_exact": self.memory.exact and self.memory_f16.exact,
+            "command": self.command,
+        }
+
+
+def choose(sweep: Sweep, ledger: Ledger, comparisons: Sequence[Comparison], tolerance: Tolerance, ctx: int) -> Choice:
+    """The cheapest configuration inside the tolerance on every text; f16 if there is none.
+
+    Of one pair of types a rotation is chosen over OFF only if its KLD is better beyond noise on some text and worse on
+    none; of several, the one with the lowest KLD.
+    """
+    inside = [one for one in sweep.configurations if _holds(sweep, ledger, one, tolerance)]
+    candidates = [one for one in inside if one.pair != F16 and _worth_it(one, inside, comparisons)]
+    if not candidates:
+        reason = f"nothing smaller stays inside: {tolerance}{_doubt(sweep, ledger, tolerance)}"
+        return _choice(sweep, ledger, Configuration(F16), reason, ctx)
+    best = min(candidates, key=lambda one: (one.bits_per_value(sweep.model), _worst_kld(sweep, ledger, one)))
+    return _choice(sweep, ledger, best, f"the smallest KV memory inside the tolerance: {tolerance}", ctx)
+
+
+def _doubt(sweep: Sweep, ledger: Ledger, tolerance: Tolerance) -> str:
+    """Which caches only their errors keep out."""
+    near = [
+        str(one)
+        for one in sweep.configurations
+        if one.pair != F16 and (found := _found(sweep, ledger, one)) and all(map(tolerance.nearly_holds, found))
+    ]
+    return f"; only their errors keep out {', '.join(near)}: measure more --chunks" if near else ""
+
+
+def _found(sweep: Sweep, ledger: Ledger, configuration: Configuration) -> list[Measured]:
+    jobs = [sweep.job(corpus, configuration) for corpus in sweep.corpora]
+    return [ledger.measured[job] for job in jobs if job in ledger.measured]
+
+
+def _holds(sweep: Sweep, ledger: Ledger, configuration: Configuration, tolerance: Tolerance) -> bool:
+    found = _found(sweep, ledger, configuration)
+    return len(found) == len(sweep.corpora) and all(one.is_finite and tolerance.holds(one) for one in found)
+
+
+def _worst_kld(sweep: Sweep, ledger: Ledger, configuration: Configuration) -> float:
+    return max(measured.divergence.mean.value for measured in _found(sweep, ledger, configuration))
+
+
+def _worth_it(configuration: Configuration, inside: Sequence[Configuration], comparisons: Sequence[Comparison]) -> bool:
+    if configuration.rotation == "off" or Configuration(configuration.pair) not in inside:
+        return True
+    verdicts = {
+        found.verdict
+        for found in comparisons
+        if (found.configuration, found.against, found.quantity) == (configuration, OFF, KLD)
+    }
+    return BETTER in verdicts and "worse" not in verdicts
+
+
+def _choice(sweep: Sweep, ledger: Ledger, configuration: Configuration, reason: str, ctx: int) -> Choice:
+    found = _found(sweep, ledger, configuration)
+    return Choice(
+        configuration,
+        memory(sweep.model, configuration.pair, ctx, _effective(sweep, ledger, configuration)),
+        memory(sweep.model, F16, ctx, _effective(sweep, ledger, Configuration(F16))),
+        max((one.divergence.mean.value for one in found), default=None),
+        min((one.divergence.same_top.value for one in found), default=None),
+        reason,
+        server_command(sweep.model.path, configuration, ctx),
+    )
+
+
+def _effective(sweep: Sweep, ledger: Ledger, configuration: Configuration) -> Any:
+    return next((measured.effective for measured in _found(sweep, ledger, configuration)), {})
+
+
+def memory(model: Model, pair: CachePair, ctx: int, effective: Any) -> Memory:
+    """The KV cache of `ctx` tokens, from the model's own numbers of heads and their sizes.
+
+    Where the sizes that the binary reported at the measured context say otherwise (sliding windows, layers without a
+    cache, compressed K), they are scaled to `ctx` instead, which is too much for windows.
+    """
+    row = row_bytes(pair.k, model.head_dim_k) + row_bytes(pair.v, model.head_dim_v)
+    per_token = sum(model.n_head_kv) * row / MIB
+    caches = list((effective or {}).get("caches", ()))
+    reported = sum(cache["mib"] for cache in caches)
+    cells = max((cache["cells"] * cache["streams"] for cache in caches), default=0)
+    if not caches or abs(reported - per_token * cells) <= PRINTED_MIB * len(caches):
+        return Memory(ctx, per_token * ctx, exact=bool(caches))
+    return Memory(ctx, reported / cells * ctx, exact=False)
+
+
+def server_command(model: Path, configuration: Configuration, ctx: int) -> str:
+    """What to type to serve the model with this cache."""
+    words = ["llama-server", "-m", str(model), "-c", str(ctx), "-fa", "on", *configuration.pair.flags]
+    variables = [f"{name}={value}" for name, value in configuration.knobs.environment.items()]
+    return " ".join([*variables, display(words)])

@@ -1,0 +1,170 @@
+"""The cells of an evaluation and their verdicts as tables: for a terminal, in Markdown, and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from turbotool.benchtable import NOTHING, markdown_row
+from turbotool.evalcell import Configuration, Measured
+from turbotool.evaldocument import Evaluation, cell_of, failure, noise_floor, without_folders
+from turbotool.evalplan import WORSE, Corpus, Job
+from turbotool.evalverdict import BASE, KLD, LN_RATIO, OFF, SAME_TOP
+from turbotool.perplexity import Estimate
+
+CSV_COLUMNS = (
+    *("corpus", "k", "v", "rotation", "bits_per_value", "ppl", "ppl_error", "ppl_f16", "ppl_f16_error"),
+    *("ppl_ratio", "ppl_ratio_error", "ln_ppl_ratio", "ln_ppl_ratio_error", "ppl_difference", "ppl_difference_error"),
+    *("ppl_correlation", "mean_kld", "mean_kld_error", "median_kld", "max_kld", "mean_dp", "mean_dp_error"),
+    *("rms_dp", "rms_dp_error", "same_top", "same_top_error", "chunks", "seconds", "failure"),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell with what is said about it: verdicts by (against, quantity), and why there is no figure."""
+
+    job: Job
+    measured: Measured | None
+    bits: float
+    verdicts: Mapping[tuple[str, str], str]
+    failure: str | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading and what stands below it; text is set flush left, numbers flush right."""
+
+    name: str
+    of: Callable[[Row], str]
+    is_text: bool = False
+
+
+def _spread(name: str, digits: int) -> Callable[[Row], str]:
+    def show(row: Row) -> str:
+        found: Estimate | None = getattr(row.measured.divergence, name) if row.measured else None
+        return shown(found, digits)
+
+    return show
+
+
+def shown(found: Estimate | None, digits: int) -> str:
+    """`0.0079 ± 0.0003`."""
+    if found is None:
+        return NOTHING
+    return f"{found.value:.{digits}f} ± {found.error:.{digits}f}" if math.isfinite(found.value) else str(found.value)
+
+
+def _verdict(against: str, quantity: str) -> Callable[[Row], str]:
+    return lambda row: row.verdicts.get((against, quantity), NOTHING)
+
+
+COLUMNS = (
+    Column("cache", lambda row: row.job.configuration.pair.short, is_text=True),
+    Column("rotation", lambda row: row.job.configuration.rotation, is_text=True),
+    Column("bits", lambda row: f"{row.bits:.3f}"),
+    Column("mean KLD (nats)", _spread("mean", 6)),
+    Column("same top (%)", _spread("same_top", 2)),
+    Column("PPL", _spread("ppl", 4)),
+    Column("ln(PPL/f16)", _spread("ln_ratio", 5)),
+    Column("KLD against off", _verdict(OFF, KLD), is_text=True),
+    Column("same top against off", _verdict(OFF, SAME_TOP), is_text=True),
+    Column("PPL against off", _verdict(OFF, LN_RATIO), is_text=True),
+    Column("PPL against f16", _verdict(BASE, LN_RATIO), is_text=True),
+    Column("trouble", lambda row: row.failure or NOTHING, is_text=True),
+)
+
+
+def rows(evaluation: Evaluation, corpus: Corpus) -> tuple[Row, ...]:
+    """The configurations in the order of the plan, the q4_0 control last if it is not among them."""
+    configurations = dict.fromkeys((*evaluation.sweep.configurations, WORSE))
+    return tuple(_row(evaluation, corpus, configuration) for configuration in configurations)
+
+
+def _row(evaluation: Evaluation, corpus: Corpus, configuration: Configuration) -> Row:
+    job = evaluation.sweep.job(corpus, configuration)
+    verdicts = {
+        (found.against, found.quantity): found.verdict
+        for found in evaluation.comparisons
+        if (found.corpus, found.configuration) == (corpus.name, configuration)
+    }
+    trouble = failure(evaluation.ledger, job)
+    return Row(
+        job,
+        evaluation.ledger.measured.get(job),
+        configuration.bits_per_value(evaluation.sweep.model),
+        verdicts,
+        trouble and without_folders(trouble, evaluation),
+    )
+
+
+def columns(found: Sequence[Row]) -> tuple[Column, ...]:
+    """Those that say anything about these rows."""
+    return tuple(column for column in COLUMNS if any(column.of(row) != NOTHING for row in found))
+
+
+def text(found: Sequence[Row]) -> str:
+    """Aligned lines."""
+    listed = columns(found)
+    entries = [[column.name for column in listed], *([column.of(row) for column in listed] for row in found)]
+    widths = [max(map(len, column)) for column in zip(*entries, strict=True)]
+    return "\n".join(
+        "  ".join(
+            entry.ljust(width) if column.is_text else entry.rjust(width)
+            for column, entry, width in zip(listed, line, widths, strict=True)
+        ).rstrip()
+        for line in entries
+    )
+
+
+def markdown_table(found: Sequence[Row]) -> str:
+    """The same in Markdown."""
+    listed = columns(found)
+    return "\n".join(
+        [
+            markdown_row([column.name for column in listed]),
+            markdown_row(["---" if column.is_text else "---:" for column in listed]),
+            *(markdown_row([column.of(row) for column in listed]) for row in found),
+        ]
+    )
+
+
+def comma_separated(evaluation: Evaluation) -> str:
+    """One line for each cell and the q4_0 control on each text; figures in full, empty where there is none."""
+    sink = io.StringIO()
+    writer = csv.DictWriter(sink, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for corpus in evaluation.sweep.corpora:
+        for row in rows(evaluation, corpus):
+            writer.writerow({**cell_of(evaluation, row.job), "failure": row.failure})
+    return sink.getvalue()
+
+
+def conclusions(evaluation: Evaluation) -> list[str]:
+    """What follows from the figures, a line each: controls, perplexity, recommendation."""
+    sweep, choice = evaluation.sweep, evaluation.choice
+    lines = [_floor(evaluation, corpus) for corpus in sweep.corpora]
+    for found in evaluation.perplexity:
+        lines += [f"perplexity is unreliable for this model on {found.corpus}: {reason}" for reason in found.reasons]
+        if found.reliable:
+            lines.append(f"perplexity and KLD do not contradict each other on {found.corpus}")
+    lines += [
+        f"completion under {probe.configuration}: {probe.right} of {len(probe.answers)} right"
+        + (f" ({trouble[0].error})" if (trouble := [answer for answer in probe.answers if answer.error]) else "")
+        for probe in evaluation.probes
+    ]
+    saved = f"{choice.memory.mib:.0f} MiB of KV cache at {choice.memory.ctx} tokens"
+    if choice.saved_mib:
+        saved += f", {choice.saved_mib:.0f} MiB less than f16"
+    doubt = "" if choice.memory.exact else " (an estimate: the binary's own sizes do not follow from the heads)"
+    return [*lines, f"recommended: {choice.configuration}: {choice.reason}", f"  {saved}{doubt}", f"  {choice.command}"]
+
+
+def _floor(evaluation: Evaluation, corpus: Corpus) -> str:
+    found = noise_floor(evaluation, corpus)
+    state = "zero" if found["ok"] else "NOT ZERO"
+    again = "the same" if found["repeats"] else "not the same"
+    return f"noise floor on {corpus.name}: {state}, f16 against itself {found['mean_kld']} nats, twice {again}"

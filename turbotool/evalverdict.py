@@ -1,0 +1,166 @@
+"""What the figures say: each cell against OFF and against f16, and whether perplexity can be trusted on this model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+from turbotool import evalstats
+from turbotool.evalcell import F16, Configuration, Measured
+from turbotool.evalplan import Corpus, Sweep
+from turbotool.evalrun import Ledger
+from turbotool.evalstats import CONFIDENCE, Interval, Series, interval, minus
+
+OFF, BASE = "off", "f16"
+KLD, LN_RATIO, SAME_TOP = "mean_kld", "ln_ppl_ratio", "same_top"
+BETTER, WORSE, NOISE, UNKNOWN = "better", "worse", "within noise", "too few chunks"
+FEWEST_RANKED = 4  # cells below which a rank correlation says nothing
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One quantity of a cell minus that of another: KLD in nats, ln(PPL ratio), same top in percentage points."""
+
+    corpus: str
+    configuration: Configuration
+    against: str
+    quantity: str
+    difference: Interval | None
+
+    @property
+    def verdict(self) -> str:
+        """Better or worse if the interval leaves out 0. For same top more is better, for the others less."""
+        if self.difference is None:
+            return UNKNOWN
+        sign = self.difference.sign if self.quantity == SAME_TOP else -self.difference.sign
+        return {1: BETTER, 0: NOISE, -1: WORSE}[sign]
+
+    def as_json(self) -> dict[str, object]:
+        found = self.difference
+        return {
+            "corpus": self.corpus,
+            "k": self.configuration.pair.k,
+            "v": self.configuration.pair.v,
+            "rotation": self.configuration.rotation,
+            "against": self.against,
+            "quantity": self.quantity,
+            "difference": found and found.mean,
+            "low": found and found.low,
+            "high": found and found.high,
+            "confidence": found and found.confidence,
+            "chunks": found and found.chunks,
+            "verdict": self.verdict,
+        }
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """Whether perplexity may be used to choose a cache for this model on this text, and if not, why."""
+
+    corpus: str
+    reasons: tuple[str, ...]
+
+    @property
+    def reliable(self) -> bool:
+        return not self.reasons
+
+    def as_json(self) -> dict[str, object]:
+        return {"corpus": self.corpus, "reliable": self.reliable, "reasons": list(self.reasons)}
+
+
+Cells = dict[Configuration, Measured]
+
+
+def finite_cells(sweep: Sweep, ledger: Ledger, corpus: Corpus) -> Cells:
+    """What was measured on a text and is finite, the q4_0 control included, f16 not."""
+    jobs = [job for job in sweep.jobs(corpus) if job.configuration.pair != F16 and job in ledger.measured]
+    return {job.configuration: ledger.measured[job] for job in jobs if ledger.measured[job].is_finite}
+
+
+def compare_all(sweep: Sweep, ledger: Ledger) -> tuple[Comparison, ...]:
+    """Every rotated cell against OFF of its pair, then every cell against f16."""
+    return tuple(found for corpus in sweep.corpora for found in _compare(sweep, ledger, corpus))
+
+
+def _compare(sweep: Sweep, ledger: Ledger, corpus: Corpus) -> Iterator[Comparison]:
+    cells = finite_cells(sweep, ledger, corpus)
+    floor = ledger.measured.get(sweep.noise(corpus)[0])
+    for configuration, measured in cells.items():
+        off = cells.get(replace(configuration, rotation="off"))
+        if off is not None and configuration.rotation != "off":
+            for quantity, mine, theirs in _series(measured, off, sweep.ctx):
+                yield Comparison(corpus.name, configuration, OFF, quantity, interval(minus(mine, theirs)))
+    for configuration, measured in cells.items():
+        if floor is not None:
+            for quantity, mine, theirs in _series(measured, floor, sweep.ctx):
+                yield Comparison(corpus.name, configuration, BASE, quantity, interval(minus(mine, theirs)))
+
+
+def _series(one: Measured, other: Measured, ctx: int) -> Iterator[tuple[str, Series, Series]]:
+    yield KLD, evalstats.kld(one), evalstats.kld(other)
+    yield LN_RATIO, evalstats.ln_ratio(one), evalstats.ln_ratio(other)
+    yield SAME_TOP, evalstats.same_top(one, ctx), evalstats.same_top(other, ctx)
+
+
+def judge_perplexity(cells: Cells, corpus: str) -> Perplexity:
+    """Unreliable if a cell scores below f16 beyond its error, or if perplexity and KLD rank cells in opposite order."""
+    return Perplexity(corpus, (*_below_f16(cells), *_opposite_pairs(cells), *_opposite_ranks(cells)))
+
+
+def _below_f16(cells: Cells) -> Iterator[str]:
+    """One-sided, by the standard error over tokens of the paired ratio; 5 % that any cell is accused wrongly."""
+    from scipy import stats
+
+    for configuration, measured in cells.items():
+        found = measured.divergence.ln_ratio
+        limit = float(stats.norm.ppf(1 - (1 - CONFIDENCE) / len(cells))) * found.error
+        if found.error > 0 and found.value < -limit:
+            ppl, base = measured.divergence.ppl.value, measured.divergence.ppl_base.value
+            yield (
+                f"{configuration} scores {ppl:.4g}, below f16's {base:.4g} ({ppl / base - 1:+.1%}): "
+                f"ln ratio {found.value:.4f}, beyond {limit:.4f}"
+            )
+
+
+def _opposite_pairs(cells: Cells) -> Iterator[str]:
+    """Pairs of cells whose paired differences in KLD and in perplexity both leave noise, with opposite signs."""
+    pairs = list(combinations(cells, 2))
+    for one, other in pairs:
+        confidence = 1 - (1 - CONFIDENCE) / (2 * len(pairs))
+        kld, ppl = (
+            interval(minus(of(cells[one]), of(cells[other])), confidence) for of in (evalstats.kld, evalstats.ln_ratio)
+        )
+        if kld and ppl and kld.sign * ppl.sign < 0:
+            low, high = (one, other) if kld.sign < 0 else (other, one)
+            yield f"{low} has the lower KLD but the higher perplexity than {high}, both beyond noise"
+
+
+def _opposite_ranks(cells: Cells) -> Iterator[str]:
+    """Kendall's rank correlation of perplexity and KLD over all cells is negative beyond chance."""
+    from scipy import stats
+
+    if len(cells) < FEWEST_RANKED:
+        return
+    found = stats.kendalltau(
+        [measured.divergence.ppl.value for measured in cells.values()],
+        [measured.divergence.mean.value for measured in cells.values()],
+    )
+    if found.statistic < 0 and found.pvalue < 1 - CONFIDENCE:
+        yield (
+            f"perplexity and KLD rank the {len(cells)} cells in opposite order: Kendall's tau {found.statistic:.2f}, "
+            f"p = {found.pvalue:.3f}"
+        )
+
+
+def judge(sweep: Sweep, ledger: Ledger) -> tuple[Perplexity, ...]:
+    """For every text."""
+    return tuple(judge_perplexity(finite_cells(sweep, ledger, corpus), corpus.name) for corpus in sweep.corpora)
+
+
+def summary(found: Sequence[Comparison]) -> str:
+    """How many comparisons there are, and how many of them leave noise by chance."""
+    return (
+        f"{len(found)} comparisons, each with an interval that holds {CONFIDENCE:.0%}: about "
+        f"{(1 - CONFIDENCE) * len(found):.1f} of them leave noise by chance"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from turbotool.checks.quality import NOISE_MAX, NOISE_MEAN
 from turbotool.evalcell import Configuration, Measured
@@ -77,9 +78,9 @@ def document(evaluation: Evaluation) -> dict[str, object]:
         "log": str(sweep.runner.log),
         **({"error": failed.as_json()} if failed else {}),
     }
-    finite = _finite(found)
-    assert isinstance(finite, dict)  # noqa: S101 (a mapping stays one)
-    return finite
+    plain = finite(found)
+    assert isinstance(plain, dict)  # noqa: S101 (a mapping stays one)
+    return plain
 
 
 def cell(evaluation: Evaluation, corpus: Corpus, configuration: Configuration) -> dict[str, object]:
@@ -151,7 +152,7 @@ def controls(evaluation: Evaluation) -> dict[str, object]:
     }
 
 
-def noise_floor(evaluation: Evaluation, corpus: Corpus) -> dict[str, object]:
+def noise_floor(evaluation: Evaluation, corpus: Corpus) -> dict[str, Any]:
     """Both runs of f16 against itself, and whether nothing but the 16-bit storage of the base shows."""
     jobs = evaluation.sweep.noise(corpus)
     runs = [evaluation.ledger.measured[job].divergence for job in jobs if job in evaluation.ledger.measured]
@@ -167,12 +168,12 @@ def noise_floor(evaluation: Evaluation, corpus: Corpus) -> dict[str, object]:
     }
 
 
-def _finite(value: object) -> object:
-    """JSON has no nan and no infinity."""
+def finite(value: object) -> object:
+    """The value with None for nan and infinity, which JSON does not have."""
     if isinstance(value, Mapping):
-        return {name: _finite(item) for name, item in value.items()}
+        return {name: finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from turbotool.benchtable import NOTHING, markdown_row
 from turbotool.evalcell import Configuration, Measured
-from turbotool.evaldocument import Evaluation, cell_of, failure, noise_floor, without_folders
+from turbotool.evaldocument import Evaluation, cell_of, failure, finite, noise_floor, without_folders
 from turbotool.evalplan import WORSE, Corpus, Job
-from turbotool.evalverdict import BASE, KLD, LN_RATIO, OFF, SAME_TOP
+from turbotool.evalverdict import BASE, KLD, LN_RATIO, OFF, SAME_TOP, Comparison
 from turbotool.perplexity import Estimate
 
 CSV_COLUMNS = (
@@ -21,6 +21,8 @@ CSV_COLUMNS = (
     *("ppl_correlation", "mean_kld", "mean_kld_error", "median_kld", "max_kld", "mean_dp", "mean_dp_error"),
     *("rms_dp", "rms_dp_error", "same_top", "same_top_error", "chunks", "seconds", "failure"),
 )
+
+QUANTITIES = {KLD: "mean KLD (nats)", LN_RATIO: "ln(PPL/f16)", SAME_TOP: "same top (%)"}
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,10 @@ COLUMNS = (
     Column("same top (%)", _spread("same_top", 2)),
     Column("PPL", _spread("ppl", 4)),
     Column("ln(PPL/f16)", _spread("ln_ratio", 5)),
-    Column("KLD against off", _verdict(OFF, KLD), is_text=True),
-    Column("same top against off", _verdict(OFF, SAME_TOP), is_text=True),
-    Column("PPL against off", _verdict(OFF, LN_RATIO), is_text=True),
-    Column("PPL against f16", _verdict(BASE, LN_RATIO), is_text=True),
+    Column("KLD to off", _verdict(OFF, KLD), is_text=True),
+    Column("top to off", _verdict(OFF, SAME_TOP), is_text=True),
+    Column("PPL to off", _verdict(OFF, LN_RATIO), is_text=True),
+    Column("PPL to f16", _verdict(BASE, LN_RATIO), is_text=True),
     Column("trouble", lambda row: row.failure or NOTHING, is_text=True),
 )
 
@@ -132,6 +134,26 @@ def markdown_table(found: Sequence[Row]) -> str:
     )
 
 
+def intervals(found: Sequence[Comparison]) -> list[list[str]]:
+    """Every comparison as a line of a table, the heading first."""
+    lines = [["text", "cache", "rotation", "against", "quantity", "difference", "interval", "verdict"]]
+    for one in found:
+        between = one.difference
+        lines.append(
+            [
+                one.corpus,
+                one.configuration.pair.short,
+                one.configuration.rotation,
+                one.against,
+                QUANTITIES[one.quantity],
+                f"{between.mean:+.6f}" if between else NOTHING,
+                f"{between.low:+.6f} to {between.high:+.6f}" if between else NOTHING,
+                one.verdict,
+            ]
+        )
+    return lines
+
+
 def comma_separated(evaluation: Evaluation) -> str:
     """One line for each cell and the q4_0 control on each text; figures in full, empty where there is none."""
     sink = io.StringIO()
@@ -139,7 +161,8 @@ def comma_separated(evaluation: Evaluation) -> str:
     writer.writeheader()
     for corpus in evaluation.sweep.corpora:
         for row in rows(evaluation, corpus):
-            writer.writerow({**cell_of(evaluation, row.job), "failure": row.failure})
+            figures = {name: finite(value) for name, value in cell_of(evaluation, row.job).items()}
+            writer.writerow({**figures, "failure": row.failure})
     return sink.getvalue()
 
 
@@ -166,5 +189,26 @@ def conclusions(evaluation: Evaluation) -> list[str]:
 def _floor(evaluation: Evaluation, corpus: Corpus) -> str:
     found = noise_floor(evaluation, corpus)
     state = "zero" if found["ok"] else "NOT ZERO"
-    again = "the same" if found["repeats"] else "not the same"
-    return f"noise floor on {corpus.name}: {state}, f16 against itself {found['mean_kld']} nats, twice {again}"
+    again = "both runs alike" if found["repeats"] else "the runs differ"
+    klds = " and ".join(f"{abs(kld):.6f}" for kld in found["mean_kld"])
+    return f"noise floor on {corpus.name}: {state}; f16 against itself {klds} nats, {again}"
+
+
+def effective(evaluation: Evaluation) -> list[list[str]]:
+    """What each run reported about its cache, the heading first."""
+    lines = [["text", "cache", "asked rotation", "K", "V", "K rotated", "V rotated", "turbo K", "turbo V", "KV MiB"]]
+    for job, measured in evaluation.ledger.measured.items():
+        found = measured.effective
+        caches = found.get("caches") or ()
+        sides = [{str(cache[side]) for cache in caches} for side in ("k", "v")]
+        rotations = [_state(found.get(name)) for name in ("attn_k", "attn_v", "turbo_k", "turbo_v")]
+        size = f"{sum(cache['mib'] for cache in caches):.2f}"
+        asked = [job.corpus.name, job.configuration.pair.short, job.configuration.rotation]
+        lines.append([*asked, *(", ".join(sorted(types)) for types in sides), *rotations, size])
+    return lines
+
+
+def _state(rotation: Mapping[str, object] | None) -> str:
+    if not rotation:
+        return NOTHING
+    return f"on, {rotation['size']}" if rotation["on"] else "off"

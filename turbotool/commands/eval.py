@@ -253,9 +253,15 @@ def _publish(found: Evaluation, folder: Path | None, out: Output) -> None:
     from turbotool.evalrun import verdict
     from turbotool.evaltable import conclusions, rows, text
 
+    if folder:
+        from turbotool.evalreport import write_report
+
+        write_report(folder, found)
     for corpus in found.sweep.corpora:
         out.say(f"\n{corpus.name}\n{text(rows(found, corpus))}")
     out.say("\n" + "\n".join(conclusions(found)))
+    if folder:
+        out.say(f"report: {folder}")
     result, failed = document(found), verdict(found.ledger, found.sweep.runner.log)
     if failed:
         fail(failed, out, result)

@@ -17,6 +17,7 @@ from turbotool.evalplan import WORSE, Corpus, Sweep
 from turbotool.evalrun import Ledger
 from turbotool.evalverdict import (
     BASE,
+    BELOW,
     BETTER,
     KLD,
     LN_RATIO,
@@ -118,6 +119,11 @@ def test_a_difference_is_told_with_its_interval(tmp_path: Path) -> None:
     assert found["difference"] == pytest.approx(-0.001)
     assert float(str(found["low"])) < -0.001 < float(str(found["high"])) < 0
     assert (found["confidence"], found["chunks"], found["verdict"]) == (0.95, 8, BETTER)
+
+
+def test_a_perplexity_below_f16_is_not_called_better(tmp_path: Path) -> None:
+    found = verdicts(compare_all(*made({Configuration(Q8): cell(0.01, -0.01)}, tmp_path)), BASE)
+    assert found["q8_0", LN_RATIO] == BELOW
 
 
 def test_one_chunk_gives_no_verdict(tmp_path: Path) -> None:

@@ -41,7 +41,6 @@ class Evaluation:
     tolerance: Tolerance
     machine: Machine
     command: str
-    left_out: tuple[Configuration, ...]
 
 
 def document(evaluation: Evaluation) -> dict[str, object]:
@@ -64,7 +63,7 @@ def document(evaluation: Evaluation) -> dict[str, object]:
         "command": evaluation.command,
         "units": UNITS,
         "cells": [cell(evaluation, corpus, one) for corpus in sweep.corpora for one in sweep.configurations],
-        "left_out": [{"k": one.pair.k, "v": one.pair.v, "rotation": one.rotation} for one in evaluation.left_out],
+        "left_out": [{"k": one.pair.k, "v": one.pair.v, "rotation": one.rotation} for one in sweep.left_out],
         "controls": controls(evaluation),
         "verdicts": {
             "comparisons": [one.as_json() for one in evaluation.comparisons],

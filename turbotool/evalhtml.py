@@ -18,7 +18,7 @@ STYLE = """
   :root { --paper: #0d1117; --ink: #e6edf3; --soft: #9198a1; --line: #3d444d; --box: #151b23; --good: #3fb950;
           --bad: #f85149; } }
 body { background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto;
-       max-width: 72rem; padding: 0 1rem; }
+       max-width: 80rem; padding: 0 1rem; }
 h1, h2, h3 { line-height: 1.25; } h2 { border-bottom: 1px solid var(--line); margin-top: 2.2rem; }
 p.note, figcaption { color: var(--soft); font-size: 14px; }
 pre { background: var(--box); border: 1px solid var(--line); border-radius: 6px; overflow-x: auto; padding: .7rem; }
@@ -78,9 +78,9 @@ def _of_text(evaluation: Evaluation, corpus: Corpus) -> str:
     matrix = [row for row in found if row.job.configuration in evaluation.sweep.configurations] or list(found)
     pictures = (
         ("Mean KLD against f16, in nats; darker is better.", evalplot.heat_map(matrix)),
-        ("KLD of single tokens: 10 to 90 %, 1 to 99 %, median, maximum.", evalplot.distribution(found)),
         ("KLD over memory; the dashed line joins what nothing beats in both.", evalplot.kld_over_bits(found)),
         ("Perplexity over KLD; whiskers are one standard error.", evalplot.ppl_over_kld(found)),
+        ("KLD of single tokens: 10 to 90 %, 1 to 99 %, median, maximum.", evalplot.distribution(found)),
     )
     figures = _lines(f"<figure>{svg}<figcaption>{escape(text)}</figcaption></figure>" for text, svg in pictures)
     control = f"{WORSE.pair.short} without rotation is a control: it is known to be worse."

@@ -13,7 +13,7 @@ from turbotool.errors import CorpusError, UnknownCacheType
 from turbotool.evalcell import F16, Configuration, Origin, digest
 from turbotool.evalstore import Store
 from turbotool.model import Model
-from turbotool.perplexity import Text
+from turbotool.perplexity import Text, scored
 from turbotool.rotation import gate_is_on
 
 PROGRAMS = ("llama-perplexity", "llama-cli")
@@ -21,6 +21,21 @@ LIBRARIES = re.compile(r"\.(so(\.[\d.]+)?|dylib|dll|metallib)$")
 NOISE = (Configuration(F16), Configuration(F16))  # f16 against itself, twice
 WORSE = Configuration(CachePair("q4_0", "q4_0"))  # without rotation: known to be worse
 FEWEST_SCORED = 100  # llama-perplexity makes no statistics of fewer tokens
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is asked for: caches, rotated sides (off, k, v, kv), tokens of a chunk, chunks of each text."""
+
+    pairs: tuple[CachePair, ...]
+    rotations: tuple[str, ...]
+    ctx: int
+    chunks: int
+
+    @property
+    def scored(self) -> int:
+        """Tokens of a text that count."""
+        return scored(self.ctx) * self.chunks
 
 
 @dataclass(frozen=True)
@@ -47,7 +62,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Everything that is measured. `binaries` and `model_sha256` are hashes of content."""
+    """Everything that is measured. `binaries` and `model_sha256` are hashes of content.
+
+    `left_out` are the configurations that were asked for but are the same as one that is measured.
+    """
 
     runner: Runner
     model: Model
@@ -57,6 +75,7 @@ class Sweep:
     configurations: tuple[Configuration, ...]
     ctx: int
     chunks: int
+    left_out: tuple[Configuration, ...] = ()
 
     def origin(self, corpus: Corpus) -> Origin:
         return Origin(self.binaries, self.model_sha256, corpus.sha256, self.ctx, self.chunks)
@@ -80,6 +99,33 @@ class Sweep:
     def job(self, corpus: Corpus, configuration: Configuration) -> Job:
         """The run that measures a configuration; an f16 cache is measured by the first run of the noise floor."""
         return Job(corpus, configuration, 1 if configuration.pair == F16 else 0)
+
+
+def make_sweep(runner: Runner, model: Model, texts: Sequence[Path], settings: Settings, store: Store) -> Sweep:
+    """The plan. Raises UnknownCacheType for a type that the programs do not list."""
+    require_types(runner, [*settings.pairs, WORSE.pair])
+    kept, left_out = configurations(settings.pairs, settings.rotations, model)
+    return Sweep(
+        runner,
+        model,
+        binaries_hash(store, runner.binaries),
+        store.sha256(model.path),
+        make_corpora(texts, store),
+        kept,
+        settings.ctx,
+        settings.chunks,
+        left_out,
+    )
+
+
+def make_corpora(texts: Sequence[Path], store: Store) -> tuple[Corpus, ...]:
+    """Each text once, by its content; equal file names get a number."""
+    by_content = {store.sha256(path): path for path in reversed(texts)}
+    found: list[Corpus] = []
+    for sha256, path in reversed(by_content.items()):
+        same = sum(corpus.path.name == path.name for corpus in found)
+        found.append(Corpus(f"{path.name} ({same + 1})" if same else path.name, path, sha256))
+    return tuple(found)
 
 
 def configurations(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -15,6 +16,7 @@ from turbotool.evalstats import CONFIDENCE, Interval, Series, interval, minus
 OFF, BASE = "off", "f16"
 KLD, LN_RATIO, SAME_TOP = "mean_kld", "ln_ppl_ratio", "same_top"
 BETTER, WORSE, NOISE, UNKNOWN = "better", "worse", "within noise", "too few chunks"
+BELOW = "below f16"  # of a perplexity, where it is no gain
 FEWEST_RANKED = 4  # cells below which a rank correlation says nothing
 
 
@@ -30,9 +32,14 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Better or worse if the interval leaves out 0. For same top more is better, for the others less."""
+        """Better or worse if the interval leaves out 0. For same top more is better, for the others less.
+
+        A perplexity below that of f16 is not called better: a quantized cache cannot know more than the exact one.
+        """
         if self.difference is None:
             return UNKNOWN
+        if (self.against, self.quantity, self.difference.sign) == (BASE, LN_RATIO, -1):
+            return BELOW
         sign = self.difference.sign if self.quantity == SAME_TOP else -self.difference.sign
         return {1: BETTER, 0: NOISE, -1: WORSE}[sign]
 
@@ -110,11 +117,11 @@ def judge_perplexity(cells: Cells, corpus: str) -> Perplexity:
 
 def _below_f16(cells: Cells) -> Iterator[str]:
     """One-sided, by the standard error over tokens of the paired ratio; 5 % that any cell is accused wrongly."""
-    from scipy import stats
+    from scipy import special
 
     for configuration, measured in cells.items():
         found = measured.divergence.ln_ratio
-        limit = float(stats.norm.ppf(1 - (1 - CONFIDENCE) / len(cells))) * found.error
+        limit = float(special.ndtri(1 - (1 - CONFIDENCE) / len(cells))) * found.error
         if found.error > 0 and found.value < -limit:
             ppl, base = measured.divergence.ppl.value, measured.divergence.ppl_base.value
             yield (
@@ -138,15 +145,18 @@ def _opposite_pairs(cells: Cells) -> Iterator[str]:
 
 def _opposite_ranks(cells: Cells) -> Iterator[str]:
     """Kendall's rank correlation of perplexity and KLD over all cells is negative beyond chance."""
-    from scipy import stats
-
-    if len(cells) < FEWEST_RANKED:
-        return
-    found = stats.kendalltau(
-        [measured.divergence.ppl.value for measured in cells.values()],
-        [measured.divergence.mean.value for measured in cells.values()],
+    ppls = [measured.divergence.ppl.value for measured in cells.values()]
+    klds = [measured.divergence.mean.value for measured in cells.values()]
+    same_order = sum(
+        math.copysign(1, (a - b) * (x - y)) * ((a - b) * (x - y) != 0)
+        for (a, x), (b, y) in combinations(zip(ppls, klds, strict=True), 2)
     )
-    if found.statistic < 0 and found.pvalue < 1 - CONFIDENCE:
+    if len(cells) < FEWEST_RANKED or same_order >= 0:
+        return
+    from scipy import stats  # slow to import, and rarely needed
+
+    found = stats.kendalltau(ppls, klds)
+    if found.pvalue < 1 - CONFIDENCE:
         yield (
             f"perplexity and KLD rank the {len(cells)} cells in opposite order: Kendall's tau {found.statistic:.2f}, "
             f"p = {found.pvalue:.3f}"

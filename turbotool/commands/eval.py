@@ -12,11 +12,9 @@ from turbotool.output import Output
 
 if TYPE_CHECKING:  # the command line imports this module to print its help
     from turbotool.binaries import Binaries
-    from turbotool.cachetype import CachePair
-    from turbotool.evalcell import Configuration
     from turbotool.evalchoice import Tolerance
     from turbotool.evaldocument import Evaluation
-    from turbotool.evalplan import Corpus, Sweep
+    from turbotool.evalplan import Settings, Sweep
     from turbotool.evalstore import Store
     from turbotool.layout import Layout
     from turbotool.model import Model
@@ -68,8 +66,6 @@ def eval(  # noqa: A001 (the name of the command)
     A cell that was measured before with the same programs, model, text and settings is not measured again.
     """
     from turbotool.atomic import file_lock
-    from turbotool.cachetype import CachePair
-    from turbotool.evalcell import parse_rotations
     from turbotool.evalchoice import Tolerance
     from turbotool.evalplan import require_tokens
     from turbotool.evalstats import require_scipy
@@ -78,46 +74,56 @@ def eval(  # noqa: A001 (the name of the command)
     from turbotool.model import choose_model
     from turbotool.product import choose_binaries
 
+    settings, tolerance = _settings(kv, rotation, ctx, chunks), Tolerance(max_kld, min_same_top)
     require_scipy()
-    _require_enough(ctx, chunks)
-    pairs = [CachePair.parse(word.strip()) for word in kv.split(",")]
-    rotations = parse_rotations(rotation)
     layout = find_layout()
     # what was named is looked at before a build of many minutes and a measurement of more
-    texts = [_text(path) for path in corpora]
+    named_texts = [_text(path, ctx) for path in corpora]
     named = _named(bin_dir, backend) if bin_dir else None
     if folder:
         _prepare(folder)
     model = choose_model(layout, model_path, out)
+    if ctx > model.n_ctx_train:
+        out.warn(f"{model.path.name} was trained for {model.n_ctx_train} tokens, {ctx} are measured all the same")
     binaries = named or choose_binaries(layout, backend, None, out)
     work = layout.builds / "eval"
-    texts = texts or [_default_text(layout, work)]
-    for text in texts:
-        require_tokens(text, ctx)
-    options = _options(pairs, rotations, ctx, chunks, max_kld, min_same_top, serve_ctx)
+    texts = named_texts or [_default_text(layout, work)]
+    require_tokens(texts[0], ctx)
+    words = ["turbotool", "eval", *([] if model.is_default else [model.path.name])]
+    words += [word for path in corpora for word in ("--corpus", path.name)]
+    words += [*_options(settings, tolerance, serve_ctx), *([] if backend == "cpu" else ["--backend", backend])]
+    words += ["--bin-dir", "BIN_DIR"] if bin_dir else []
     with file_lock(work / "lock", out, f"evaluate {model.path.name}"), open_store(work / "eval.sqlite", out) as store:
-        sweep, left_out = _sweep(binaries, model, texts, pairs, rotations, ctx, chunks, work, store, out)
-        command = _command(model, corpora, options, backend, bin_dir)
-        tolerance = Tolerance(max_kld, min_same_top)
-        found = _evaluate(sweep, store, tolerance, serve_ctx or model.n_ctx_train, command, left_out, out)
+        sweep = _sweep(binaries, model, texts, settings, work, store, out)
+        found = _evaluate(sweep, store, tolerance, serve_ctx or model.n_ctx_train, words, out)
     _publish(found, folder, out)
 
 
-def _require_enough(ctx: int, chunks: int) -> None:
-    from turbotool.evalplan import FEWEST_SCORED
+def _settings(kv: str, rotation: str, ctx: int, chunks: int) -> Settings:
+    """Raises UnknownCacheType for an unknown type or rotation, UsageError for too few tokens."""
+    from turbotool.cachetype import CachePair
+    from turbotool.evalcell import parse_rotations
+    from turbotool.evalplan import FEWEST_SCORED, Settings
     from turbotool.perplexity import scored
 
-    if scored(ctx) * chunks < FEWEST_SCORED:
+    pairs = tuple(dict.fromkeys(CachePair.parse(word.strip()) for word in kv.split(",")))
+    settings = Settings(pairs, parse_rotations(rotation), ctx, chunks)
+    if settings.scored < FEWEST_SCORED:
         raise click.UsageError(
-            f"{chunks} chunks of {ctx} have {scored(ctx) * chunks} scored tokens, "
+            f"{chunks} chunks of {ctx} have {settings.scored} scored tokens, "
             f"statistics need {FEWEST_SCORED}: use --chunks {-(-FEWEST_SCORED // scored(ctx))} or more"
         )
+    return settings
 
 
-def _text(path: Path) -> Path:
+def _text(path: Path, ctx: int) -> Path:
+    """Raises CorpusError if it cannot be read, or is too short for one chunk."""
     from turbotool.corpus import named_corpus
+    from turbotool.evalplan import require_tokens
 
-    return named_corpus(path)
+    text = named_corpus(path)
+    require_tokens(text, ctx)
+    return text
 
 
 def _default_text(layout: Layout, work: Path) -> Path:
@@ -149,84 +155,33 @@ def _prepare(folder: Path) -> None:
         raise click.BadParameter(f"cannot write to {folder}: {error.strerror}", param_hint="--report") from error
 
 
-def _options(
-    pairs: list[CachePair],
-    rotations: tuple[str, ...],
-    ctx: int,
-    chunks: int,
-    max_kld: float,
-    min_same_top: float,
-    serve_ctx: int | None,
-) -> list[str]:
+def _options(settings: Settings, tolerance: Tolerance, serve_ctx: int | None) -> list[str]:
     """The options with every value that was used."""
-    words = ["--kv", ",".join(dict.fromkeys(pair.short for pair in pairs)), "--rotation", ",".join(rotations)]
-    words += ["--ctx", str(ctx), "--chunks", str(chunks), "--max-kld", f"{max_kld:g}"]
-    words += ["--min-same-top", f"{min_same_top:g}"]
+    words = ["--kv", ",".join(pair.short for pair in settings.pairs), "--rotation", ",".join(settings.rotations)]
+    words += ["--ctx", str(settings.ctx), "--chunks", str(settings.chunks)]
+    words += ["--max-kld", f"{tolerance.mean_kld:g}", "--min-same-top", f"{tolerance.same_top:g}"]
     return words + (["--serve-ctx", str(serve_ctx)] if serve_ctx else [])
 
 
-def _command(model: Model, corpora: tuple[Path, ...], options: list[str], backend: str, bin_dir: Path | None) -> str:
-    """The command that repeats it; folders of this machine are not named."""
-    from turbotool.process import display
-
-    words = ["turbotool", "eval", *([] if model.is_default else [model.path.name])]
-    words += [word for path in corpora for word in ("--corpus", path.name)]
-    words += [*options, *([] if backend == "cpu" else ["--backend", backend])]
-    return display([*words, *(["--bin-dir", "BIN_DIR"] if bin_dir else [])])
-
-
 def _sweep(
-    binaries: Binaries,
-    model: Model,
-    texts: list[Path],
-    pairs: list[CachePair],
-    rotations: tuple[str, ...],
-    ctx: int,
-    chunks: int,
-    work: Path,
-    store: Store,
-    out: Output,
-) -> tuple[Sweep, tuple[Configuration, ...]]:
-    """The plan, and the configurations that are left out because a rotation does nothing to them."""
+    binaries: Binaries, model: Model, texts: list[Path], settings: Settings, work: Path, store: Store, out: Output
+) -> Sweep:
+    """The plan, with a log that is started anew; what is left out is said."""
     from turbotool.binaries import Runner
-    from turbotool.evalplan import WORSE, Sweep, binaries_hash, configurations, require_types
+    from turbotool.evalplan import make_sweep
     from turbotool.machine import usable_cpus
 
     log = work / "eval.log"
     log.unlink(missing_ok=True)
-    runner = Runner(binaries, work, usable_cpus(), log)
-    require_types(runner, [*pairs, WORSE.pair])
-    kept, left_out = configurations(pairs, rotations, model)
-    if left_out:
-        out.say(f"left out, because nothing is rotated there: {', '.join(map(str, left_out))}")
-    if ctx > model.n_ctx_train:
-        out.warn(f"{model.path.name} was trained for {model.n_ctx_train} tokens, {ctx} are measured all the same")
     out.say(f"evaluating {binaries.bin_dir} with {model.path.name}")
-    corpora = _corpora(texts, store)
-    hashes = (binaries_hash(store, binaries), store.sha256(model.path))
-    return Sweep(runner, model, *hashes, corpora, kept, ctx, chunks), left_out
-
-
-def _corpora(texts: list[Path], store: Store) -> tuple[Corpus, ...]:
-    """Each text once, by its content; equal file names get a number."""
-    from turbotool.evalplan import Corpus
-
-    by_content = {store.sha256(path): path for path in reversed(texts)}
-    found: list[Corpus] = []
-    for sha256, path in reversed(by_content.items()):
-        same = sum(corpus.path.name == path.name for corpus in found)
-        found.append(Corpus(f"{path.name} ({same + 1})" if same else path.name, path, sha256))
-    return tuple(found)
+    sweep = make_sweep(Runner(binaries, work, usable_cpus(), log), model, texts, settings, store)
+    if sweep.left_out:
+        out.say(f"left out, because nothing is rotated there: {', '.join(map(str, sweep.left_out))}")
+    return sweep
 
 
 def _evaluate(
-    sweep: Sweep,
-    store: Store,
-    tolerance: Tolerance,
-    serve_ctx: int,
-    command: str,
-    left_out: tuple[Configuration, ...],
-    out: Output,
+    sweep: Sweep, store: Store, tolerance: Tolerance, serve_ctx: int, words: list[str], out: Output
 ) -> Evaluation:
     """Measure, judge, choose, and ask the three questions under f16 and under what was chosen."""
     from turbotool.evalcell import F16, Configuration
@@ -236,6 +191,7 @@ def _evaluate(
     from turbotool.evalrun import run_sweep
     from turbotool.evalverdict import compare_all, judge
     from turbotool.machine import read_machine
+    from turbotool.process import display
 
     machine = read_machine()
     ledger = run_sweep(sweep, store, sweep.runner.work, out)
@@ -244,7 +200,7 @@ def _evaluate(
     asked = dict.fromkeys((Configuration(F16), choice.configuration))
     probes = tuple(probe(sweep, store, configuration) for configuration in asked)
     judged = judge(sweep, ledger)
-    return Evaluation(sweep, ledger, comparisons, judged, probes, choice, tolerance, machine, command, left_out)
+    return Evaluation(sweep, ledger, comparisons, judged, probes, choice, tolerance, machine, display(words))
 
 
 def _publish(found: Evaluation, folder: Path | None, out: Output) -> None:
@@ -253,7 +209,7 @@ def _publish(found: Evaluation, folder: Path | None, out: Output) -> None:
     from turbotool.evalrun import verdict
     from turbotool.evaltable import conclusions, rows, text
 
-    if folder:
+    if folder:  # first: whatever happens to a terminal, the report is there
         from turbotool.evalreport import write_report
 
         write_report(folder, found)

@@ -254,6 +254,13 @@ def test_a_mistake_is_refused_before_anything_is_measured(
     assert "Traceback" not in done.stderr
 
 
+def test_programs_that_do_not_start_are_refused_before_anything_is_measured(site: Site) -> None:
+    (site.folder / "bin" / "llama-perplexity").write_text("#!/bin/sh\necho no such library >&2\nexit 127\n")
+    done = site.eval(*KV)
+    assert done.code == BinaryFailed.exit_code
+    assert "no such library" in done.stderr
+
+
 def test_a_missing_model_is_refused_before_anything_is_measured(site: Site) -> None:
     (site.folder / "model.gguf").unlink()
     assert site.eval(*KV).code == ModelError.exit_code

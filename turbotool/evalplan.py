@@ -150,8 +150,8 @@ def in_force(configuration: Configuration, model: Model) -> Configuration:
 
 
 def require_types(runner: Runner, pairs: Iterable[CachePair]) -> None:
-    """Raise UnknownCacheType unless the help of llama-perplexity lists the types."""
-    known = set(re.findall(r"\w+", runner.plain(PROGRAMS[0], ["--help"], timeout=60).output))
+    """Raise UnknownCacheType unless the help of llama-perplexity lists the types, BinaryFailed if it does not start."""
+    known = set(re.findall(r"\w+", runner.good(PROGRAMS[0], ["--help"], timeout=60).output))
     lacking = sorted({name for pair in pairs for name in (pair.k, pair.v)} - known)
     if lacking:
         raise UnknownCacheType(

@@ -14,6 +14,7 @@ from turbotool.evaltable import Row
 
 if TYPE_CHECKING:  # an extra, and slow to import
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 WIDTH = 5.8  # inches
 ROW_HEIGHT = 0.46
@@ -81,6 +82,14 @@ def _ink(axes: Axes) -> None:
         spine.set_color(INK)
 
 
+def _log(axis: Axis) -> None:
+    """Plain numbers on a logarithmic axis, between powers of ten too where there are few of those."""
+    from matplotlib.ticker import LogFormatter
+
+    axis.set_major_formatter(LogFormatter())
+    axis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.0, 0.4)))
+
+
 def heat_map(rows: Sequence[Row]) -> str:
     """Mean KLD in nats of every cache (rows) and rotation (columns); a cell without a figure says why."""
     pairs = list(dict.fromkeys(row.job.configuration.pair.short for row in rows))
@@ -146,6 +155,7 @@ def _bits(axes: Axes, found: Sequence[Point]) -> None:
     )
     if any(one.kld > 0 for one in found):
         axes.set_yscale("log", nonpositive="mask")
+        _log(axes.yaxis)
     axes.set_xlabel("bits per value (both sides averaged)")
     axes.set_ylabel("mean KLD (nats)")
     axes.margins(x=0.08, y=0.12)
@@ -160,6 +170,7 @@ def _ppl(axes: Axes, found: Sequence[Point]) -> None:
     _scatter(axes, found, lambda one: (one.kld, one.ratio), lambda one: (one.kld_error, one.ratio_error))
     if any(one.kld > 0 for one in found):
         axes.set_xscale("log", nonpositive="mask")
+        _log(axes.xaxis)
     axes.margins(x=0.1, y=0.12)
     low, high = axes.get_ylim()
     low = min(low, -0.15 * (high - low))
@@ -228,6 +239,7 @@ def _tokens(axes: Axes, found: Sequence[Point]) -> None:
         axes.plot([ends[50.0]], [y], color=INK, marker="|", markersize=11, markeredgewidth=2)
         axes.plot([ends[100.0]], [y], color=colour, marker="x", markersize=5)
     axes.set_xscale("log")
+    _log(axes.xaxis)
     axes.set_yticks(range(len(found)), [one.label for one in found])
     axes.set_ylim(len(found) - 0.4, -0.6)
     axes.set_xlabel("KLD of a token (nats)")

@@ -55,12 +55,14 @@ def fail():
         print("about to crash", flush=True)
         os.kill(os.getpid(), getattr(signal, trouble))
 ctx = int(asked["-c"])
-if "--save-all-logits" in asked:
-    log("base")
+if "-f" in asked:
+    log("base" if "--save-all-logits" in asked else "length")
     tokens = len(Path(asked["-f"]).read_text().split())
     if tokens < 2 * ctx:
         print(f"x E perplexity: you need at least {2 * ctx} tokens to evaluate perplexity with a context of {ctx}")
         print(f"x E perplexity: the data file you provided tokenizes to only {tokens} tokens")
+        sys.exit(0)
+    if "--save-all-logits" not in asked:
         sys.exit(0)
     chunks, vocabulary = min(int(asked["--chunks"]), tokens // ctx), 4
     size = 4 * ctx + (ctx - 1 - ctx // 2) * 2 * (2 * ((vocabulary + 1) // 2) + 4)
@@ -113,17 +115,20 @@ CLI = r"""
 log("probe")
 if trouble.startswith("SIG"):
     os.kill(os.getpid(), getattr(signal, trouble))
+if trouble == "forgets":
+    asked["-p"] = asked["-p"].replace("The", "Two")
 answers = {"The": "Paris.", "Two": "Four.", "List": "Red, green, blue."}
-print("> " + asked["-p"] + "\n\n" + answers[asked["-p"].split()[0]] + "\n\n[ Prompt: 1 t/s | Generation: 1 t/s ]")
+print("> " + words[words.index("-p") + 1] + "\n\n" + answers[asked["-p"].split()[0]] + "\n")
+print("[ Prompt: 1 t/s | Generation: 1 t/s ]")
 """
 
 
 def eval_programs(folder: Path, **behaviour: object) -> Path:
     """A folder with both fakes. `trouble` maps `k/v/rotation` to what goes wrong with that cell.
 
-    That is a signal's name, `silent`, `nan`, `substitute` (K is f16), `blocked` (no rotation), or `interrupt` or
-    `kill`, which are Ctrl-C and the end for turbotool. `base` may be `short`, and with `ppl` -1 perplexity falls where
-    it should rise.
+    That is a signal's name, `silent`, `nan`, `substitute` (K is f16), `blocked` (no rotation), `forgets` (Paris), or
+    `interrupt` or `kill`, which are Ctrl-C and the end for turbotool. `base` may be `short`, and with `ppl` -1
+    perplexity falls where it should rise.
     """
     python_program(folder / "llama-perplexity", COMMON + PERPLEXITY)
     python_program(folder / "llama-cli", COMMON + CLI)

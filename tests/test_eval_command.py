@@ -275,6 +275,15 @@ def test_a_text_with_too_few_tokens_says_how_many_are_needed(site: Site) -> None
     assert site.measured() == []
 
 
+def test_a_second_text_that_is_too_short_is_told_before_the_first_is_measured(site: Site) -> None:
+    short = site.folder / "short.txt"
+    short.write_text("a_long_word_of_one_token " * 1000)
+    done = site.eval(*KV, "--corpus", short)
+    assert done.code == CorpusError.exit_code
+    assert "has 1000 tokens; a chunk of 512 needs a text of at least 1024" in done.stderr
+    assert (site.measured(), site.measured("base")) == ([], [])
+
+
 def test_a_text_of_fewer_chunks_than_asked_is_measured_to_its_end(site: Site) -> None:
     done = site.eval("--kv", "q8_0", "--rotation", "off", "--chunks", "64", "--json")
     assert done.code == 0
@@ -355,6 +364,12 @@ def test_perplexity_that_falls_below_f16_is_called_unreliable(site: Site) -> Non
     assert not judged["reliable"]
     assert any("below f16's 20" in reason for reason in judged["reasons"])
     assert "perplexity is unreliable for this model" in done.stderr
+
+
+def test_a_recommendation_that_loses_answers_says_so(site: Site) -> None:
+    eval_programs(site.folder / "bin", trouble={"q8_0/turbo4/v": "forgets"})
+    done = site.eval(*KV, "--max-kld", "0.012", "--min-same-top", "90")
+    assert "under q8_0/turbo4 rotated v 1 answers are lost" in done.stderr
 
 
 def test_a_probe_that_crashes_is_told(site: Site) -> None:

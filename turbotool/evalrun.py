@@ -23,7 +23,7 @@ from turbotool.evalcell import F16, Configuration, Measured
 from turbotool.evalplan import Corpus, Job, Sweep, binaries_hash
 from turbotool.evalstore import Store
 from turbotool.output import Output, Progress, minutes
-from turbotool.perplexity import base_bytes, compare, write_base
+from turbotool.perplexity import base_bytes, compare, require_chunk, write_base
 
 BASE_MAGIC = b"_logits_"
 BASE_HEADER = struct.Struct("<8sIii")  # magic, tokens a chunk, vocabulary, chunks
@@ -94,6 +94,8 @@ def run_sweep(sweep: Sweep, store: Store, folder: Path, out: Output) -> Ledger:
     needed = {job.corpus: base_path(sweep, job.corpus, folder) for job in work.queue}
     _announce(work, len(needed), out)
     _remove_others(folder, set(needed.values()))
+    for corpus in list(needed)[1:]:  # the first one is told at once; the others not after hours
+        require_chunk(sweep.runner, sweep.model, sweep.text(corpus), F16)
     with out.progress("eval") as work.step:
         for corpus, base in needed.items():
             ensure_base(work, corpus, base)

@@ -12,6 +12,7 @@ from turbotool.benchtable import NOTHING, markdown_row
 from turbotool.evalcell import Configuration, Measured
 from turbotool.evaldocument import Evaluation, cell_of, failure, finite, noise_floor, without_folders
 from turbotool.evalplan import WORSE, Corpus, Job
+from turbotool.evalprobe import Probe
 from turbotool.evalverdict import BASE, KLD, LN_RATIO, OFF, SAME_TOP, Comparison
 from turbotool.perplexity import Estimate
 
@@ -22,6 +23,7 @@ CSV_COLUMNS = (
     *("rms_dp", "rms_dp_error", "same_top", "same_top_error", "chunks", "seconds", "failure"),
 )
 
+REASONS_TOLD = 3  # of those that make perplexity unreliable
 QUANTITIES = {KLD: "mean KLD (nats)", LN_RATIO: "ln(PPL/f16)", SAME_TOP: "same top (%)"}
 
 
@@ -171,7 +173,8 @@ def conclusions(evaluation: Evaluation) -> list[str]:
     sweep, choice = evaluation.sweep, evaluation.choice
     lines = [_floor(evaluation, corpus) for corpus in sweep.corpora]
     for found in evaluation.perplexity:
-        lines += [f"perplexity is unreliable for this model on {found.corpus}: {reason}" for reason in found.reasons]
+        told = [*found.reasons[:REASONS_TOLD], *_more(len(found.reasons) - REASONS_TOLD)]
+        lines += [f"perplexity is unreliable for this model on {found.corpus}: {reason}" for reason in told]
         if found.reliable:
             lines.append(f"perplexity and KLD do not contradict each other on {found.corpus}")
     lines += [
@@ -179,11 +182,22 @@ def conclusions(evaluation: Evaluation) -> list[str]:
         + (f" ({trouble[0].error})" if (trouble := [answer for answer in probe.answers if answer.error]) else "")
         for probe in evaluation.probes
     ]
+    lines += _lost(evaluation.probes)
     saved = f"{choice.memory.mib:.0f} MiB of KV cache at {choice.memory.ctx} tokens"
     if choice.saved_mib:
         saved += f", {choice.saved_mib:.0f} MiB less than f16"
     doubt = "" if choice.memory.exact else " (an estimate: the binary's own sizes do not follow from the heads)"
     return [*lines, f"recommended: {choice.configuration}: {choice.reason}", f"  {saved}{doubt}", f"  {choice.command}"]
+
+
+def _more(count: int) -> list[str]:
+    return [f"and {count} more reasons, all in the JSON document"] if count > 0 else []
+
+
+def _lost(probes: Sequence[Probe]) -> list[str]:
+    """A warning if what is recommended answers fewer prompts than f16, the first of the probes."""
+    lost = probes[0].right - probes[-1].right if probes else 0
+    return [f"under {probes[-1].configuration} {lost} answers are lost: read them before using it"] if lost > 0 else []
 
 
 def _floor(evaluation: Evaluation, corpus: Corpus) -> str:

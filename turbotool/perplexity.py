@@ -209,14 +209,24 @@ def write_base(runner: Runner, model: Model, text: Text, pair: CachePair, target
     words: list[str | Path] = ["-f", text.path, "--chunks", str(text.chunks), *text.flags, "--save-all-logits", target]
     result = runner.cached("llama-perplexity", model, pair, words, knobs=knobs, timeout=text.timeout)
     chunks, ppl = len(parse_chunks(result.done.output)), parse_final(result.done.output)
+    _require_long_enough(text, result)
+    if ppl is None or not 0 < chunks <= text.chunks:
+        raise _silent(result, "did not report the chunks that it saved")
+    return Base(result, ppl, chunks)
+
+
+def require_chunk(runner: Runner, model: Model, text: Text, pair: CachePair) -> None:
+    """Raise CorpusError if the text is too short for one chunk: the program tells before it computes anything."""
+    words: list[str | Path] = ["-f", text.path, "--chunks", "0", *text.flags]
+    _require_long_enough(text, runner.cached("llama-perplexity", model, pair, words))
+
+
+def _require_long_enough(text: Text, result: Run) -> None:
     if short := parse_too_short(result.done.output):
         raise CorpusError(
             f"{text.path} has {short[1]} tokens; a chunk of {text.ctx} needs a text of at least {short[0]}",
             hint="name a longer text with --corpus FILE, or a smaller context",
         )
-    if ppl is None or not 0 < chunks <= text.chunks:
-        raise _silent(result, "did not report the chunks that it saved")
-    return Base(result, ppl, chunks)
 
 
 def base_bytes(vocabulary: int, ctx: int, chunks: int) -> int:

@@ -171,7 +171,10 @@ def require_tokens(path: Path, ctx: int) -> None:
 
 
 def binaries_hash(store: Store, binaries: Binaries) -> str:
-    """One sha256 over the programs that an evaluation runs and every library beside them."""
+    """One sha256 over the programs that an evaluation runs and every library beside them.
+
+    Libraries that a program finds in another folder are not seen; those of `turbotool build` lie beside it.
+    """
     names = [binaries.path(name) for name in PROGRAMS]
     names += [path for path in binaries.bin_dir.iterdir() if LIBRARIES.search(path.name) and not path.is_symlink()]
     return digest({path.name: store.sha256(path) for path in names})

@@ -125,7 +125,7 @@ def _below_f16(cells: Cells) -> Iterator[str]:
         if found.error > 0 and found.value < -limit:
             ppl, base = measured.divergence.ppl.value, measured.divergence.ppl_base.value
             yield (
-                f"{configuration} scores {ppl:.4g}, below f16's {base:.4g} ({ppl / base - 1:+.1%}): "
+                f"{configuration} scores {ppl:.6g}, below f16's {base:.6g} ({ppl / base - 1:+.1%}): "
                 f"ln ratio {found.value:.4f}, beyond {limit:.4f}"
             )
 

@@ -107,7 +107,13 @@ fa_plan make_plan(const ggml_tensor * dst, int64_t nth) {
     plan.groups   = div_up(group, plan.heads);
     plan.n_blocks = blocks_per_group*plan.groups;
 
-    const int64_t wanted = nth == 1 || plan.n_blocks >= 2*nth ? 1 : div_up(4*nth, plan.n_blocks);
+    int64_t wanted = 1;
+    if (nth > 1 && plan.n_blocks < 2*nth) {
+        wanted = div_up(4*nth, plan.n_blocks);
+        while (plan.n_blocks*wanted % nth != 0) { // the same number of ranges for each thread
+            wanted++;
+        }
+    }
 
     plan.split    = round_up(div_up(k->ne[1], wanted), TILE_KV);
     plan.n_splits = div_up(k->ne[1], plan.split);
@@ -303,6 +309,7 @@ struct vec {
     static vec load(const int8_t * p) { return { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *) p))) }; }
     void store(float * p) const       { _mm512_storeu_ps(p, v); }
     void add(vec a, float x)          { v = _mm512_fmadd_ps(a.v, _mm512_set1_ps(x), v); }
+    void raise(vec a)                 { v = _mm512_max_ps(v, a.v); }
 };
 
 #elif defined(__AVX2__) && defined(__FMA__)
@@ -314,6 +321,7 @@ struct vec {
     static vec load(const int8_t * p) { return { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *) p))) }; }
     void store(float * p) const       { _mm256_storeu_ps(p, v); }
     void add(vec a, float x)          { v = _mm256_fmadd_ps(a.v, _mm256_set1_ps(x), v); }
+    void raise(vec a)                 { v = _mm256_max_ps(v, a.v); }
 };
 
 #elif defined(__ARM_NEON) && defined(__aarch64__)
@@ -328,6 +336,7 @@ struct vec {
     }
     void store(float * p) const       { vst1q_f32(p, lo); vst1q_f32(p + 4, hi); }
     void add(vec a, float x)          { lo = vfmaq_n_f32(lo, a.lo, x); hi = vfmaq_n_f32(hi, a.hi, x); }
+    void raise(vec a)                 { lo = vmaxq_f32(lo, a.lo); hi = vmaxq_f32(hi, a.hi); }
 };
 
 #else
@@ -339,6 +348,7 @@ struct vec {
     static vec load(const int8_t * p) { return { (float) *p }; }
     void store(float * p) const       { *p = v; }
     void add(vec a, float x)          { v += a.v*x; }
+    void raise(vec a)                 { v = std::max(v, a.v); }
 };
 
 #endif
@@ -618,9 +628,16 @@ private:
 
         biased  = bits != 0;
         n_cells = 0;
-        for (int64_t c = 0; c < n; c++) {
-            if (!biased || seen[c]) {
-                cells[n_cells++] = (int32_t) (first + c);
+        if (biased) {
+            for (int64_t c = 0; c < n; c++) {
+                if (seen[c]) {
+                    cells[n_cells++] = (int32_t) (first + c);
+                }
+            }
+        } else {
+            n_cells = n;
+            for (int64_t c = 0; c < n; c++) {
+                cells[c] = (int32_t) (first + c);
             }
         }
         width = round_up(n_cells, 16);
@@ -683,14 +700,13 @@ private:
 
     // n is a multiple of 16
     static float largest(const float * x, int64_t n) {
-        float m[16];
-        std::copy(x, x + 16, m);
-        for (int64_t i = 16; i < n; i += 16) {
-            for (int64_t j = 0; j < 16; j++) {
-                m[j] = m[j] > x[i + j] ? m[j] : x[i + j];
-            }
+        vec m = vec::load(x);
+        for (int64_t i = vec::lanes; i < n; i += vec::lanes) {
+            m.raise(vec::load(x + i));
         }
-        return *std::max_element(m, m + 16);
+        float lanes[vec::lanes];
+        m.store(lanes);
+        return *std::max_element(lanes, lanes + vec::lanes);
     }
 
     // S = weights relative to M; returns false if all of them are zero

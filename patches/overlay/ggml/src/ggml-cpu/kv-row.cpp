@@ -25,20 +25,33 @@ inline void get_levels(const block_turbo2 * x, i8x32 * v) { turbo2_levels(x, &v[
 inline void get_levels(const block_turbo3 * x, i8x32 * v) { turbo3_levels(x, &v[0], &v[1]); }
 inline void get_levels(const block_turbo4 * x, i8x32 * v) { turbo4_levels(x, &v[0], &v[1]); }
 
-template <typename block>
-void kv_unpack(const char * base, size_t nb, const int32_t * rows, int64_t n_rows, int64_t n, int8_t * levels, float * steps, int64_t stride) {
+// N blocks a row if N is not 0
+template <typename block, int N>
+void kv_unpack_rows(const char * base, size_t nb, const int32_t * rows, int64_t n_rows, int64_t n, int8_t * levels, float * steps, int64_t stride) {
     constexpr int nv = n_vectors<block>;
+
+    const int64_t n_blocks = N != 0 ? N : n/(32*nv);
 
     for (int64_t r = 0; r < n_rows; r++) {
         const block * x = (const block *) (base + rows[r]*nb);
-        for (int64_t i = 0; i < n/(32*nv); i++) {
+        for (int64_t i = 0; i < n_blocks; i++) {
             i8x32 v[nv];
             get_levels(&x[i], v);
             for (int j = 0; j < nv; j++) {
-                i8x32_store(levels + r*n + 32*(nv*i + j), v[j]);
+                i8x32_store(levels + (r*n_blocks + i)*32*nv + 32*j, v[j]);
             }
             steps[i*stride + r] = get_step(&x[i]);
         }
+    }
+}
+
+template <typename block>
+void kv_unpack(const char * base, size_t nb, const int32_t * rows, int64_t n_rows, int64_t n, int8_t * levels, float * steps, int64_t stride) {
+    switch (n/(32*n_vectors<block>)) {
+        case 1:  kv_unpack_rows<block, 1>(base, nb, rows, n_rows, n, levels, steps, stride); break;
+        case 2:  kv_unpack_rows<block, 2>(base, nb, rows, n_rows, n, levels, steps, stride); break;
+        case 4:  kv_unpack_rows<block, 4>(base, nb, rows, n_rows, n, levels, steps, stride); break;
+        default: kv_unpack_rows<block, 0>(base, nb, rows, n_rows, n, levels, steps, stride); break;
     }
 }
 

@@ -1,14 +1,10 @@
 #include "flash-attn.h"
 
-#include "common.h"
 #include "ggml-cpu-impl.h"
 #include "ggml-cpu.h"
 #include "kv-row.h"
 #include "simd-gemm.h"
 #include "vec.h"
-
-#define GGML_COMMON_DECL_CPP
-#include "ggml-common.h"
 
 #include <algorithm>
 #include <cmath>
@@ -120,8 +116,13 @@ fa_plan make_plan(const ggml_tensor * dst, int64_t nth) {
     return plan;
 }
 
-int64_t partials_size(const ggml_tensor * dst, const fa_plan & plan) {
-    return plan.n_splits == 1 ? 0 : plan.n_splits*ggml_nrows(dst)*(2 + dst->ne[0]);
+// bytes
+size_t work_size(const ggml_tensor * dst, const fa_plan & plan, int64_t nth) {
+    const fa_scratch size(plan, dst->src[1]->ne[0], dst->src[2]->ne[0]);
+
+    const int64_t partials = plan.n_splits == 1 ? 0 : plan.n_splits*ggml_nrows(dst)*(2 + dst->ne[0]);
+
+    return (nth*size.size() + partials)*sizeof(float);
 }
 
 //
@@ -794,10 +795,7 @@ size_t ggml_flash_attn_kv_work_size(const ggml_tensor * dst, int n_threads) {
         return 0;
     }
 
-    const fa_plan    plan = make_plan(dst, n_threads);
-    const fa_scratch size(plan, dst->src[1]->ne[0], dst->src[2]->ne[0]);
-
-    return (n_threads*size.size() + partials_size(dst, plan))*sizeof(float);
+    return work_size(dst, make_plan(dst, n_threads), n_threads);
 }
 
 bool ggml_compute_forward_flash_attn_kv(const ggml_compute_params * params, ggml_tensor * dst) {
@@ -807,6 +805,8 @@ bool ggml_compute_forward_flash_attn_kv(const ggml_compute_params * params, ggml
 
     const fa_plan plan = make_plan(dst, params->nth);
     const int64_t n_items = plan.n_blocks*plan.n_splits;
+
+    GGML_ASSERT(work_size(dst, plan, params->nth) <= params->wsize);
 
     fa_worker worker(params, dst, plan);
 

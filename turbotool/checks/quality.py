@@ -80,9 +80,9 @@ class Bound:
 
 BOUNDS = {
     "q8_0": (CachePair("q8_0", "q8_0"), Bound(0.005, 0.5, 0.02)),
-    "turbo4": (CachePair("turbo4", "turbo4"), Bound(0.1, 1.35, 0.09)),
-    "turbo3": (CachePair("turbo3", "turbo3"), Bound(1.0, 6.0, 0.4)),
-    "turbo2": (CachePair("turbo2", "turbo2"), Bound(3.0, 30.0, 1.6)),
+    "turbo4": (CachePair("turbo4", "turbo4"), Bound(0.1, 0.95, 0.06)),
+    "turbo3": (CachePair("turbo3", "turbo3"), Bound(1.0, 4.5, 0.25)),
+    "turbo2": (CachePair("turbo2", "turbo2"), Bound(3.0, 24.0, 1.4)),
     "q8_0-turbo4": (CachePair("q8_0", "turbo4"), Bound(0.02, 0.5, 0.013)),
 }
 

@@ -3,12 +3,7 @@
 #include "ggml-cpu-impl.h"
 #include "ggml-turbo.h"
 
-#include "../ggml-turbo-impl.h"
-
-#define GGML_COMMON_DECL_C
-#include "ggml-common.h"
-
-#include "simd-mappings.h"
+#include "kv-levels.h"
 
 #include <assert.h>
 #include <float.h>
@@ -21,132 +16,216 @@
 
 static_assert(QK_TURBO == 2*QK8_0, "a turbo block pairs with two q8_0 blocks");
 
-#if defined(__AVX2__) && defined(__FMA__)
-
 //
 // quantization
 //
 
-typedef struct {
-    int     n;         // number of magnitudes
-    float   sigma;     // standard deviation that the levels are made for
-    float   top;       // largest magnitude
-    int32_t levels[8]; // magnitudes, ascending
-    float   edges[7];  // midpoints between magnitudes
-} turbo_codebook;
+// eight floats, and eight 32-bit integers
+#if defined(__AVX2__)
 
-static const turbo_codebook turbo2_codebook = { 2, 84.0698f, 127.0f, { 38, 127 }, { 82.5f } };
-static const turbo_codebook turbo3_codebook = { 4, 40.9097f,  88.0f, { 10, 31, 55, 88 }, { 20.5f, 43.0f, 71.5f } };
-static const turbo_codebook turbo4_codebook = { 8, 38.1556f, 104.0f, { 5, 15, 25, 36, 48, 62, 79, 104 },
-    { 10.0f, 20.0f, 30.5f, 42.0f, 55.0f, 70.5f, 91.5f } };
+#define TURBO_SIMD
+
+typedef __m256  f32x8;
+typedef __m256i i32x8;
+
+static inline f32x8 f32x8_load(const float * p)       { return _mm256_loadu_ps(p); }
+static inline f32x8 f32x8_set(float x)                { return _mm256_set1_ps(x); }
+static inline f32x8 f32x8_add(f32x8 a, f32x8 b)       { return _mm256_add_ps(a, b); }
+static inline f32x8 f32x8_mul(f32x8 a, f32x8 b)       { return _mm256_mul_ps(a, b); }
+static inline f32x8 f32x8_div(f32x8 a, f32x8 b)       { return _mm256_div_ps(a, b); }
+static inline f32x8 f32x8_max(f32x8 a, f32x8 b)       { return _mm256_max_ps(a, b); }
+static inline f32x8 f32x8_abs(f32x8 a)                { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+static inline f32x8 f32x8_and(i32x8 mask, f32x8 a)    { return _mm256_and_ps(_mm256_castsi256_ps(mask), a); }
+static inline i32x8 f32x8_gt(f32x8 a, f32x8 b)        { return _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_GT_OQ)); }
+static inline bool  f32x8_all_le(f32x8 a, f32x8 b)    { return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_LE_OQ)) == 0xff; }
+static inline i32x8 i32x8_set(int32_t x)              { return _mm256_set1_epi32(x); }
+static inline i32x8 i32x8_add(i32x8 a, i32x8 b)       { return _mm256_add_epi32(a, b); }
+static inline i32x8 i32x8_sub(i32x8 a, i32x8 b)       { return _mm256_sub_epi32(a, b); }
+static inline i32x8 i32x8_xor(i32x8 a, i32x8 b)       { return _mm256_xor_si256(a, b); }
+static inline void  i32x8_store(int32_t * p, i32x8 a) { _mm256_storeu_si256((__m256i *) p, a); }
 
 // ((0+4) + (2+6)) + ((1+5) + (3+7)), as the reference
-static inline float turbo_sum_lanes(__m256 v) {
+static inline float f32x8_sum(f32x8 v) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
 }
 
-static inline float turbo_max_lanes(__m256 v) {
+static inline float f32x8_largest(f32x8 v) {
     __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     m = _mm_max_ps(m, _mm_movehl_ps(m, m));
     return _mm_cvtss_f32(_mm_max_ss(m, _mm_shuffle_ps(m, m, 1)));
 }
 
-static inline int turbo_add_lanes(__m256i v) {
-    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+
+#define TURBO_SIMD
+
+typedef float32x4x2_t f32x8;
+typedef int32x4x2_t   i32x8;
+
+#define F32X8(lo, hi) ((f32x8) { { lo, hi } })
+#define I32X8(lo, hi) ((i32x8) { { lo, hi } })
+
+static inline f32x8 f32x8_load(const float * p)       { return F32X8(vld1q_f32(p), vld1q_f32(p + 4)); }
+static inline f32x8 f32x8_set(float x)                { return F32X8(vdupq_n_f32(x), vdupq_n_f32(x)); }
+static inline f32x8 f32x8_add(f32x8 a, f32x8 b)       { return F32X8(vaddq_f32(a.val[0], b.val[0]), vaddq_f32(a.val[1], b.val[1])); }
+static inline f32x8 f32x8_mul(f32x8 a, f32x8 b)       { return F32X8(vmulq_f32(a.val[0], b.val[0]), vmulq_f32(a.val[1], b.val[1])); }
+static inline f32x8 f32x8_div(f32x8 a, f32x8 b)       { return F32X8(vdivq_f32(a.val[0], b.val[0]), vdivq_f32(a.val[1], b.val[1])); }
+static inline f32x8 f32x8_max(f32x8 a, f32x8 b)       { return F32X8(vmaxq_f32(a.val[0], b.val[0]), vmaxq_f32(a.val[1], b.val[1])); }
+static inline f32x8 f32x8_abs(f32x8 a)                { return F32X8(vabsq_f32(a.val[0]), vabsq_f32(a.val[1])); }
+static inline i32x8 f32x8_gt(f32x8 a, f32x8 b)        { return I32X8(vreinterpretq_s32_u32(vcgtq_f32(a.val[0], b.val[0])), vreinterpretq_s32_u32(vcgtq_f32(a.val[1], b.val[1]))); }
+static inline i32x8 i32x8_set(int32_t x)              { return I32X8(vdupq_n_s32(x), vdupq_n_s32(x)); }
+static inline i32x8 i32x8_add(i32x8 a, i32x8 b)       { return I32X8(vaddq_s32(a.val[0], b.val[0]), vaddq_s32(a.val[1], b.val[1])); }
+static inline i32x8 i32x8_sub(i32x8 a, i32x8 b)       { return I32X8(vsubq_s32(a.val[0], b.val[0]), vsubq_s32(a.val[1], b.val[1])); }
+static inline i32x8 i32x8_xor(i32x8 a, i32x8 b)       { return I32X8(veorq_s32(a.val[0], b.val[0]), veorq_s32(a.val[1], b.val[1])); }
+static inline void  i32x8_store(int32_t * p, i32x8 a) { vst1q_s32(p, a.val[0]); vst1q_s32(p + 4, a.val[1]); }
+
+static inline f32x8 f32x8_and(i32x8 mask, f32x8 a) {
+    return F32X8(vreinterpretq_f32_s32(vandq_s32(mask.val[0], vreinterpretq_s32_f32(a.val[0]))),
+                 vreinterpretq_f32_s32(vandq_s32(mask.val[1], vreinterpretq_s32_f32(a.val[1]))));
 }
 
-// turbo_quantize_block of ggml-turbo.c: 64 codes and the fp16 step of x
-static inline bool turbo_quantize_block(const turbo_codebook * cb, const float * x, __m256i * codes, uint16_t * d) {
-    const __m256 sign_bit = _mm256_set1_ps(-0.0f);
-    const __m256 largest  = _mm256_set1_ps(FLT_MAX);
+static inline bool f32x8_all_le(f32x8 a, f32x8 b) {
+    return vminvq_u32(vandq_u32(vcleq_f32(a.val[0], b.val[0]), vcleq_f32(a.val[1], b.val[1]))) != 0;
+}
 
-    __m256 xs[8];
-    __m256 amax8  = _mm256_setzero_ps();
-    __m256 finite = _mm256_cmp_ps(amax8, amax8, _CMP_EQ_OQ);
-    for (int i = 0; i < 8; i++) {
-        xs[i] = _mm256_loadu_ps(x + 8*i);
-        const __m256 a = _mm256_andnot_ps(sign_bit, xs[i]);
-        finite = _mm256_and_ps(finite, _mm256_cmp_ps(a, largest, _CMP_LE_OQ));
-        amax8  = _mm256_max_ps(amax8, a);
+static inline float f32x8_sum(f32x8 v) {
+    const float32x4_t s = vaddq_f32(v.val[0], v.val[1]);
+    return vaddv_f32(vadd_f32(vget_low_f32(s), vget_high_f32(s)));
+}
+
+static inline float f32x8_largest(f32x8 v) {
+    return vmaxvq_f32(vmaxq_f32(v.val[0], v.val[1]));
+}
+
+#endif
+
+#if defined(TURBO_SIMD)
+
+// vectors of a block, of a group
+#define N_BLOCK (QK_TURBO/8)
+#define N_GROUP (N_BLOCK/GGML_TURBO_N_GROUPS)
+
+// magnitudes from edges: the first one, and what each edge adds
+typedef struct {
+    f32x8 first;
+    f32x8 edge[7];
+    f32x8 rise[7];
+} turbo_table;
+
+static inline turbo_table turbo_load_table(const ggml_turbo_codebook * cb, int wide, int n) {
+    turbo_table table;
+    table.first = f32x8_set(cb->magnitudes[wide][0]);
+    for (int i = 0; i < n - 1; i++) {
+        table.edge[i] = f32x8_set(cb->edges[wide][i]);
+        table.rise[i] = f32x8_set(cb->magnitudes[wide][i + 1] - cb->magnitudes[wide][i]);
+    }
+    return table;
+}
+
+// turbo_gain of ggml-turbo.c, for magnitudes a
+static inline void turbo_gain(const turbo_table * table, int n, const f32x8 * a, float step, float * gain) {
+    const f32x8 inv_step = f32x8_set(1.0f/step);
+    for (int g = 0; g < GGML_TURBO_N_GROUPS; g++) {
+        f32x8 xl = f32x8_set(0.0f);
+        f32x8 ll = f32x8_set(0.0f);
+        for (int v = g*N_GROUP; v < (g + 1)*N_GROUP; v++) {
+            const f32x8 z = f32x8_mul(a[v], inv_step);
+            f32x8 l = table->first;
+            for (int i = 0; i < n - 1; i++) {
+                l = f32x8_add(l, f32x8_and(f32x8_gt(z, table->edge[i]), table->rise[i]));
+            }
+            xl = f32x8_add(xl, f32x8_mul(a[v], l));
+            ll = f32x8_add(ll, f32x8_mul(l, l));
+        }
+        const float sum = f32x8_sum(xl);
+        gain[g] = step*((sum + sum) - step*f32x8_sum(ll));
+    }
+}
+
+// turbo_assign of ggml-turbo.c
+static inline float turbo_assign(const ggml_turbo_codebook * cb, int n, const f32x8 * x, float norm2, float inv_step, int wide, int32_t * codes) {
+    f32x8 xl = f32x8_set(0.0f);
+    f32x8 ll = f32x8_set(0.0f);
+    for (int g = 0; g < GGML_TURBO_N_GROUPS; g++) {
+        const turbo_table table = turbo_load_table(cb, (wide >> g) & 1, n);
+        for (int v = g*N_GROUP; v < (g + 1)*N_GROUP; v++) {
+            const f32x8 a = f32x8_abs(x[v]);
+            const f32x8 z = f32x8_mul(a, f32x8_set(inv_step));
+            f32x8 l = table.first;
+            i32x8 m = i32x8_set(0);
+            for (int i = 0; i < n - 1; i++) {
+                const i32x8 above = f32x8_gt(z, table.edge[i]);
+                l = f32x8_add(l, f32x8_and(above, table.rise[i]));
+                m = i32x8_sub(m, above);
+            }
+            xl = f32x8_add(xl, f32x8_mul(a, l));
+            ll = f32x8_add(ll, f32x8_mul(l, l));
+            // n + m, or n - 1 - m for a negative value
+            i32x8_store(codes + 8*v, i32x8_add(i32x8_xor(m, f32x8_gt(f32x8_set(0.0f), x[v])), i32x8_set(n)));
+        }
+    }
+    const float sum     = f32x8_sum(ll);
+    const float squares = f32x8_sum(xl)/sum;
+    const float norm    = sqrtf(norm2/sum);
+    return squares + cb->norm_weight*(norm - squares);
+}
+
+// turbo_quantize_block of ggml-turbo.c
+static inline bool turbo_quantize_block(const ggml_turbo_codebook * cb, int n, const float * x, int32_t * codes, uint16_t * d) {
+    f32x8 xs[N_BLOCK];
+    f32x8 amax8  = f32x8_set(0.0f);
+    bool  finite = true;
+    for (int v = 0; v < N_BLOCK; v++) {
+        xs[v] = f32x8_load(x + 8*v);
+        const f32x8 a = f32x8_abs(xs[v]);
+        finite = finite && f32x8_all_le(a, f32x8_set(FLT_MAX));
+        amax8  = f32x8_max(amax8, a);
     }
 
-    const float amax = turbo_max_lanes(amax8);
-    if (_mm256_movemask_ps(finite) != 0xff || amax == 0.0f) {
-        *d = _mm256_movemask_ps(finite) == 0xff ? 0 : 0x7e00;
+    const float amax = finite ? f32x8_largest(amax8) : 0.0f;
+    if (amax == 0.0f) {
+        *d = finite ? 0 : 0x7e00 << 1;
         return false;
     }
 
-    __m256 sum = _mm256_setzero_ps();
-    for (int i = 0; i < 8; i++) {
-        xs[i] = _mm256_div_ps(xs[i], _mm256_set1_ps(amax));
-        sum   = _mm256_add_ps(sum, _mm256_mul_ps(xs[i], xs[i]));
+    f32x8 a[N_BLOCK];
+    f32x8 squares = f32x8_set(0.0f);
+    for (int v = 0; v < N_BLOCK; v++) {
+        xs[v]   = f32x8_div(xs[v], f32x8_set(amax));
+        a[v]    = f32x8_abs(xs[v]);
+        squares = f32x8_add(squares, f32x8_mul(xs[v], xs[v]));
     }
 
-    const float norm2    = turbo_sum_lanes(sum);
-    const float trial[4] = {
-        cb->sigma/sqrtf(norm2/QK_TURBO), cb->top, cb->top/0.9f, cb->top/0.8f,
-    };
+    const float norm2 = f32x8_sum(squares);
+    const float unit  = sqrtf(norm2/QK_TURBO)/cb->sigma;
 
-    const __m256i levels = _mm256_loadu_si256((const __m256i *) cb->levels);
-    const __m256i n      = _mm256_set1_epi32(cb->n);
-
-    float best_score = -1.0f;
-    int   best_cc    = 1;
-
-    for (int t = 0; t < 4; t++) {
-        const __m256 inv_step = _mm256_set1_ps(trial[t]);
-
-        __m256i code[8];
-        __m256i cc8 = _mm256_setzero_si256();
-        __m256  xc8 = _mm256_setzero_ps();
-        for (int i = 0; i < 8; i++) {
-            const __m256 a = _mm256_andnot_ps(sign_bit, _mm256_mul_ps(xs[i], inv_step));
-            __m256i m = _mm256_setzero_si256();
-            for (int e = 0; e < cb->n - 1; e++) {
-                m = _mm256_sub_epi32(m, _mm256_castps_si256(_mm256_cmp_ps(a, _mm256_set1_ps(cb->edges[e]), _CMP_GT_OQ)));
-            }
-            const __m256i negative = _mm256_castps_si256(_mm256_cmp_ps(xs[i], _mm256_setzero_ps(), _CMP_LT_OQ));
-            const __m256i level    = _mm256_permutevar8x32_epi32(levels, m);
-            const __m256i signed_  = _mm256_sub_epi32(_mm256_xor_si256(level, negative), negative);
-            cc8     = _mm256_add_epi32(cc8, _mm256_madd_epi16(level, level));
-            xc8     = _mm256_add_ps(xc8, _mm256_mul_ps(xs[i], _mm256_cvtepi32_ps(signed_)));
-            code[i] = _mm256_add_epi32(_mm256_xor_si256(m, negative), n);
-        }
-
-        const int   cc    = turbo_add_lanes(cc8);
-        const float xc    = turbo_sum_lanes(xc8);
-        const float score = xc*xc/(float) cc;
-        if (score > best_score) {
-            best_score = score;
-            best_cc    = cc;
-            memcpy(codes, code, sizeof(code));
-        }
+    const turbo_table narrow = turbo_load_table(cb, 0, n);
+    float gain[GGML_TURBO_N_TRIALS][GGML_TURBO_N_GROUPS];
+    for (int t = 0; t < cb->n_trials; t++) {
+        turbo_gain(&narrow, n, a, unit*cb->trials[t], gain[t]);
     }
 
-    const float step = sqrtf(norm2/(float) best_cc)*amax;
+    int wide;
+    const int best = ggml_turbo_choose(cb, gain, &wide);
 
-    *d = ggml_fp32_to_fp16(step < 65504.0f ? step : 65504.0f);
+    float    fit  = turbo_assign(cb, n, xs, norm2, 1.0f/(unit*cb->trials[best]), wide, codes);
+    uint16_t step = ggml_turbo_round_step(fit*amax);
+    if (step != 0) {
+        fit  = turbo_assign(cb, n, xs, norm2, amax/(kv_step(step)*GGML_TURBO_STEP_UNIT), wide, codes);
+        step = ggml_turbo_round_step(fit*amax);
+    }
+
+    *d = (uint16_t) (step << 1 | wide);
     return true;
 }
 
-// 32 bytes from four vectors of eight 32-bit codes
-static inline __m256i turbo_pack_codes(const __m256i * code) {
-    const __m256i lo = _mm256_packs_epi32(code[0], code[1]);
-    const __m256i hi = _mm256_packs_epi32(code[2], code[3]);
-    return _mm256_permutevar8x32_epi32(_mm256_packus_epi16(lo, hi), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-}
-
 // the 2-bit codes of turbo2 and turbo3: 16 bytes from 64
-static inline __m128i turbo_pack_2bit(__m256i c0, __m256i c1) {
-    const __m256i three = _mm256_set1_epi8(3);
-    c0 = _mm256_and_si256(c0, three);
-    c1 = _mm256_and_si256(c1, three);
-    const __m256i q = _mm256_or_si256(c0, _mm256_slli_epi16(c1, 4));
-    return _mm_or_si128(_mm256_castsi256_si128(q), _mm_slli_epi16(_mm256_extracti128_si256(q, 1), 2));
+static inline void turbo_pack_2bit(const int32_t * codes, uint8_t * q) {
+    for (int j = 0; j < QK_TURBO/4; j++) {
+        q[j] = (uint8_t) ((codes[j] & 3) | (codes[j + 16] & 3) << 2 | (codes[j + 32] & 3) << 4 | (codes[j + 48] & 3) << 6);
+    }
 }
 
 void quantize_row_turbo2(const float * GGML_RESTRICT x, void * GGML_RESTRICT vy, int64_t k) {
@@ -154,10 +233,9 @@ void quantize_row_turbo2(const float * GGML_RESTRICT x, void * GGML_RESTRICT vy,
 
     block_turbo2 * y = vy;
     for (int64_t i = 0; i < k/QK_TURBO; i++) {
-        __m256i code[8];
-        if (turbo_quantize_block(&turbo2_codebook, x + i*QK_TURBO, code, &y[i].d)) {
-            const __m128i q = turbo_pack_2bit(turbo_pack_codes(code), turbo_pack_codes(code + 4));
-            _mm_storeu_si128((__m128i *) y[i].qs, q);
+        int32_t codes[QK_TURBO];
+        if (turbo_quantize_block(&ggml_turbo2_codebook, 2, x + i*QK_TURBO, codes, &y[i].d)) {
+            turbo_pack_2bit(codes, y[i].qs);
         } else {
             memset(y[i].qs, 0, sizeof(y[i].qs));
         }
@@ -169,19 +247,15 @@ void quantize_row_turbo3(const float * GGML_RESTRICT x, void * GGML_RESTRICT vy,
 
     block_turbo3 * y = vy;
     for (int64_t i = 0; i < k/QK_TURBO; i++) {
-        __m256i code[8];
-        if (turbo_quantize_block(&turbo3_codebook, x + i*QK_TURBO, code, &y[i].d)) {
-            const __m256i c0 = turbo_pack_codes(code);
-            const __m256i c1 = turbo_pack_codes(code + 4);
-            _mm_storeu_si128((__m128i *) y[i].qs, turbo_pack_2bit(c0, c1));
-            const uint32_t high[2] = {
-                (uint32_t) _mm256_movemask_epi8(_mm256_slli_epi16(c0, 5)),
-                (uint32_t) _mm256_movemask_epi8(_mm256_slli_epi16(c1, 5)),
-            };
-            memcpy(y[i].qh, high, sizeof(high));
+        int32_t codes[QK_TURBO];
+        memset(y[i].qh, 0, sizeof(y[i].qh));
+        if (turbo_quantize_block(&ggml_turbo3_codebook, 4, x + i*QK_TURBO, codes, &y[i].d)) {
+            turbo_pack_2bit(codes, y[i].qs);
+            for (int j = 0; j < QK_TURBO; j++) {
+                y[i].qh[j/8] |= (uint8_t) ((codes[j] >> 2) << (j%8));
+            }
         } else {
             memset(y[i].qs, 0, sizeof(y[i].qs));
-            memset(y[i].qh, 0, sizeof(y[i].qh));
         }
     }
 }
@@ -191,55 +265,38 @@ void quantize_row_turbo4(const float * GGML_RESTRICT x, void * GGML_RESTRICT vy,
 
     block_turbo4 * y = vy;
     for (int64_t i = 0; i < k/QK_TURBO; i++) {
-        __m256i code[8];
-        if (turbo_quantize_block(&turbo4_codebook, x + i*QK_TURBO, code, &y[i].d)) {
-            const __m256i q = _mm256_or_si256(turbo_pack_codes(code), _mm256_slli_epi16(turbo_pack_codes(code + 4), 4));
-            _mm256_storeu_si256((__m256i *) y[i].qs, q);
+        int32_t codes[QK_TURBO];
+        if (turbo_quantize_block(&ggml_turbo4_codebook, 8, x + i*QK_TURBO, codes, &y[i].d)) {
+            for (int j = 0; j < QK_TURBO/2; j++) {
+                y[i].qs[j] = (uint8_t) (codes[j] | codes[j + 32] << 4);
+            }
         } else {
             memset(y[i].qs, 0, sizeof(y[i].qs));
         }
     }
 }
 
+#else // portable
+
+void quantize_row_turbo2(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k) {
+    quantize_row_turbo2_ref(x, y, k);
+}
+
+void quantize_row_turbo3(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k) {
+    quantize_row_turbo3_ref(x, y, k);
+}
+
+void quantize_row_turbo4(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k) {
+    quantize_row_turbo4_ref(x, y, k);
+}
+
+#endif
+
 //
 // dot products
 //
 
-static inline void turbo2_levels(const block_turbo2 * x, __m256i * lo, __m256i * hi) {
-    const __m256i three = _mm256_set1_epi8(3);
-    const __m256i table = _mm256_set1_epi32(0x7f26da81); // -127, -38, 38, 127
-    const __m128i q     = _mm_loadu_si128((const __m128i *) x->qs);
-    const __m256i q2    = _mm256_set_m128i(_mm_srli_epi16(q, 2), q);
-    *lo = _mm256_shuffle_epi8(table, _mm256_and_si256(q2, three));
-    *hi = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(q2, 4), three));
-}
-
-// 4 in every byte whose bit of the 32 is set
-static inline __m256i turbo_spread_bits(const uint8_t * bits) {
-    uint32_t b;
-    memcpy(&b, bits, sizeof(b));
-    const __m256i byte = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
-    const __m256i mask = _mm256_set1_epi64x((int64_t) 0x8040201008040201);
-    const __m256i v    = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32((int) b), byte), mask);
-    return _mm256_and_si256(_mm256_cmpeq_epi8(v, mask), _mm256_set1_epi8(4));
-}
-
-static inline void turbo3_levels(const block_turbo3 * x, __m256i * lo, __m256i * hi) {
-    const __m256i three = _mm256_set1_epi8(3);
-    const __m256i table = _mm256_broadcastsi128_si256(_mm_setr_epi8(-88, -55, -31, -10, 10, 31, 55, 88, 0, 0, 0, 0, 0, 0, 0, 0));
-    const __m128i q     = _mm_loadu_si128((const __m128i *) x->qs);
-    const __m256i q2    = _mm256_set_m128i(_mm_srli_epi16(q, 2), q);
-    *lo = _mm256_shuffle_epi8(table, _mm256_or_si256(_mm256_and_si256(q2, three), turbo_spread_bits(x->qh)));
-    *hi = _mm256_shuffle_epi8(table, _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(q2, 4), three), turbo_spread_bits(x->qh + 4)));
-}
-
-static inline void turbo4_levels(const block_turbo4 * x, __m256i * lo, __m256i * hi) {
-    const __m256i fifteen = _mm256_set1_epi8(15);
-    const __m256i table   = _mm256_broadcastsi128_si256(_mm_setr_epi8(-104, -79, -62, -48, -36, -25, -15, -5, 5, 15, 25, 36, 48, 62, 79, 104));
-    const __m256i q       = _mm256_loadu_si256((const __m256i *) x->qs);
-    *lo = _mm256_shuffle_epi8(table, _mm256_and_si256(q, fifteen));
-    *hi = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(q, 4), fifteen));
-}
+#if defined(__AVX2__) && defined(__FMA__)
 
 // sums of four products each; |levels| <= 127 and |y| <= 127, so two products fit 16 bits
 static inline __m256 turbo_mul_sum(__m256i levels, const block_q8_0 * y) {
@@ -258,51 +315,31 @@ static inline __m256 turbo_mul_sum(__m256i levels, const block_q8_0 * y) {
     for (int i = 0; i < n/QK_TURBO; i++) { \
         __m256i lo, hi; \
         name##_levels(&x[i], &lo, &hi); \
-        const float d = GGML_CPU_FP16_TO_FP32(x[i].d); \
-        acc = _mm256_fmadd_ps(_mm256_set1_ps(d*GGML_CPU_FP16_TO_FP32(y[2*i + 0].d)), turbo_mul_sum(lo, &y[2*i + 0]), acc); \
-        acc = _mm256_fmadd_ps(_mm256_set1_ps(d*GGML_CPU_FP16_TO_FP32(y[2*i + 1].d)), turbo_mul_sum(hi, &y[2*i + 1]), acc); \
+        const float d = kv_turbo_step(x[i].d); \
+        acc = _mm256_fmadd_ps(_mm256_set1_ps(d*kv_step(y[2*i + 0].d)), turbo_mul_sum(lo, &y[2*i + 0]), acc); \
+        acc = _mm256_fmadd_ps(_mm256_set1_ps(d*kv_step(y[2*i + 1].d)), turbo_mul_sum(hi, &y[2*i + 1]), acc); \
     } \
-    *s = turbo_sum_lanes(acc);
+    *s = f32x8_sum(acc);
 
-//
-// dequantization
-//
+#elif defined(__ARM_NEON) && defined(__aarch64__)
 
-static inline void turbo_store(__m256i levels, float d, float * y) {
-    for (int h = 0; h < 2; h++) {
-        const __m128i half = h == 0 ? _mm256_castsi256_si128(levels) : _mm256_extracti128_si256(levels, 1);
-        const __m256  a    = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(half));
-        const __m256  b    = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(half, 8)));
-        _mm256_storeu_ps(y + 16*h,     _mm256_mul_ps(a, _mm256_set1_ps(d)));
-        _mm256_storeu_ps(y + 16*h + 8, _mm256_mul_ps(b, _mm256_set1_ps(d)));
-    }
+static inline float32x4_t turbo_mul_sum(i8x32 levels, const block_q8_0 * y) {
+    const i8x32 q = i8x32_load(y->qs);
+    return vcvtq_f32_s32(ggml_vdotq_s32(ggml_vdotq_s32(vdupq_n_s32(0), levels.val[0], q.val[0]), levels.val[1], q.val[1]));
 }
 
-#define TURBO_TO_FLOAT(name) \
-    static void name##_to_float(const void * GGML_RESTRICT vx, float * GGML_RESTRICT y, int64_t k) { \
-        const block_##name * x = vx; \
-        for (int64_t i = 0; i < k/QK_TURBO; i++) { \
-            __m256i lo, hi; \
-            name##_levels(&x[i], &lo, &hi); \
-            const float d = GGML_CPU_FP16_TO_FP32(x[i].d); \
-            turbo_store(lo, d, y + i*QK_TURBO); \
-            turbo_store(hi, d, y + i*QK_TURBO + QK8_0); \
-        } \
-    }
+#define TURBO_VEC_DOT_BODY(name) \
+    float32x4_t acc = vdupq_n_f32(0.0f); \
+    for (int i = 0; i < n/QK_TURBO; i++) { \
+        i8x32 lo, hi; \
+        name##_levels(&x[i], &lo, &hi); \
+        const float d = kv_turbo_step(x[i].d); \
+        acc = vfmaq_n_f32(acc, turbo_mul_sum(lo, &y[2*i + 0]), d*kv_step(y[2*i + 0].d)); \
+        acc = vfmaq_n_f32(acc, turbo_mul_sum(hi, &y[2*i + 1]), d*kv_step(y[2*i + 1].d)); \
+    } \
+    *s = vaddvq_f32(acc);
 
 #else // portable
-
-void quantize_row_turbo2(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k) {
-    quantize_row_turbo2_ref(x, y, k);
-}
-
-void quantize_row_turbo3(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k) {
-    quantize_row_turbo3_ref(x, y, k);
-}
-
-void quantize_row_turbo4(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k) {
-    quantize_row_turbo4_ref(x, y, k);
-}
 
 // dot product of one block's levels with the two q8_0 blocks beside it, in units of the turbo step
 static float turbo_dot_q8_0(const int8_t * levels, const block_q8_0 * y) {
@@ -320,29 +357,11 @@ static float turbo_dot_q8_0(const int8_t * levels, const block_q8_0 * y) {
     for (int i = 0; i < n/QK_TURBO; i++) { \
         int8_t levels[QK_TURBO]; \
         ggml_##name##_unpack(&x[i], levels); \
-        sumf += GGML_CPU_FP16_TO_FP32(x[i].d)*turbo_dot_q8_0(levels, y + 2*i); \
+        sumf += kv_turbo_step(x[i].d)*turbo_dot_q8_0(levels, y + 2*i); \
     } \
     *s = sumf;
 
-#define TURBO_TO_FLOAT(name) \
-    static void name##_to_float(const void * GGML_RESTRICT vx, float * GGML_RESTRICT y, int64_t k) { \
-        dequantize_row_##name(vx, y, k); \
-    }
-
 #endif
-
-TURBO_TO_FLOAT(turbo2)
-TURBO_TO_FLOAT(turbo3)
-TURBO_TO_FLOAT(turbo4)
-
-ggml_to_float_t ggml_cpu_get_to_float(enum ggml_type type) {
-    switch (type) {
-        case GGML_TYPE_TURBO2: return turbo2_to_float;
-        case GGML_TYPE_TURBO3: return turbo3_to_float;
-        case GGML_TYPE_TURBO4: return turbo4_to_float;
-        default:               return ggml_get_type_traits(type)->to_float;
-    }
-}
 
 #define TURBO_VEC_DOT(name) \
     void ggml_vec_dot_##name##_q8_0(int n, float * GGML_RESTRICT s, size_t bs, const void * GGML_RESTRICT vx, size_t bx, const void * GGML_RESTRICT vy, size_t by, int nrc) { \

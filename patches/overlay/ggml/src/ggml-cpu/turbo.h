@@ -16,9 +16,6 @@ void ggml_vec_dot_turbo2_q8_0(int n, float * GGML_RESTRICT s, size_t bs, const v
 void ggml_vec_dot_turbo3_q8_0(int n, float * GGML_RESTRICT s, size_t bs, const void * GGML_RESTRICT vx, size_t bx, const void * GGML_RESTRICT vy, size_t by, int nrc);
 void ggml_vec_dot_turbo4_q8_0(int n, float * GGML_RESTRICT s, size_t bs, const void * GGML_RESTRICT vx, size_t bx, const void * GGML_RESTRICT vy, size_t by, int nrc);
 
-// as ggml_get_type_traits(type)->to_float, with this CPU's kernels for the turbo types; the values are the same
-ggml_to_float_t ggml_cpu_get_to_float(enum ggml_type type);
-
 // If dst is a MUL_MAT whose hint says that src0 is a turbo rotation, compute it with a fast transform in place of
 // the matrix product and return true.
 bool ggml_compute_forward_turbo_rot(const struct ggml_compute_params * params, struct ggml_tensor * dst);

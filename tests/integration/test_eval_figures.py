@@ -43,10 +43,11 @@ def turbotool(*arguments: str | Path, timeout: float = 3600) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Logits:
-    """What `--save-all-logits` wrote: log probabilities (scored tokens, vocabulary) and the tokens that came."""
+    """What `--save-all-logits` wrote: log probabilities (scored tokens, vocabulary), the tokens that came."""
 
     log_p: Any
     came: Any
+    floor: Any  # of each token: smaller log probabilities were kept as this
 
 
 def read_logits(path: Path) -> Logits:
@@ -58,7 +59,7 @@ def read_logits(path: Path) -> Logits:
     rows = np.frombuffer(raw, np.uint16, offset=20 + 4 * ctx * chunks).reshape(-1, width)
     scale, low = np.ascontiguousarray(rows[:, :4]).view(np.float32).astype(float).T
     log_p = rows[:, 4 : 4 + vocabulary] * scale[:, None] + low[:, None]
-    return Logits(log_p, tokens[:, ctx // 2 + 1 :].reshape(-1))
+    return Logits(log_p, tokens[:, ctx // 2 + 1 :].reshape(-1), low)
 
 
 def chunks_of(values: Any) -> list[float]:
@@ -81,15 +82,18 @@ def check(bin_dir: Path, model_path: Path, corpus: Path, work: Path) -> None:
     assert divergence.maximum == pytest.approx(klds.max(), rel=0.02)
     assert divergence.median == pytest.approx(np.median(klds), rel=0.02)
     at = np.arange(len(base.came)), base.came
+    # the program has the other cache's own probabilities, the file not those below the floor
+    cut = chunks_of(other.log_p[at] <= other.floor + STEP)
+    assert 0 in cut
     ratios = ln_ratio(measured)
-    for value, true, bound in zip(
-        ratios.values, chunks_of(base.log_p[at] - other.log_p[at]), ratios.bounds, strict=True
+    for value, true, bound, lost in zip(
+        ratios.values, chunks_of(base.log_p[at] - other.log_p[at]), ratios.bounds, cut, strict=True
     ):
-        assert value == pytest.approx(true, abs=bound + STEP)
+        assert lost or value == pytest.approx(true, abs=bound + STEP)
     tops = chunks_of(100.0 * (base.log_p.argmax(axis=1) == other.log_p.argmax(axis=1)))
     # two tokens that share a step have an order in the program, and none in the file
     assert same_top(measured, CTX).values == pytest.approx(tops, abs=2.1 * 100 / scored(CTX))
-    assert divergence.ppl.value == pytest.approx(math.exp(-other.log_p[at].mean()), rel=1e-4)
+    assert divergence.ppl.value == pytest.approx(math.exp(-other.log_p[at].mean()), rel=1e-2 if any(cut) else 1e-4)
 
 
 def test_statistics_follow_from_the_probabilities_of_single_tokens(tmp_path: Path) -> None:

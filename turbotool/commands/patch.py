@@ -1,4 +1,4 @@
-"""`turbotool patch list | check | apply | export`."""
+"""`turbotool patch`: the series."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import click
 
 from turbotool import series
 from turbotool.cli import output_options
+from turbotool.commands import repair
 from turbotool.layout import find_layout
 from turbotool.output import Output
 
 
 @click.group()
 def patch() -> None:
-    """The patch series: list, check, apply, export."""
+    """The patch series: look at it, check it, apply and export it, try it elsewhere, repair it."""
 
 
 @patch.command("list")
@@ -40,14 +41,13 @@ def list_(out: Output) -> None:
 def check(out: Output) -> None:
     """Try every patch in one pass; the vendored tree is not touched."""
     from turbotool.check import check_series
+    from turbotool.conflict import lines_of
 
     checked = check_series(find_layout(), out)
     for trial in checked.trials:
         out.say(f"{trial.state:<9} {trial.name}{f'  ({trial.detail})' if trial.detail else ''}")
-        for file in trial.files:
-            out.say(f"            {file.path}: {file.state} {file.detail}".rstrip())
-            for hunk in file.hunks:
-                out.say(f"              hunk of line {hunk.line}: {hunk.state} {hunk.detail}".rstrip())
+        for line in lines_of(trial.files, " " * 12):
+            out.say(line)
     out.say(f"{len(checked.trials)} patches tried")
     for problem in checked.problems:
         out.warn(f"{problem.name}: {problem.message}")
@@ -85,3 +85,7 @@ def export(source: Path | None, out: Output) -> None:
     state = "written" if done.changed else "nothing changed"
     out.say(f"{len(done.patches)} patches, {len(done.overlay)} files in the overlay: {state}")
     out.document({"ok": True, **asdict(done)})
+
+
+for command in (repair.continue_, repair.skip, repair.abort):
+    patch.add_command(command)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import Project, write
+from tiny import Project, commit, write
 
 from turbotool import cli
 
@@ -88,3 +88,18 @@ def test_the_commands_of_a_conflict_report_work_as_typed(here: Project, capsys: 
             subprocess.run(words, cwd=folder, check=True, capture_output=True)
     assert "repaired" in (here.layout.tree / "src/core.cpp").read_text()
     assert turbotool(here, capsys, "patch", "apply")[1]["cached"] is True
+
+
+def test_rehearse_ends_with_the_code_of_a_conflict_and_names_what_clashes(
+    here: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    core = here.upstream.folder / "src/core.cpp"
+    core.write_text(core.read_text().replace("line 30\n", "line thirty\n"))
+    commit(here.upstream, "next")
+    code, document, said = turbotool(here, capsys, "patch", "rehearse", "--onto", "main")
+    assert (code, document["ok"]) == (16, False)
+    assert [patch["state"] for patch in document["patches"]] == ["clean", "conflict"]  # type: ignore[attr-defined]
+    assert document["conflicts"][0]["files"][0]["hunks"][0]["conflict"] is True  # type: ignore[index]
+    assert "turbotool vendor bump main" in said
+    code, document, _ = turbotool(here, capsys, "patch", "rehearse", "--onto", f"{here.upstream.folder}@v1")
+    assert (code, document["ok"], document["droppable"], document["conflicts"]) == (0, True, [], [])

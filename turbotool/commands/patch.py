@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from turbotool import series
-from turbotool.cli import output_options
+from turbotool.cli import fail, output_options
 from turbotool.commands import repair
 from turbotool.layout import find_layout
 from turbotool.output import Output
@@ -85,6 +85,25 @@ def export(source: Path | None, out: Output) -> None:
     state = "written" if done.changed else "nothing changed"
     out.say(f"{len(done.patches)} patches, {len(done.overlay)} files in the overlay: {state}")
     out.document({"ok": True, **asdict(done)})
+
+
+@patch.command("rehearse")
+@click.option("--onto", "ref", required=True, metavar="REF", help="A version, an archive, a git ref, or ADDRESS@REF.")
+@click.option("--subdir", default="", help="The folder inside an archive that holds the sources.")
+@output_options
+def rehearse_(ref: str, subdir: str, out: Output) -> None:
+    """Try the series on another upstream: neither the lock nor the vendored tree is touched."""
+    from turbotool.reference import parse_reference
+    from turbotool.rehearse import lines, rehearse
+
+    layout = find_layout()
+    done = rehearse(layout, out, parse_reference(layout, ref, subdir=subdir))
+    for line in lines(done):
+        out.say(line)
+    out.say(f"{done.seconds:.1f} s{' with both upstreams in the cache' if done.onto.cached else ''}")
+    if error := done.error():
+        fail(error, out, {**done.as_json(), "error": error.as_json()})
+    out.document(done.as_json())
 
 
 for command in (repair.continue_, repair.skip, repair.abort):

@@ -199,6 +199,19 @@ def stop(
     return PatchConflict(_text(report, files, begun), hint=f"cd {shlex.quote(str(place))}", report=report)
 
 
+def written_for(layout: Layout) -> Path:
+    """The file in which an attempt to move the pin keeps the upstream that its patches were written for."""
+    return layout.lock_file.with_name("written-for")
+
+
+def old_base(layout: Layout) -> str:
+    """The commit (or git tree) of the upstream that the patches were written for."""
+    if written_for(layout).is_file():
+        return written_for(layout).read_text(encoding="ascii").strip()
+    locked = read_lock(layout).upstream
+    return locked.commit or locked.tree
+
+
 def later(patches: Sequence[Patch], at: int) -> list[dict[str, object]]:
     """The patches after position `at` (from 1) that touch the same files, with these files."""
     touched = {file.path for file in patches[at - 1].files}
@@ -209,14 +222,14 @@ def later(patches: Sequence[Patch], at: int) -> list[dict[str, object]]:
 def _report(
     layout: Layout, tree: Git, patches: Sequence[Patch], at: int, files: Sequence[FileReport], place: Path
 ) -> dict[str, Any]:
-    patch, locked = patches[at - 1], read_lock(layout).upstream
+    patch = patches[at - 1]
     return {
         "patch": patch.name,
         "position": at,
         "of": len(patches),
         "subject": patch.subject,
         "reason": patch.reason,
-        "old_base": locked.commit or locked.tree,
+        "old_base": old_base(layout),
         "new_base": tree.text("rev-parse", BASE_REF),
         "files": [file.as_json() for file in files],
         "later": later(patches, at),

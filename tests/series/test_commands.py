@@ -103,3 +103,29 @@ def test_rehearse_ends_with_the_code_of_a_conflict_and_names_what_clashes(
     assert "turbotool vendor bump main" in said
     code, document, _ = turbotool(here, capsys, "patch", "rehearse", "--onto", f"{here.upstream.folder}@v1")
     assert (code, document["ok"], document["droppable"], document["conflicts"]) == (0, True, [], [])
+
+
+def test_a_bump_is_stopped_repaired_and_continued_as_typed(here: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    core = here.upstream.folder / "src/core.cpp"
+    core.write_text(core.read_text().replace("line 10\n", "line ten\n"))
+    commit(here.upstream, "next")
+    code, document, said = turbotool(here, capsys, "vendor", "bump", "main", "--no-verify")
+    assert code == 16
+    assert "lock, patches and vendored tree are as before" in said
+    error = document["error"]
+    assert isinstance(error, dict)
+    assert turbotool(here, capsys, "patch", "continue", "--no-verify")[0] == 14  # the markers are still there
+    place = Path(error["report"]["work_tree"])
+    (place / "src/core.cpp").write_text(core.read_text().replace("line ten\n", "line ten\nturbo 10\n"))
+    code, document, said = turbotool(here, capsys, "patch", "continue", "--no-verify")
+    assert (code, document["ok"], document["proven"], document["moved"]) == (0, True, False, True)
+    assert "NOT built, NOT verified" in said
+    assert turbotool(here, capsys, "patch", "abort")[0] == 15
+    code, document, said = turbotool(here, capsys, "vendor", "bump", "main")
+    assert (code, document["moved"]) == (0, False)
+
+
+def test_options_before_a_subcommand_of_vendor_are_refused(here: Project) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.run(["vendor", "--force", "bump", "main"])
+    assert ended.value.code == 2

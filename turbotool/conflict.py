@@ -212,6 +212,12 @@ def old_base(layout: Layout) -> str:
     return locked.commit or locked.tree
 
 
+def new_base(layout: Layout, tree: Git) -> str:
+    """What they are applied to: upstream's commit in an attempt to move the pin, else that of the vendored tree."""
+    attempted = read_lock(layout).upstream.commit if written_for(layout).is_file() else ""
+    return attempted or tree.text("rev-parse", BASE_REF)
+
+
 def later(patches: Sequence[Patch], at: int) -> list[dict[str, object]]:
     """The patches after position `at` (from 1) that touch the same files, with these files."""
     touched = {file.path for file in patches[at - 1].files}
@@ -230,7 +236,7 @@ def _report(
         "subject": patch.subject,
         "reason": patch.reason,
         "old_base": old_base(layout),
-        "new_base": tree.text("rev-parse", BASE_REF),
+        "new_base": new_base(layout, tree),
         "files": [file.as_json() for file in files],
         "later": later(patches, at),
         "work_tree": str(place),

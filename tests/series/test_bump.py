@@ -113,6 +113,7 @@ def stopped(project: Project, ref: str) -> Path:
         bumped(project, ref)
     report = caught.value.report or {}
     assert report["old_base"] == read_lock(project.layout).upstream.commit
+    assert report["new_base"] == project.upstream.text("rev-parse", "main")
     return Path(str(report["work_tree"]))
 
 

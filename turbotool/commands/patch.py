@@ -12,7 +12,9 @@ from turbotool import series
 from turbotool.cli import fail, output_options
 from turbotool.commands import repair
 from turbotool.layout import find_layout
+from turbotool.newpatch import OPEN
 from turbotool.output import Output
+from turbotool.patchfile import REASONS, Patch
 
 
 @click.group()
@@ -104,6 +106,67 @@ def rehearse_(ref: str, subdir: str, out: Output) -> None:
     if error := done.error():
         fail(error, out, {**done.as_json(), "error": error.as_json()})
     out.document(done.as_json())
+
+
+@patch.command()
+@click.argument("name")
+@click.option("--why", default=OPEN, help="What the patch is for, in a sentence or a paragraph.")
+@click.option("--reason", type=click.Choice(REASONS), default="feature", show_default=True)
+@click.option("--upstream", default="none", show_default=True, help="Link to upstream's issue or pull request.")
+@click.option("--drop-when", default=OPEN, help="The condition under which the patch can go.")
+@output_options
+def new(name: str, why: str, reason: str, upstream: str, drop_when: str, out: Output) -> None:
+    """Make the edits in the vendored tree the last patch of the series. NAME is its name or its subject."""
+    from turbotool.newpatch import Message, new_patch, subject_of
+
+    layout = find_layout()
+    message = Message(subject_of(name), why, reason, upstream, drop_when)
+    made, done = new_patch(layout, out, message)
+    out.say(f"{layout.patches / made}: written; say in patches/README.md why it exists")
+    if not message.complete:
+        out.say(f"its message is open: git -C {layout.tree} commit --amend, then turbotool patch export")
+    out.document({"ok": True, "patch": made, "complete": message.complete, **asdict(done)})
+
+
+@patch.command("lint")
+@output_options
+def lint_(out: Output) -> None:
+    """Trailers, size, call sites only, white space, and the overlay's formatting by upstream's .clang-format."""
+    import os
+
+    from turbotool.lint import lint
+
+    linted = lint(find_layout(), os.environ)
+    for problem in linted.problems:
+        out.warn(f"{problem.name}: {problem.message}")
+    for skipped in linted.skipped:
+        out.say(f"not looked at: {skipped}")
+    out.say(f"{linted.patches} patches, {linted.overlay} files in the overlay: {len(linted.problems)} problems")
+    if error := linted.error():
+        fail(error, out, {**linted.as_json(), "error": error.as_json()})
+    out.document(linted.as_json())
+
+
+@patch.command()
+@output_options
+def log(out: Output) -> None:
+    """Why each patch exists: subject, reason, when it can go, size; with -v its whole message."""
+    patches = series.load(find_layout())
+    for entry in patches:
+        about = entry.as_json()
+        out.say(f"{entry.name}  +{about['added']} -{about['removed']} in {len(entry.files)} files")
+        out.say(f"    {entry.reason or 'no reason'}: {entry.subject}")
+        out.say(f"    drop when: {entry.trailers.get('Drop-when', 'not said')}")
+        out.detail("".join(f"    | {line}\n" for line in entry.body.splitlines()))
+    out.document({"ok": True, "patches": [{**entry.as_json(), **_message(entry)} for entry in patches]})
+
+
+def _message(entry: Patch) -> dict[str, object]:
+    return {
+        "upstream": entry.trailers.get("Upstream", ""),
+        "drop_when": entry.trailers.get("Drop-when", ""),
+        "body": entry.body,
+    }
 
 
 for command in (repair.continue_, repair.skip, repair.abort):

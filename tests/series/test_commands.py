@@ -103,6 +103,13 @@ def test_rehearse_ends_with_the_code_of_a_conflict_and_names_what_clashes(
     assert "turbotool vendor bump main" in said
     code, document, _ = turbotool(here, capsys, "patch", "rehearse", "--onto", f"{here.upstream.folder}@v1")
     assert (code, document["ok"], document["droppable"], document["conflicts"]) == (0, True, [], [])
+    page = here.layout.root / "docs" / "table.md"
+    v1 = f"{here.upstream.folder}@v1"
+    code, document, _ = turbotool(
+        here, capsys, "patch", "rehearse", "--onto", v1, "--onto", "main", "--report", str(page)
+    )
+    assert (code, document["ok"], [one["ok"] for one in document["rehearsals"]]) == (16, False, [True, False])  # type: ignore[attr-defined]
+    assert "--onto main --report" in page.read_text()
 
 
 def test_a_bump_is_stopped_repaired_and_continued_as_typed(here: Project, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from tiny import FILES, LINES, QUIET, Project, commit, write
 from turbotool import upstreams
 from turbotool.errors import PatchConflict, SeriesError, SourceError
 from turbotool.reference import REPOSITORY, parse_reference
+from turbotool.rehearsaltable import page
 from turbotool.rehearse import Rehearsal, lines, rehearse
 
 REGISTER, ROTATE = "register-the-turbo-cache-types.patch", "rotate-what-is-stored-in-k-and-v.patch"
@@ -157,3 +158,18 @@ def test_references_are_versions_archives_refs_and_addresses(patched: Project, t
 def test_an_unknown_ref_is_a_source_error(patched: Project) -> None:
     with pytest.raises(SourceError, match="v9"):
         rehearsed(patched, f"{patched.upstream.folder}@v9")
+
+
+def test_the_page_has_a_column_for_each_upstream_and_every_hunk_that_clashes(patched: Project) -> None:
+    good = release(patched, "v2", {"src/core.cpp": LINES.replace("line 8\n", "line eight\n")})
+    bad = release(patched, "v3", {"src/core.cpp": LINES.replace("line 30\n", "line thirty\n")})
+    (patched.upstream.folder / "src/core.cpp").unlink()
+    gone = release(patched, "v4", {})
+    text = page([rehearsed(patched, ref) for ref in (good, bad, gone)], "turbotool patch rehearse", "2026-01-01")
+    name = REGISTER.removesuffix(".patch")
+    assert f"| `{name}` | merged | clean | **conflict** |" in text
+    assert f"| `{ROTATE.removesuffix('.patch')}` | clean | **conflict** | **conflict** |" in text
+    assert f"## Conflicts on {bad}\n\n- `{ROTATE.removesuffix('.patch')}`: `src/core.cpp` hunk 28\n" in text
+    assert f"- `{name}`: `src/core.cpp` (file gone)" in text
+    assert f"## Conflicts on {good}" not in text
+    assert "Made on 2026-01-01 by\n\n```sh\nturbotool patch rehearse\n```" in text

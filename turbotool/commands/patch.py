@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +17,9 @@ from turbotool.layout import find_layout
 from turbotool.newpatch import OPEN
 from turbotool.output import Output
 from turbotool.patchfile import REASONS, Patch
+
+if TYPE_CHECKING:  # the command line imports this module to print its help
+    from turbotool.rehearse import Rehearsal
 
 
 @click.group()
@@ -90,22 +95,51 @@ def export(source: Path | None, out: Output) -> None:
 
 
 @patch.command("rehearse")
-@click.option("--onto", "ref", required=True, metavar="REF", help="A version, an archive, a git ref, or ADDRESS@REF.")
+@click.option(
+    "--onto",
+    "refs",
+    required=True,
+    multiple=True,
+    metavar="REF",
+    help="A version, an archive, a git ref, or ADDRESS@REF.",
+)
 @click.option("--subdir", default="", help="The folder inside an archive that holds the sources.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write what happened to a Markdown file.")
 @output_options
-def rehearse_(ref: str, subdir: str, out: Output) -> None:
-    """Try the series on another upstream: neither the lock nor the vendored tree is touched."""
+def rehearse_(refs: tuple[str, ...], subdir: str, report: Path | None, out: Output) -> None:
+    """Try the series on other upstreams: neither the lock nor the vendored tree is touched. --onto is repeatable."""
+    import time
+
+    from turbotool.atomic import write_file
+    from turbotool.process import display
     from turbotool.reference import parse_reference
+    from turbotool.rehearsaltable import page
     from turbotool.rehearse import lines, rehearse
 
     layout = find_layout()
-    done = rehearse(layout, out, parse_reference(layout, ref, subdir=subdir))
-    for line in lines(done):
-        out.say(line)
-    out.say(f"{done.seconds:.1f} s{' with both upstreams in the cache' if done.onto.cached else ''}")
-    if error := done.error():
-        fail(error, out, {**done.as_json(), "error": error.as_json()})
-    out.document(done.as_json())
+    references = [parse_reference(layout, ref, subdir=subdir) for ref in refs]
+    rehearsals = []
+    for reference in references:
+        done = rehearse(layout, out, reference)
+        for line in lines(done):
+            out.say(line)
+        out.say(f"{done.seconds:.1f} s{' with the upstream in the cache' if done.onto.cached else ''}")
+        rehearsals.append(done)
+    if report:
+        words = [word for ref in refs for word in ("--onto", ref)] + ["--report", report.as_posix()]
+        command = f"turbotool patch rehearse {display(words)}"
+        write_file(report, page(rehearsals, command, time.strftime("%Y-%m-%d")).encode())
+    document = combined(rehearsals)
+    error = next((error for done in rehearsals if (error := done.error())), None)
+    if error:
+        fail(error, out, {**document, "error": error.as_json()})
+    out.document(document)
+
+
+def combined(rehearsals: Sequence[Rehearsal]) -> dict[str, object]:
+    """The document of one rehearsal; of several, each with its own."""
+    documents = [done.as_json() for done in rehearsals]
+    return documents[0] if len(documents) == 1 else {"ok": all(d["ok"] for d in documents), "rehearsals": documents}
 
 
 @patch.command()

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from turbotool import atomic, conflict, journal, series
-from turbotool.errors import HashMismatch, SeriesError
+from turbotool import atomic, conflict, journal, merge, repair, series
+from turbotool.errors import HashMismatch, PatchConflict, SeriesError
 from turbotool.git import APPLIED_REFS, BASE_REF, Git
 from turbotool.layout import Layout
 from turbotool.lock import read_lock, write_series
@@ -17,18 +17,6 @@ from turbotool.patchfile import Patch
 from turbotool.vendor import ensure_vendored
 
 OVERLAY_MESSAGE = "Add the turbotool overlay\n"
-AM = (
-    "am",
-    "--3way",  # a patch whose context moved is merged from the blobs that its index lines name
-    "--quiet",
-    "--keep",  # subjects are exported as they are, so they are read as they are
-    "--keep-cr",  # a patch may touch a file with CRLF ends
-    "--no-scissors",  # a message may contain a line that looks like scissors
-    "--no-message-id",
-    "--no-signoff",
-    "--no-gpg-sign",
-    "--committer-date-is-author-date",  # commit ids depend on the patches only
-)
 
 
 @dataclass(frozen=True)
@@ -87,29 +75,64 @@ def _apply(layout: Layout, out: Output, tree: Git) -> str:
     out.say(f"applying the overlay and {len(patches)} patches")
     with work_tree(layout, tree, "apply") as scratch:
         commit_overlay(layout, scratch)
-        done = scratch.run(*AM, *(patch.path for patch in patches), check=False) if patches else None
-        if done and done.returncode != 0:
-            position = conflict.position(scratch)
-            if position is None:
-                raise SeriesError(f"git cannot read the series:\n{done.tail}", hint="turbotool patch check")
-            raise conflict.stop(layout, tree, scratch, patches, position)
-        head = scratch.text("rev-parse", "HEAD")
-    commits = len(tree.text("rev-list", f"{BASE_REF}..{head}").split())
-    if commits < len(patches) + bool(series.overlay(layout)):
-        out.warn("some patches change nothing any more; `turbotool patch check` names them")
-    return head
+        if not _apply_exactly(scratch, patches):
+            apply_rest(layout, out, tree, scratch, patches, 1)
+        return scratch.text("rev-parse", "HEAD")
+
+
+def _apply_exactly(scratch: Git, patches: Sequence[Patch]) -> bool:
+    """The usual case, in one git process: each patch finds the very blobs that it was written for."""
+    before = scratch.text("rev-parse", "HEAD")
+    if not patches:
+        return True
+    if scratch.run(*merge.AM, *(patch.path for patch in patches), check=False).returncode == 0:
+        raw = scratch.text("log", "--reverse", "--format=", "--raw", "--no-abbrev", "--no-renames", f"{before}..HEAD")
+        found = sorted(line.split()[2] for line in raw.splitlines() if line)
+        if found == sorted(file.blob for patch in patches for file in patch.files):
+            return True
+    scratch.run("am", "--abort", check=False)
+    merge.reset(scratch, before)
+    return False
+
+
+def apply_rest(
+    layout: Layout, out: Output, tree: Git, scratch: Git, patches: Sequence[Patch], first: int
+) -> list[merge.Outcome]:
+    """Apply the patches from the one at position `first` (from 1). Raises PatchConflict at the first that fails.
+
+    `scratch` is then kept, as the place to repair it in, and `repair` remembers where it stands.
+    """
+    outcomes = []
+    for position in range(first, len(patches) + 1):
+        patch = patches[position - 1]
+        outcome = merge.apply_patch(scratch, patch)
+        if outcome.state == merge.CONFLICT:
+            raise _stopped(layout, tree, scratch, patches, position, outcome)
+        if outcome.state == merge.UPSTREAM:
+            out.warn(f"{patch.name} can be dropped: {outcome.detail}; upstream has it")
+        outcomes.append(outcome)
+    return outcomes
+
+
+def _stopped(
+    layout: Layout, tree: Git, scratch: Git, patches: Sequence[Patch], position: int, outcome: merge.Outcome
+) -> PatchConflict:
+    files = conflict.classify(scratch, patches[position - 1], outcome.failing)
+    place, begun = repair.keep(layout, tree, scratch, position)
+    return conflict.stop(layout, tree, patches, position, files, place, begun=begun)
 
 
 class work_tree:  # noqa: N801 - used as a context manager, like those of contextlib
     """A scratch work tree on the base commit; removed at the end unless it was moved away to be repaired."""
 
-    def __init__(self, layout: Layout, tree: Git, purpose: str) -> None:
+    def __init__(self, layout: Layout, tree: Git, purpose: str, base: str = BASE_REF) -> None:
         self.scratch = atomic.scratch(layout, purpose)
         self.tree = tree
+        self.base = base
 
     def __enter__(self) -> Git:
         folder = self.scratch.__enter__() / "llama.cpp"
-        self.tree.run("worktree", "add", "--quiet", "--force", "--detach", folder, BASE_REF)
+        self.tree.run("worktree", "add", "--quiet", "--force", "--detach", folder, self.base)
         return self.tree.at(folder)
 
     def __exit__(self, *error: object) -> None:
@@ -160,32 +183,30 @@ class Trial:
         }
 
 
-def try_patches(layout: Layout, out: Output, tree: Git, patches: Sequence[Patch]) -> list[Trial]:
-    """Try every patch in one pass, skipping those that fail, in a scratch work tree. The caller holds the lock."""
+def try_patches(
+    layout: Layout, out: Output, tree: Git, patches: Sequence[Patch], *, base: str = BASE_REF, keep_as: str = ""
+) -> list[Trial]:
+    """Try every patch in one pass on `base` in a scratch work tree; the caller holds the lock.
+
+    After a patch that fails the rest is tried as if it had been repaired, with its own lines wherever it clashes.
+    With `keep_as` that ref keeps the commits, and with them every blob from which later merges start.
+    """
     trials: list[Trial] = []
-    with work_tree(layout, tree, "check") as scratch, out.progress("checking") as step:
+    with work_tree(layout, tree, "check", base) as scratch, out.progress("checking") as step:
         commit_overlay(layout, scratch)
         for done, patch in enumerate(patches):
             step(done, len(patches), patch.name)
             trials.append(_try(scratch, patch))
+        if keep_as:
+            tree.run("update-ref", keep_as, scratch.text("rev-parse", "HEAD"))
     return trials
 
 
 def _try(scratch: Git, patch: Patch) -> Trial:
-    apply = ("apply", "--check", "--index")
-    if scratch.run(*apply, patch.path, check=False).returncode != 0:
-        if scratch.run(*apply, "--reverse", patch.path, check=False).returncode == 0:
-            return Trial(patch.name, "upstream", "its whole change is there already")
-        state = "merged"
-    else:
-        state = "clean"
-    before = scratch.text("rev-parse", "HEAD")
-    if scratch.run(*AM, patch.path, check=False).returncode == 0:
-        if scratch.text("rev-parse", "HEAD") == before:
-            return Trial(patch.name, "upstream", "nothing of its change is left to do")
-        return Trial(patch.name, state)
-    files = conflict.classify(scratch, patch)
-    scratch.run("am", "--abort", check=False)
-    scratch.run("reset", "--quiet", "--hard", before)
-    scratch.run("clean", "--quiet", "-ffdx")
-    return Trial(patch.name, "conflict", f"{sum(not file.applies for file in files)} of {len(files)} files fail", files)
+    outcome = merge.apply_patch(scratch, patch)
+    if outcome.state != merge.CONFLICT:
+        return Trial(patch.name, outcome.state, outcome.detail)
+    files = conflict.classify(scratch, patch, outcome.failing)
+    merge.assume_repaired(scratch, patch)
+    failing = sum(not file.applies for file in files)
+    return Trial(patch.name, outcome.state, outcome.detail or f"{failing} of {len(files)} files fail", files)

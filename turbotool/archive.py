@@ -167,6 +167,19 @@ def read_member(archive: Path, member: str, into: Path, *, limit: int) -> None:
             _copy(source, stream, meter, member)
 
 
+def read_text(archive: Path, member: str, *, limit: int) -> str:
+    """The first `limit` bytes of a file in a .tar or .tar.gz, '' if none has that name. Raises ArchiveError."""
+    with _guarded(archive), archive.open("rb") as raw, _decompressed(raw) as source:
+        meter = Meter(archive, Limits(), archive.stat().st_size)
+        headers = cast(IO[bytes], _Headers(cast(BinaryIO, source), archive))
+        with tarfile.open(fileobj=headers, mode="r:") as tar:
+            for item in tar:
+                meter.member(item.name)
+                if item.name == member and item.isreg():
+                    return cast(IO[bytes], tar.extractfile(item)).read(limit).decode("ascii", "replace")
+    return ""
+
+
 @contextmanager
 def _guarded(archive: Path) -> Iterator[None]:
     try:

@@ -17,8 +17,8 @@ from turbotool.output import Output
 
 # command -> (module that holds a click command of that name, one line for --help)
 COMMANDS = {
-    "vendor": ("turbotool.commands.vendor", "Materialise the locked upstream llama.cpp."),
-    "patch": ("turbotool.commands.patch", "The patch series: list, check, apply, export."),
+    "vendor": ("turbotool.commands.vendor", "Materialise the locked upstream llama.cpp; bump moves the pin."),
+    "patch": ("turbotool.commands.patch", "The patch series: list, check, apply, export, rehearse, repair."),
     "build": ("turbotool.commands.build", "Compile the patched tree for a backend."),
     "verify": ("turbotool.commands.verify", "Prove the built binaries with a real model."),
     "eval": ("turbotool.commands.eval", "Quality of KV caches and rotations against f16, and which one to run."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,24 +13,38 @@ from turbotool.errors import PatchConflict
 from turbotool.git import BASE_REF, Git
 from turbotool.layout import Layout
 from turbotool.lock import read_lock
+from turbotool.merge import Clash, Failing
 from turbotool.patchfile import FileDiff, Hunk, Patch
-from turbotool.series import series_hash
 
-APPLIES, MOVED, FILE_MOVED, GONE, UPSTREAM = "applies", "context moved", "file moved", "file gone", "already upstream"
+APPLIES, MERGES, UPSTREAM = "applies", "merges", "already upstream"
+MOVED, FILE_MOVED, GONE = "context moved", "file moved", "file gone"
+SHOWN = 16  # lines of upstream's difference that the report shows for a hunk
 ALIKE = 0.6  # below this ratio two groups of lines have nothing to do with each other
 SEARCHED = 20_000  # lines of a file that the search for the nearest place looks at, to bound its time
 
 
 @dataclass(frozen=True)
 class HunkReport:
-    """One hunk: its line in the old file, its class, and where the same lines are now."""
+    """One hunk: its line in the old file, its class, and where the same lines are now.
+
+    `conflict` tells whether this hunk is one that fails. `differs` are the lines, as in a diff, in which upstream is
+    not what the hunk expects: minus for expected, plus for what is there.
+    """
 
     line: int
     state: str
     detail: str = ""
+    conflict: bool = False
+    differs: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, object]:
-        return {"line": self.line, "state": self.state, "detail": self.detail}
+        return {
+            "line": self.line,
+            "state": self.state,
+            "detail": self.detail,
+            "conflict": self.conflict,
+            "differs": list(self.differs),
+        }
 
 
 @dataclass(frozen=True)
@@ -45,7 +59,7 @@ class FileReport:
 
     @property
     def applies(self) -> bool:
-        return self.state == APPLIES and not self.unmerged
+        return not self.unmerged and not any(hunk.conflict for hunk in self.hunks) and self.state in (APPLIES, MERGES)
 
     def as_json(self) -> dict[str, object]:
         hunks = [hunk.as_json() for hunk in self.hunks]
@@ -58,20 +72,40 @@ class FileReport:
         }
 
 
-def position(scratch: Git) -> int | None:
-    """The number, from 1, of the patch at which `git am` stopped, or None when it never began."""
-    state = Path(scratch.text("rev-parse", "--git-path", "rebase-apply"))
-    try:
-        return int((scratch.folder / state / "next").read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
+def classify(scratch: Git, patch: Patch, failing: Failing) -> tuple[FileReport, ...]:
+    """Every file and hunk of a patch that was just refused in `scratch`, whose HEAD is the state before it.
 
-
-def classify(scratch: Git, patch: Patch) -> tuple[FileReport, ...]:
-    """Every file and hunk of a patch that `git am` just refused in `scratch`, whose HEAD is the state before it."""
+    `failing` names the hunks that a 3-way merge cannot place; None if none was possible: lines decide alone then.
+    """
     unmerged = _unmerged(scratch.folder)
     there = scratch.files("HEAD")
-    return tuple(_file(scratch, file, there, file.path in unmerged) for file in patch.files)
+    files = (_file(scratch, file, there, file.path in unmerged) for file in patch.files)
+    return tuple(_decided(file, failing) for file in files)
+
+
+def _decided(file: FileReport, failing: Failing) -> FileReport:
+    """Say of each hunk whether it fails: the merge knows, otherwise the lines do."""
+
+    def decided(hunk: HunkReport) -> HunkReport:
+        if failing is None:
+            return replace(hunk, conflict=hunk.state not in (APPLIES, UPSTREAM))
+        if (file.path, hunk.line) in failing:
+            return _clashing(hunk, failing[file.path, hunk.line])
+        return hunk if hunk.state in (APPLIES, UPSTREAM) else HunkReport(hunk.line, MERGES)
+
+    hunks = tuple(decided(hunk) for hunk in file.hunks)
+    if file.state == MOVED and hunks and not any(hunk.conflict for hunk in hunks):
+        return replace(file, state=MERGES, hunks=hunks)
+    return replace(file, hunks=hunks)
+
+
+def _clashing(hunk: HunkReport, clashes: Sequence[Clash]) -> HunkReport:
+    """The hunk with the place of its clash and what upstream has there, as the merge found them."""
+    if not clashes:
+        return replace(hunk, conflict=True)
+    detail = f"upstream changed the same lines, at line {', '.join(str(clash.line) for clash in clashes)} now"
+    differs = tuple(line for clash in clashes for line in _differs(clash.expected, clash.found))
+    return HunkReport(hunk.line, hunk.state, detail, conflict=True, differs=differs)
 
 
 def _unmerged(folder: Path) -> set[str]:
@@ -102,7 +136,7 @@ def _absent(scratch: Git, file: FileDiff, there: Sequence[str], unmerged: bool) 
     name = PurePosixPath(file.path).name
     for other in (other for other in there if target is None and PurePosixPath(other).name == name):
         now = scratch.run("show", f"HEAD:{other}").output.split("\n")
-        if any(_hunk(hunk, now).state != MOVED or _hunk(hunk, now).detail for hunk in file.hunks):
+        if any(_hunk(hunk, now).state != MOVED or _hunk(hunk, now).differs for hunk in file.hunks):
             target = other
             break
     state, detail = (FILE_MOVED, f"it is {target} now") if target else (GONE, "no file of that name or content is left")
@@ -118,7 +152,15 @@ def _hunk(hunk: Hunk, now: Sequence[str]) -> HunkReport:
     if (line := _find(after, lines, hunk.start)) is not None:
         return HunkReport(hunk.start, UPSTREAM, f"its result is at line {line}")
     place = _nearest(before, lines)
-    return HunkReport(hunk.start, MOVED, f"the nearest lines are at line {place}, but differ" if place else "")
+    if place is None:
+        return HunkReport(hunk.start, MOVED, "nothing like its lines is left")
+    differs = _differs(before, lines[max(place - 1, 0) : place - 1 + len(before)])
+    return HunkReport(hunk.start, MOVED, f"the nearest lines are at line {place}, but differ", differs=differs)
+
+
+def _differs(before: Sequence[str], now: Sequence[str]) -> tuple[str, ...]:
+    changed = [line.replace(" ", "", 1) for line in difflib.ndiff(before, now) if line.startswith(("- ", "+ "))]
+    return (*changed[:SHOWN], f"and {len(changed) - SHOWN} more lines") if len(changed) > SHOWN else tuple(changed)
 
 
 def _find(wanted: list[str], lines: list[str], near: int) -> int | None:
@@ -139,45 +181,90 @@ def _nearest(wanted: list[str], lines: list[str]) -> int | None:
     blocks = matcher.get_matching_blocks()
     best = max(blocks, key=lambda block: block.size)
     found = sum(line in set(lines) for line in strong)
-    return best.a - best.b + 1 if best.size and found >= ALIKE * len(strong) else None
+    return max(best.a - best.b, 0) + 1 if best.size and found >= ALIKE * len(strong) else None
 
 
-def stop(layout: Layout, tree: Git, scratch: Git, patches: Sequence[Patch], at: int) -> PatchConflict:
-    """Keep the scratch work tree for repair and make the error with its report. `at` counts from 1."""
-    patch = patches[at - 1]
-    files = classify(scratch, patch)
-    folder = layout.state / f"repair-{series_hash(layout)[:12]}"
-    begun = folder.exists()
-    if not begun:  # otherwise somebody may be at work there, on this very series
-        tree.run("worktree", "move", scratch.folder, folder)
-    report = _report(layout, tree, patches, at, files, folder)
-    return PatchConflict(_text(report, files, begun), hint=f"cd {shlex.quote(str(folder))}", report=report)
+def stop(
+    layout: Layout,
+    tree: Git,
+    patches: Sequence[Patch],
+    at: int,
+    files: Sequence[FileReport],
+    place: Path,
+    *,
+    begun: bool,
+) -> PatchConflict:
+    """The error, with its report, for the patch at position `at` (from 1) that is to be repaired in `place`."""
+    report = _report(layout, tree, patches, at, files, place)
+    return PatchConflict(_text(report, files, begun), hint=f"cd {shlex.quote(str(place))}", report=report)
+
+
+def written_for(layout: Layout) -> Path:
+    """The file in which an attempt to move the pin keeps the upstream that its patches were written for."""
+    return layout.lock_file.with_name("written-for")
+
+
+def old_base(layout: Layout) -> str:
+    """The commit (or git tree) of the upstream that the patches were written for."""
+    if written_for(layout).is_file():
+        return written_for(layout).read_text(encoding="ascii").strip()
+    locked = read_lock(layout).upstream
+    return locked.commit or locked.tree
+
+
+def new_base(layout: Layout, tree: Git) -> str:
+    """What they are applied to: upstream's commit in an attempt to move the pin, else that of the vendored tree."""
+    attempted = read_lock(layout).upstream.commit if written_for(layout).is_file() else ""
+    return attempted or tree.text("rev-parse", BASE_REF)
+
+
+def later(patches: Sequence[Patch], at: int) -> list[dict[str, object]]:
+    """The patches after position `at` (from 1) that touch the same files, with these files."""
+    touched = {file.path for file in patches[at - 1].files}
+    shared = {other.name: sorted(touched & {file.path for file in other.files}) for other in patches[at:]}
+    return [{"patch": name, "files": both} for name, both in shared.items() if both]
 
 
 def _report(
-    layout: Layout, tree: Git, patches: Sequence[Patch], at: int, files: Sequence[FileReport], folder: Path
+    layout: Layout, tree: Git, patches: Sequence[Patch], at: int, files: Sequence[FileReport], place: Path
 ) -> dict[str, Any]:
-    patch, locked = patches[at - 1], read_lock(layout).upstream
-    touched = {file.path for file in patch.files}
-    later = {other.name: sorted(touched & {file.path for file in other.files}) for other in patches[at:]}
-    where = shlex.quote(str(folder))
+    patch = patches[at - 1]
     return {
         "patch": patch.name,
         "position": at,
         "of": len(patches),
         "subject": patch.subject,
         "reason": patch.reason,
-        "old_base": locked.commit or locked.tree,
-        "new_base": tree.text("rev-parse", BASE_REF),
+        "old_base": old_base(layout),
+        "new_base": new_base(layout, tree),
         "files": [file.as_json() for file in files],
-        "later": [{"patch": name, "files": shared} for name, shared in later.items() if shared],
-        "work_tree": str(folder),
+        "later": later(patches, at),
+        "work_tree": str(place),
         "commands": {
-            "continue": [f"cd {where}", "git add --all", "git am --continue", f"turbotool patch export --from {where}"],
-            "skip": [f"cd {where}", "git am --skip", f"turbotool patch export --from {where}"],
-            "abort": [f"git -C {shlex.quote(str(layout.tree))} worktree remove --force {where}"],
+            "continue": [f"cd {shlex.quote(str(place))}", "turbotool patch continue"],
+            "skip": ["turbotool patch skip"],
+            "abort": ["turbotool patch abort"],
         },
     }
+
+
+def lines_of(files: Sequence[FileReport], indent: str = "  ") -> list[str]:
+    """The files and hunks of a failing patch, as lines for people."""
+    lines = []
+    for file in files:
+        said = f"{'in conflict, ' if file.unmerged else ''}{file.state}{f': {file.detail}' if file.detail else ''}"
+        lines.append(f"{indent}{file.path}: {said}")
+        if file.applies:
+            continue
+        if others := sum(not hunk.conflict for hunk in file.hunks):
+            lines.append(f"{indent}  {others} of {len(file.hunks)} hunks cause no trouble")
+        for hunk in (hunk for hunk in file.hunks if hunk.conflict):
+            said = f"CONFLICT, {hunk.state}{f': {hunk.detail}' if hunk.detail else ''}"
+            lines.append(f"{indent}  hunk of line {hunk.line}: {said}")
+            if hunk.differs:
+                lines.append(f"{indent}    the patch expects (-), upstream has (+):")
+                lines += [f"{indent}    {line}" for line in hunk.differs]
+    return lines
 
 
 def _text(report: dict[str, Any], files: Sequence[FileReport], begun: bool) -> str:
@@ -185,10 +272,8 @@ def _text(report: dict[str, Any], files: Sequence[FileReport], begun: bool) -> s
         f"{report['patch']} ({report['position']} of {report['of']}, {report['reason'] or 'no reason'}) does not apply",
         f"  subject: {report['subject']}",
         f"  written for upstream {report['old_base']}, applied to base {report['new_base']}",
+        *lines_of(files),
     ]
-    for file in files:
-        lines.append(f"  {file.path}: {'in conflict, ' if file.unmerged else ''}{file.state} {file.detail}".rstrip())
-        lines += [f"    hunk of line {hunk.line}: {hunk.state} {hunk.detail}".rstrip() for hunk in file.hunks]
     lines += [
         f"  a later patch touches the same files: {other['patch']} ({', '.join(other['files'])})"
         for other in report["later"]
@@ -197,9 +282,9 @@ def _text(report: dict[str, Any], files: Sequence[FileReport], begun: bool) -> s
         f"  the work tree to repair it in{' (begun earlier, left as it is)' if begun else ''}: {report['work_tree']}"
     )
     for title, about in (
-        ("continue", "after editing the files"),
+        ("continue", "after editing the files; nothing needs to be staged or committed"),
         ("skip", "without this patch"),
-        ("abort", "forget it"),
+        ("abort", "forget it; everything stays as it was before"),
     ):
         lines.append(f"  to {title} ({about}):")
         lines += [f"    {command}" for command in report["commands"][title]]

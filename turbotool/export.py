@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from turbotool import apply, atomic, journal, series
+from turbotool import apply, atomic, journal, merge, series
 from turbotool.errors import DirtyTree, SeriesError
 from turbotool.git import APPLIED_REFS, BASE_REF, EMAIL, NAME, Git
 from turbotool.layout import Layout
@@ -187,7 +187,7 @@ def _prove(there: Layout, out: Output, tree: Git, head: str, commits: Sequence[s
     with apply.work_tree(there, tree, "prove") as scratch:
         apply.commit_overlay(there, scratch)
         first = scratch.text("rev-parse", "HEAD")
-        done = scratch.run(*apply.AM, *(patch.path for patch in patches), check=False) if patches else None
+        done = scratch.run(*merge.AM, *(patch.path for patch in patches), check=False) if patches else None
         got, wanted = scratch.tree_of("HEAD"), tree.tree_of(head)
         if (done and done.returncode != 0) or got != wanted:
             tail = done.tail if done else ""

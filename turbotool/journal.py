@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from turbotool import atomic
@@ -32,6 +33,9 @@ def recover(layout: Layout, out: Output, keep: tuple[int, ...]) -> None:
         install(layout, Path(entry["prepared"]))
         if inside.is_dir() and tree.tree_of("HEAD") == tree.tree_of(entry["to"]):
             tree.run("update-ref", "--no-deref", "HEAD", entry["to"])
+    elif entry and entry.get("kind") == "bump" and Path(entry["root"]).is_dir():
+        out.say("finishing a bump that was cut short")
+        _finish_bump(layout, entry)
     atomic.finish(layout)
     killed.unlink(missing_ok=True)
     if atomic.sweep(layout) and inside.is_dir():
@@ -61,6 +65,35 @@ def _finish_move(layout: Layout, tree: Git, old: str, to: str) -> None:
     tree.run("checkout-index", "--force", "-z", "--stdin", stdin=wanted)
     tree.run("update-index", "--quiet", "--refresh", check=False)
     tree.run("update-ref", "--no-deref", "HEAD", to)
+
+
+def adopt_bump(layout: Layout, folder: Path, new: Layout) -> None:
+    """Make patches, lock and vendored tree of `new`, all below `folder`, those of `layout`, and remove `folder`.
+
+    The caller holds the work lock and has checked that nothing of anybody's is in the vendored tree.
+    """
+    entry = {"kind": "bump", "folder": str(folder), "root": str(new.root), "tree": str(new.tree)}
+    atomic.begin(layout, entry)
+    _finish_bump(layout, entry)
+    atomic.finish(layout)
+
+
+def _finish_bump(layout: Layout, entry: Mapping[str, str]) -> None:
+    install(layout, Path(entry["root"]))
+    tree = Path(entry["tree"])
+    if tree.is_dir():  # otherwise it is in its place already
+        discard(layout, layout.tree)
+        layout.tree.parent.mkdir(parents=True, exist_ok=True)
+        tree.rename(layout.tree)
+        atomic.sync_folder(layout.tree.parent)
+    discard(layout, Path(entry["folder"]))
+
+
+def discard(layout: Layout, folder: Path) -> None:
+    """Remove a folder as a whole: killed half way, the rest of it is where every run sweeps."""
+    if folder.exists():
+        with atomic.scratch(layout, "discarded") as scratch:
+            folder.rename(scratch / folder.name)
 
 
 def install(layout: Layout, prepared: Path) -> None:

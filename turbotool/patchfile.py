@@ -22,10 +22,14 @@ TRAILER = re.compile(r"([A-Z][A-Za-z-]*): +(\S.*)")
 
 @dataclass(frozen=True)
 class Hunk:
-    """`lines` keep their first character: space, minus or plus. `start` is the first line in the old file, from 1."""
+    """`lines` keep their first character: space, minus or plus. `start` is the first line in the old file, from 1.
+
+    `text` is what follows the `@@` line in the patch file, to the byte (with `surrogateescape`).
+    """
 
     start: int
     lines: tuple[str, ...]
+    text: str = ""
 
     @property
     def before(self) -> list[str]:
@@ -38,13 +42,18 @@ class Hunk:
 
 @dataclass(frozen=True)
 class FileDiff:
-    """What a patch does to one file. `blob` is the old content's object id, as far as the patch tells it."""
+    """What a patch does to one file. `blob` and `mode` are the old content's, as far as the patch tells them.
+
+    `header` are the lines of the patch file before the first hunk.
+    """
 
     path: str
     blob: str
     created: bool
     deleted: bool
     hunks: tuple[Hunk, ...]
+    mode: str = ""
+    header: str = ""
 
     def count(self, sign: str) -> int:
         return sum(line.startswith(sign) for hunk in self.hunks for line in hunk.lines)
@@ -142,7 +151,7 @@ def _files(path: Path, lines: list[str], at: int) -> Iterator[FileDiff]:
         start = at
         at += 1
         names: dict[str, str] = {}
-        blob, created, deleted, whole = "", False, False, False
+        blob, mode, created, deleted, whole = "", "", False, False, False
         while at < len(lines) and not lines[at].startswith(("diff --git ", "@@ ", "GIT binary patch")):
             line = lines[at]
             created |= line.startswith(("new file mode", "rename to ", "copy to "))
@@ -150,10 +159,13 @@ def _files(path: Path, lines: list[str], at: int) -> Iterator[FileDiff]:
             whole |= line.startswith(("new mode", "similarity index"))
             if line.startswith("index "):
                 blob = line[6:].partition("..")[0]
+            if match := re.fullmatch(r"(?:index \S+|old mode|deleted file mode) (100644|100755)", line):
+                mode = match[1]
             if line.startswith(("--- ", "+++ ")):
                 names[line[:3]] = unquote(line[4:].rstrip("\t"))
             at += 1
         name = next((names[key][2:] for key in ("---", "+++") if names.get(key, "/dev/null") != "/dev/null"), None)
+        header = "".join(f"{line}\n" for line in lines[start:at])
         name = name or _name_of(lines[start])
         if name is None:
             raise malformed(path, start + 1, "the file's name cannot be read")
@@ -164,7 +176,7 @@ def _files(path: Path, lines: list[str], at: int) -> Iterator[FileDiff]:
         whole |= at < len(lines) and lines[at].startswith("GIT binary patch")
         if not (hunks or created or deleted or whole):
             raise malformed(path, start + 1, f"nothing is said about {name}")
-        yield FileDiff(name, blob, created, deleted, tuple(hunks))
+        yield FileDiff(name, blob, created, deleted, tuple(hunks), mode, header)
 
 
 def _hunk(path: Path, lines: list[str], at: int, match: re.Match[str]) -> tuple[Hunk, int]:
@@ -183,7 +195,7 @@ def _hunk(path: Path, lines: list[str], at: int, match: re.Match[str]) -> tuple[
     body = tuple(line or " " for line in lines[first:at] if not line.startswith("\\"))
     while at < len(lines) and lines[at].startswith("\\"):
         at += 1
-    return Hunk(int(match[1]), body), at
+    return Hunk(int(match[1]), body, "".join(f"{line}\n" for line in lines[first:at])), at
 
 
 def _name_of(line: str) -> str | None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
 
 from turbotool import process
+from turbotool.archive import read_text
 from turbotool.atomic import file_lock, need_space, space_guard, sync_folder
 from turbotool.errors import HashMismatch, NoSpace, SourceError
 from turbotool.lock import sha256_file
 from turbotool.output import Output
+
+MISMATCH = "DO NOT MATCH THE HASHES"  # as pip says it
 
 # pip builds a source distribution's metadata even to download it. This backend answers in its stead, so that no code of
 # the archive runs and its build requirements (35 s of downloads) are not needed. Names a backend that archives use.
@@ -38,9 +42,9 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
 def fetch_pypi(package: str, version: str, archive: str, sha256: str, size: int, into: Path, out: Output) -> Path:
     """The file `archive` of a PyPI release in the folder `into`, downloaded once, its sha256 verified on every call.
 
-    `size` is in bytes. A wheel is never installed and nothing of it runs; nothing of a source distribution runs before
-    its hash has matched. Raises SourceError (the message ends with pip's own words; the full log is beside the file),
-    HashMismatch, NoSpace.
+    `size` is in bytes, 0 if unknown. A wheel is never installed and nothing of it runs; nothing of a source
+    distribution runs before its hash has matched. Raises SourceError (the message ends with pip's own words; the full
+    log is beside the file), HashMismatch, NoSpace.
     """
     path = into / archive
     if path.parent != into or not archive or archive in (".", ".."):
@@ -53,7 +57,7 @@ def fetch_pypi(package: str, version: str, archive: str, sha256: str, size: int,
         if path.exists():
             out.warn(f"{path} does not have the locked sha256; it is downloaded again")
         need_space(into, size, f"downloading {archive}")
-        out.say(f"downloading {archive} ({size / 2**20:.0f} MiB)")
+        out.say(f"downloading {archive}{f' ({size / 2**20:.0f} MiB)' if size else ''}")
         with tempfile.TemporaryDirectory(prefix=".pip-", dir=into) as folder, space_guard(path):
             _download(f"{package}=={version}", archive, sha256, Path(folder), into / f"{archive}.log")
             found = Path(folder, "files", archive)
@@ -61,6 +65,31 @@ def fetch_pypi(package: str, version: str, archive: str, sha256: str, size: int,
             found.replace(path)
         sync_folder(into)
     return path
+
+
+def learn_sha256(package: str, version: str, archive: str, into: Path, out: Output) -> str:
+    """The sha256 of a release's source distribution that the index serves, for a release that is not locked yet.
+
+    pip is asked for a hash that no file has: it downloads the file and names the real one, and nothing of it runs.
+    Raises SourceError.
+    """
+    out.say(f"asking the package index for {package} {version}")
+    into.mkdir(parents=True, exist_ok=True)
+    log = into / f"{archive}.log"
+    with file_lock(into / "lock", out, f"look up {archive}"), tempfile.TemporaryDirectory(dir=into) as folder:
+        try:
+            _download(f"{package}=={version}", archive, "0" * 64, Path(folder), log)
+        except HashMismatch as error:
+            if match := re.search(r"Got\s+([0-9a-f]{64})", error.message):
+                return match[1]
+    raise SourceError(f"pip does not tell the sha256 of {package} {version}", hint=f"read {log}")
+
+
+def submodule_commit(archive: Path, subdir: str) -> str:
+    """The commit of the git submodule `subdir`, if the source distribution kept git's own record of it; else ''."""
+    top, _, inner = subdir.partition("/")
+    text = read_text(archive, f"{top}/.git/modules/{inner}/HEAD", limit=64).strip()
+    return text if re.fullmatch(r"[0-9a-f]{40}", text) else ""
 
 
 def check_sha256(path: Path, wanted: str) -> None:
@@ -99,8 +128,11 @@ def _download(requirement: str, archive: str, sha256: str, folder: Path, log: Pa
         (shim / "__init__.py").write_text("", encoding="utf-8")
         (shim / "build.py").write_text(SHIM, encoding="utf-8")
         quick = {**env, "PYTHONPATH": str(shim.parent), "TURBOTOOL_SHIM": requirement}
-        if process.run([*command, "--no-build-isolation"], cwd=folder, env=quick, log=log, check=False).returncode == 0:
+        done = process.run([*command, "--no-build-isolation"], cwd=folder, env=quick, log=log, check=False)
+        if done.returncode == 0:
             return
+        if MISMATCH in done.output:  # it would be downloaded again to no avail
+            raise _failure(requirement, done.output, log)
     done = process.run(command, cwd=folder, env=env, log=log, check=False)
     if done.returncode != 0:
         raise _failure(requirement, done.output, log)
@@ -110,7 +142,7 @@ def _failure(requirement: str, output: str, log: Path) -> Exception:
     tail = "\n".join(output.splitlines()[-8:])
     if "No space left on device" in output:
         return NoSpace(f"no space left while pip downloaded {requirement}", hint="free some space, then run it again")
-    if "DO NOT MATCH THE HASHES" in output:
+    if MISMATCH in output:
         lines = [line.strip() for line in output.splitlines() if line.strip().startswith(("Expected", "Got"))]
         hint = "the index serves another file than the locked one: check the index that pip is configured for"
         return HashMismatch(f"{requirement}: sha256 differs: {', '.join(lines)}", hint=hint)

@@ -100,14 +100,14 @@ def _copy(root: Path, item: Path, to: Path) -> None:
 
 def from_git(request: Request, folder: Path) -> Upstream:
     up = request.upstream
-    url = f"file://{Path(up.url).resolve()}" if Path(up.url).is_dir() else up.url
+    url = address(up.url)
     repository = git.init(request.scratch / "fetched", request.keep)
     wanted = up.commit or up.ref
     if not url or not wanted:
         raise SourceError(
             "a git source needs an address and a ref", hint="turbotool vendor --source git --url URL --ref REF"
         )
-    commit = wanted if FULL_ID.fullmatch(wanted) else _resolve(repository, url, wanted)
+    commit = resolve(repository, url, wanted)
     request.out.say(f"fetching {commit} from {up.url}")
     _network(repository, url, wanted, "fetch", "--quiet", "--depth=1", "--no-tags", "--", url, commit)
     folder.mkdir()
@@ -117,8 +117,16 @@ def from_git(request: Request, folder: Path) -> Upstream:
     return replace(up, commit=commit)
 
 
-def _resolve(repository: git.Git, url: str, ref: str) -> str:
-    """The full commit id of a branch, tag or full ref name on the server."""
+def address(url: str) -> str:
+    """A folder as an address that git treats like any other server."""
+    return f"file://{Path(url).resolve()}" if Path(url).is_dir() else url
+
+
+def resolve(repository: git.Git, url: str, ref: str) -> str:
+    """The full commit id of a branch, tag or full ref name on the server. Raises SourceError."""
+    if FULL_ID.fullmatch(ref):
+        return ref
+    url = address(url)
     lines = _network(repository, url, ref, "ls-remote", "--", url, ref, f"{ref}^{{}}").splitlines()
     matches = (re.fullmatch(r"([0-9a-f]{40})\t(.+)", line) for line in lines)
     found = {match[2]: match[1] for match in matches if match}

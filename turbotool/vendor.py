@@ -127,15 +127,25 @@ def _materialise(
 
 
 def _commit_pristine(folder: Path, keep: tuple[int, ...]) -> tuple[Git, str]:
-    """Commit every file, ignored ones too; the commit id depends on the files only."""
+    """Make `folder` a repository whose base is every file in it."""
     with atomic.space_guard(folder):
         new = git.init(folder, keep)
-    new.run("-c", "core.compression=1", "add", "--force", "--all")
-    tree_id = new.text("write-tree")
-    commit = new.text("commit-tree", tree_id, stdin=MESSAGE)
+    tree_id, commit = commit_files(new, folder, folder / ".git" / "index")
     new.run("update-ref", BASE_REF, commit)
     new.run("checkout", "--quiet", "--detach", BASE_REF)
     return new, tree_id
+
+
+def commit_files(repository: Git, folder: Path, index: Path) -> tuple[str, str]:
+    """Commit every file in `folder`, ignored ones too, through the file `index`; returns ids of tree and commit.
+
+    The commit id depends on the files only.
+    """
+    env = {"GIT_DIR": str(repository.folder / ".git"), "GIT_WORK_TREE": str(folder), "GIT_INDEX_FILE": str(index)}
+    inside = repository.at(folder)
+    inside.run("-c", "core.compression=1", "add", "--force", "--all", env=env)
+    tree_id = inside.text("write-tree", env=env)
+    return tree_id, inside.text("commit-tree", tree_id, stdin=MESSAGE, env=env)
 
 
 def _inherit(layout: Layout, new: Git) -> None:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import Project, write
+from tiny import Project, commit, write
 
 from turbotool import cli
 
@@ -88,3 +88,51 @@ def test_the_commands_of_a_conflict_report_work_as_typed(here: Project, capsys: 
             subprocess.run(words, cwd=folder, check=True, capture_output=True)
     assert "repaired" in (here.layout.tree / "src/core.cpp").read_text()
     assert turbotool(here, capsys, "patch", "apply")[1]["cached"] is True
+
+
+def test_rehearse_ends_with_the_code_of_a_conflict_and_names_what_clashes(
+    here: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    core = here.upstream.folder / "src/core.cpp"
+    core.write_text(core.read_text().replace("line 30\n", "line thirty\n"))
+    commit(here.upstream, "next")
+    code, document, said = turbotool(here, capsys, "patch", "rehearse", "--onto", "main")
+    assert (code, document["ok"]) == (16, False)
+    assert [patch["state"] for patch in document["patches"]] == ["clean", "conflict"]  # type: ignore[attr-defined]
+    assert document["conflicts"][0]["files"][0]["hunks"][0]["conflict"] is True  # type: ignore[index]
+    assert "turbotool vendor bump main" in said
+    code, document, _ = turbotool(here, capsys, "patch", "rehearse", "--onto", f"{here.upstream.folder}@v1")
+    assert (code, document["ok"], document["droppable"], document["conflicts"]) == (0, True, [], [])
+    page = here.layout.root / "docs" / "table.md"
+    v1 = f"{here.upstream.folder}@v1"
+    code, document, _ = turbotool(
+        here, capsys, "patch", "rehearse", "--onto", v1, "--onto", "main", "--report", str(page)
+    )
+    assert (code, document["ok"], [one["ok"] for one in document["rehearsals"]]) == (16, False, [True, False])  # type: ignore[attr-defined]
+    assert "--onto main --report" in page.read_text()
+
+
+def test_a_bump_is_stopped_repaired_and_continued_as_typed(here: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    core = here.upstream.folder / "src/core.cpp"
+    core.write_text(core.read_text().replace("line 10\n", "line ten\n"))
+    commit(here.upstream, "next")
+    code, document, said = turbotool(here, capsys, "vendor", "bump", "main", "--no-verify")
+    assert code == 16
+    assert "lock, patches and vendored tree are as before" in said
+    error = document["error"]
+    assert isinstance(error, dict)
+    assert turbotool(here, capsys, "patch", "continue", "--no-verify")[0] == 14  # the markers are still there
+    place = Path(error["report"]["work_tree"])
+    (place / "src/core.cpp").write_text(core.read_text().replace("line ten\n", "line ten\nturbo 10\n"))
+    code, document, said = turbotool(here, capsys, "patch", "continue", "--no-verify")
+    assert (code, document["ok"], document["proven"], document["moved"]) == (0, True, False, True)
+    assert "NOT built, NOT verified" in said
+    assert turbotool(here, capsys, "patch", "abort")[0] == 15
+    code, document, said = turbotool(here, capsys, "vendor", "bump", "main")
+    assert (code, document["moved"]) == (0, False)
+
+
+def test_options_before_a_subcommand_of_vendor_are_refused(here: Project) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.run(["vendor", "--force", "bump", "main"])
+    assert ended.value.code == 2

@@ -12,7 +12,7 @@ import pytest
 from tiny import QUIET
 
 from turbotool.errors import HashMismatch, SourceError
-from turbotool.pypi import fetch_pypi
+from turbotool.pypi import fetch_pypi, learn_sha256, submodule_commit
 
 pytestmark = pytest.mark.slow  # pip itself takes a second or more a call
 SDIST = "tinypkg-1.0.tar.gz"
@@ -75,3 +75,22 @@ def test_a_missing_release_is_a_source_error_with_pips_words_and_a_log(index: Pa
         fetch_pypi("tinypkg", "9.9", "tinypkg-9.9.tar.gz", "0" * 64, 10, tmp_path / "cache", QUIET)
     assert "No matching distribution" in caught.value.message
     assert "pip download" in (tmp_path / "cache/tinypkg-9.9.tar.gz.log").read_text()
+
+
+def test_the_hash_of_an_unlocked_release_is_learned_and_nothing_of_it_runs(index: Path, tmp_path: Path) -> None:
+    got = learn_sha256("tinypkg", "1.0", SDIST, tmp_path / "cache", QUIET)
+    assert got == hashlib.sha256((index / SDIST).read_bytes()).hexdigest()
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(SourceError, match="no such file"):
+        learn_sha256("tinypkg", "9.9", "tinypkg-9.9.tar.gz", tmp_path / "cache", QUIET)
+
+
+@pytest.mark.parametrize(("text", "found"), [("a" * 40 + "\n", "a" * 40), ("ref: refs/heads/main\n", "")])
+def test_the_commit_of_a_submodule_is_read_from_gits_own_record(tmp_path: Path, text: str, found: str) -> None:
+    path = tmp_path / "t.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        info = tarfile.TarInfo("p-1/.git/modules/vendor/x/HEAD")
+        info.size = len(text)
+        tar.addfile(info, io.BytesIO(text.encode()))
+    assert submodule_commit(path, "p-1/vendor/x") == found
+    assert submodule_commit(path, "p-1/vendor/y") == ""

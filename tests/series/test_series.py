@@ -17,9 +17,10 @@ from turbotool.atomic import begin, unfinished
 from turbotool.check import Checked, check_series
 from turbotool.errors import DirtyTree, HashMismatch, PatchConflict, SeriesError
 from turbotool.export import export
-from turbotool.git import BASE_REF, Git
+from turbotool.git import BASE_REF
 from turbotool.lock import read_lock
 from turbotool.patchfile import read_patch, slug
+from turbotool.resume import abort, resume
 from turbotool.vendor import ensure_vendored
 
 REGISTER, ROTATE = "register-the-turbo-cache-types.patch", "rotate-what-is-stored-in-k-and-v.patch"
@@ -310,15 +311,6 @@ def test_the_conflict_report_classifies_files_and_hunks(
     assert not patched.tree.status()
 
 
-def run_lines(lines: list[str], folder: Path) -> Path:
-    """Do what a person would who types the report's lines; returns the work tree of the `export --from`."""
-    for line in lines:
-        words = line.split("'") if "'" in line else line.split(" ")
-        if words[0].startswith("git"):
-            Git(folder).run(*line.split(" ")[1:])
-    return folder
-
-
 def commands(error: PatchConflict, title: str) -> list[str]:
     assert error.report is not None
     found = error.report["commands"]
@@ -333,12 +325,14 @@ def test_a_conflict_is_repaired_with_the_commands_of_its_report(patched: Project
     place = Path(str(error.report["work_tree"]))
     path = place / "src/core.cpp"
     assert "<<<<<<<" in path.read_text()
-    with pytest.raises(DirtyTree, match="git am is not finished"):
+    with pytest.raises(DirtyTree, match="not committed"):
         export(patched.layout, QUIET, source=place)
+    with pytest.raises(DirtyTree, match=r"src/core\.cpp:10"):
+        resume(patched.layout, QUIET)
     assert conflict(patched).report == error.report  # trying again keeps what somebody began
     path.write_text(LINES.replace("line 10\n", "line ten\nturbo 10\n"))
-    run_lines(commands(error, "continue"), place)
-    assert export(patched.layout, QUIET, source=place).patches == (REGISTER, ROTATE)
+    assert commands(error, "continue") == [f"cd '{place}'", "turbotool patch continue"]
+    assert resume(patched.layout, QUIET).patches == (REGISTER, ROTATE)
     assert not place.exists()
     assert ensure_applied(patched.layout, QUIET).cached
     text = (patched.layout.tree / "src/core.cpp").read_text()
@@ -351,14 +345,50 @@ def test_a_conflicting_patch_is_skipped_or_the_repair_aborted_with_the_commands(
     error = conflict(patched)
     assert error.report is not None
     place = Path(str(error.report["work_tree"]))
-    (line,) = commands(error, "abort")
-    assert line.endswith(f"worktree remove --force '{place}'")
-    patched.tree.run("worktree", "remove", "--force", place)
+    before = patched.snapshot()
+    assert abort(patched.layout, QUIET) == place
     assert not place.exists()
-    error = conflict(patched)
-    run_lines(commands(error, "skip"), place)
-    assert export(patched.layout, QUIET, source=place).patches == (ROTATE,)
+    assert patched.snapshot() == before
+    with pytest.raises(SeriesError, match="no patch is waiting"):
+        resume(patched.layout, QUIET)
+    conflict(patched)
+    with pytest.raises(DirtyTree):
+        resume(patched.layout, QUIET)
+    assert resume(patched.layout, QUIET, skip=True).patches == (ROTATE,)
     assert ensure_applied(patched.layout, QUIET).cached
+
+
+def test_a_repair_that_was_killed_after_its_commit_goes_on_from_there(patched: Project) -> None:
+    upgrade(patched, "src/core.cpp", "line 10\n", "line ten\n")
+    place = Path(str((conflict(patched).report or {})["work_tree"]))
+    (place / "src/core.cpp").write_text(LINES.replace("line 10\n", "line ten\nturbo 10\n"))
+    with pytest.MonkeyPatch.context() as patching:
+        patching.setattr("turbotool.resume.apply_rest", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            resume(patched.layout, QUIET)
+    (place / "src/core.cpp").write_text("what a killed git may have left")
+    assert resume(patched.layout, QUIET).patches == (REGISTER, ROTATE)
+    assert "line ten\nturbo 10\n" in (patched.layout.tree / "src/core.cpp").read_text()
+
+
+def test_a_patch_that_is_repaired_into_nothing_has_to_be_skipped(patched: Project) -> None:
+    upgrade(patched, "src/core.cpp", "line 10\n", "line ten\n")
+    place = Path(str((conflict(patched).report or {})["work_tree"]))
+    (place / "src/core.cpp").write_text(LINES.replace("line 10\n", "line ten\n"))
+    with pytest.raises(SeriesError, match="would be empty") as caught:
+        resume(patched.layout, QUIET)
+    assert caught.value.hint == "turbotool patch skip"
+
+
+def test_lines_that_stand_elsewhere_too_are_merged_where_the_patch_means_them(patched: Project) -> None:
+    """`git am` looks for the lines nearest to the old place; upstream has put a copy of them there."""
+    block = "".join(f"line {number}\n" for number in range(7, 14))
+    upgrade(patched, "src/core.cpp", "line 1\n", "".join(f"new {n}\n" for n in range(7)) + "line 1\n")
+    upgrade(patched, "src/core.cpp", "new 6\n", "new 6\n" + block)
+    ensure_applied(patched.layout, QUIET, relock=True)
+    text = (patched.layout.tree / "src/core.cpp").read_text()
+    assert text.index("turbo 10") > text.index("line 1\n")
+    assert text.count("turbo 10") == 1
 
 
 def test_an_interrupted_move_is_finished_by_the_next_run(patched: Project) -> None:

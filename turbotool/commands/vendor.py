@@ -6,15 +6,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from turbotool.cli import output_options
+from turbotool.commands.repair import proof_options, publish
 from turbotool.layout import Layout, find_layout
 from turbotool.lock import SOURCES, Upstream, read_lock
 from turbotool.output import Output
 from turbotool.vendor import ensure_vendored
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--source", type=click.Choice(SOURCES), help="Take upstream from here instead of from the locked source.")
 @click.option("--url", default="", help="git: address of the repository.")
 @click.option("--ref", default="", help="git: branch, tag or full commit id.")
@@ -23,10 +25,24 @@ from turbotool.vendor import ensure_vendored
 @click.option("--relock", is_flag=True, help="Write what was found to vendor/lock.toml instead of checking it.")
 @click.option("--force", is_flag=True, help="Drop somebody's edits in the vendored tree.")
 @output_options
+@click.pass_context
 def vendor(
-    source: str | None, url: str, ref: str, path: Path | None, subdir: str, relock: bool, force: bool, out: Output
+    ctx: click.Context,
+    source: str | None,
+    url: str,
+    ref: str,
+    path: Path | None,
+    subdir: str,
+    relock: bool,
+    force: bool,
+    out: Output,
 ) -> None:
-    """Materialise the locked upstream llama.cpp as a git work tree at vendor/llama.cpp."""
+    """Materialise the locked upstream llama.cpp as a git work tree at vendor/llama.cpp; or move the pin: bump."""
+    if ctx.invoked_subcommand:
+        given = [name for name in ctx.params if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
+        if given:
+            raise click.UsageError(f"options go behind {ctx.invoked_subcommand}")
+        return
     layout = find_layout()
     upstream = _chosen(layout, source, url, ref, subdir) if source else None
     if relock and upstream is None:
@@ -48,3 +64,21 @@ def _chosen(layout: Layout, source: str, url: str, ref: str, subdir: str) -> Ups
             raise click.UsageError("the lock names no PyPI release")
         return locked
     return replace(Upstream(source, ""), url=url, ref=ref, subdir=subdir)
+
+
+@vendor.command("bump")
+@click.argument("ref")
+@click.option("--subdir", default="", help="The folder inside an archive that holds the sources.")
+@proof_options
+@output_options
+def bump_(ref: str, subdir: str, backend: str, no_verify: bool, out: Output) -> None:
+    """Move the pin to REF: a version, an archive, a git ref, or ADDRESS@REF.
+
+    The series is merged onto it, built and verified; only then do lock, patches and vendored tree change.
+    """
+    from turbotool.bump import bump
+    from turbotool.reference import parse_reference
+
+    layout = find_layout()
+    reference = parse_reference(layout, ref, subdir=subdir)
+    publish(bump(layout, out, reference, backend=None if no_verify else backend), out)

@@ -42,7 +42,10 @@ CHOICES = {
 }
 # The oldest ARM that runs 64-bit code, and one with dot products of bytes.
 ARCHITECTURES = ("armv8-a", "armv8.2-a+dotprod+fp16")
-ATTENTION = r"hsk=64,hsv=64,nh=4,nr23=\[[14],1\],kv=512,nb=(1|75),mask=1,sinks=1.*type_K=(turbo|q8_0|q4_0|q5_0)|hsk=64,.*nb=3,.*type_K=turbo"
+ATTENTION = (
+    r"hsk=64,hsv=64,nh=4,nr23=\[[14],1\],kv=512,nb=(1|75),mask=1,sinks=1.*type_K=(turbo|q8_0|q4_0|q5_0)"
+    r"|hsk=64,.*nb=3,.*type_K=turbo"
+)
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)

@@ -13,6 +13,7 @@
 namespace {
 
 constexpr int64_t TILE_KV  = 64;        // cells of the cache that are decoded together
+constexpr int64_t MIN_SPLIT = 256;      // cells of a range at least: shorter ones cost more at the barrier than they save
 constexpr int64_t TILE_Q   = 64;        // tokens of a block at most
 constexpr int64_t FEW_ROWS = 8;         // float keys: up to here dot products beat a matrix product
 constexpr int64_t RESIDENT = 64*1024;   // floats of queries and accumulators of a block that shall stay in the L2 cache
@@ -111,7 +112,7 @@ fa_plan make_plan(const ggml_tensor * dst, int64_t nth) {
         }
     }
 
-    plan.split    = round_up(div_up(k->ne[1], wanted), TILE_KV);
+    plan.split    = std::max(MIN_SPLIT, round_up(div_up(k->ne[1], wanted), TILE_KV));
     plan.n_splits = div_up(k->ne[1], plan.split);
     return plan;
 }
@@ -810,6 +811,18 @@ bool ggml_compute_forward_flash_attn_kv(const ggml_compute_params * params, ggml
 
     fa_worker worker(params, dst, plan);
 
+    if (plan.n_splits > 1) {
+        // each thread takes ranges that follow one another, all heads of one before the next: their rows share cache lines
+        for (int64_t item = n_items*params->ith/params->nth; item < n_items*(params->ith + 1)/params->nth; item++) {
+            worker.run(item);
+        }
+        ggml_barrier(params->threadpool);
+        for (int64_t i = params->ith; i < ggml_nrows(dst); i += params->nth) {
+            worker.join(i);
+        }
+        return true;
+    }
+
     if (params->ith == 0) {
         ggml_threadpool_chunk_set(params->threadpool, params->nth);
     }
@@ -817,13 +830,6 @@ bool ggml_compute_forward_flash_attn_kv(const ggml_compute_params * params, ggml
 
     for (int64_t item = params->ith; item < n_items; item = ggml_threadpool_chunk_add(params->threadpool, 1)) {
         worker.run(item);
-    }
-
-    if (plan.n_splits > 1) {
-        ggml_barrier(params->threadpool);
-        for (int64_t i = params->ith; i < ggml_nrows(dst); i += params->nth) {
-            worker.join(i);
-        }
     }
     return true;
 }

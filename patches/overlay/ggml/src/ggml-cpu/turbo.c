@@ -35,7 +35,6 @@ static inline f32x8 f32x8_mul(f32x8 a, f32x8 b)       { return _mm256_mul_ps(a, 
 static inline f32x8 f32x8_div(f32x8 a, f32x8 b)       { return _mm256_div_ps(a, b); }
 static inline f32x8 f32x8_max(f32x8 a, f32x8 b)       { return _mm256_max_ps(a, b); }
 static inline f32x8 f32x8_abs(f32x8 a)                { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
-static inline f32x8 f32x8_and(i32x8 mask, f32x8 a)    { return _mm256_and_ps(_mm256_castsi256_ps(mask), a); }
 static inline i32x8 f32x8_gt(f32x8 a, f32x8 b)        { return _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_GT_OQ)); }
 static inline bool  f32x8_all_le(f32x8 a, f32x8 b)    { return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_LE_OQ)) == 0xff; }
 static inline i32x8 i32x8_set(int32_t x)              { return _mm256_set1_epi32(x); }
@@ -107,21 +106,50 @@ static inline float f32x8_largest(f32x8 v) {
 #define N_BLOCK (QK_TURBO/8)
 #define N_GROUP (N_BLOCK/GGML_TURBO_N_GROUPS)
 
-// magnitudes from edges: the first one, and what each edge adds
+// edges, and the magnitudes between them; where there is no lookup, the first one and what each edge adds
 typedef struct {
-    f32x8 first;
     f32x8 edge[7];
+#if defined(__AVX2__)
+    f32x8 magnitudes;
+#else
+    f32x8 first;
     f32x8 rise[7];
+#endif
 } turbo_table;
 
 static inline turbo_table turbo_load_table(const ggml_turbo_codebook * cb, int wide, int n) {
     turbo_table table;
-    table.first = f32x8_set(cb->magnitudes[wide][0]);
     for (int i = 0; i < n - 1; i++) {
         table.edge[i] = f32x8_set(cb->edges[wide][i]);
+    }
+#if defined(__AVX2__)
+    table.magnitudes = f32x8_load(cb->magnitudes[wide]);
+#else
+    table.first = f32x8_set(cb->magnitudes[wide][0]);
+    for (int i = 0; i < n - 1; i++) {
         table.rise[i] = f32x8_set(cb->magnitudes[wide][i + 1] - cb->magnitudes[wide][i]);
     }
+#endif
     return table;
+}
+
+// the magnitudes that are nearest to z, and their positions
+static inline f32x8 turbo_nearest(const turbo_table * table, int n, f32x8 z, i32x8 * m) {
+    *m = i32x8_set(0);
+#if defined(__AVX2__)
+    for (int i = 0; i < n - 1; i++) {
+        *m = i32x8_sub(*m, f32x8_gt(z, table->edge[i]));
+    }
+    return _mm256_permutevar8x32_ps(table->magnitudes, *m);
+#else
+    f32x8 l = table->first;
+    for (int i = 0; i < n - 1; i++) {
+        const i32x8 above = f32x8_gt(z, table->edge[i]);
+        l  = f32x8_add(l, f32x8_and(above, table->rise[i]));
+        *m = i32x8_sub(*m, above);
+    }
+    return l;
+#endif
 }
 
 // turbo_gain of ggml-turbo.c, for magnitudes a
@@ -131,11 +159,8 @@ static inline void turbo_gain(const turbo_table * table, int n, const f32x8 * a,
         f32x8 xl = f32x8_set(0.0f);
         f32x8 ll = f32x8_set(0.0f);
         for (int v = g*N_GROUP; v < (g + 1)*N_GROUP; v++) {
-            const f32x8 z = f32x8_mul(a[v], inv_step);
-            f32x8 l = table->first;
-            for (int i = 0; i < n - 1; i++) {
-                l = f32x8_add(l, f32x8_and(f32x8_gt(z, table->edge[i]), table->rise[i]));
-            }
+            i32x8 m;
+            const f32x8 l = turbo_nearest(table, n, f32x8_mul(a[v], inv_step), &m);
             xl = f32x8_add(xl, f32x8_mul(a[v], l));
             ll = f32x8_add(ll, f32x8_mul(l, l));
         }
@@ -152,14 +177,8 @@ static inline float turbo_assign(const ggml_turbo_codebook * cb, int n, const f3
         const turbo_table table = turbo_load_table(cb, (wide >> g) & 1, n);
         for (int v = g*N_GROUP; v < (g + 1)*N_GROUP; v++) {
             const f32x8 a = f32x8_abs(x[v]);
-            const f32x8 z = f32x8_mul(a, f32x8_set(inv_step));
-            f32x8 l = table.first;
-            i32x8 m = i32x8_set(0);
-            for (int i = 0; i < n - 1; i++) {
-                const i32x8 above = f32x8_gt(z, table.edge[i]);
-                l = f32x8_add(l, f32x8_and(above, table.rise[i]));
-                m = i32x8_sub(m, above);
-            }
+            i32x8 m;
+            const f32x8 l = turbo_nearest(&table, n, f32x8_mul(a, f32x8_set(inv_step)), &m);
             xl = f32x8_add(xl, f32x8_mul(a, l));
             ll = f32x8_add(ll, f32x8_mul(l, l));
             // n + m, or n - 1 - m for a negative value

@@ -116,4 +116,5 @@ def test_an_evaluation_is_measured_once_and_then_read_from_the_store(tmp_path: P
         started = time.monotonic()
         assert turbotool(*words)["cells"] == first["cells"]
         seconds.append(time.monotonic() - started)
-    assert min(seconds) < 3  # of which the check that the build is up to date takes one
+    # two seconds on an idle machine; measuring anything again would take a minute
+    assert min(seconds) < 6

@@ -14,34 +14,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from command_line import Done, typed
 from fake_tools import STOCK_TYPES, bench_runs, llama_bench
 from tiny_gguf import gguf, write
 
 from turbotool import product
 from turbotool.bench import Ledger
 from turbotool.benchreport import Report
-from turbotool.cli import run
 from turbotool.errors import BinaryFailed, ConfigurationMismatch, ModelError, ToolMissing, UnknownCacheType
 from turbotool.machine import usable_cpus
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake programs are scripts")
 
 SMALL = ("--pp", "4", "--tg", "2", "--threads", "1", "--depth", "0, 512, 0", "--repeat", "2")
-
-
-@dataclass(frozen=True)
-class Done:
-    """How a command ended and what it printed."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-    @property
-    def document(self) -> dict[str, Any]:
-        found = json.loads(self.stdout)
-        assert isinstance(found, dict)
-        return found
 
 
 @dataclass(frozen=True)
@@ -57,10 +42,7 @@ class Site:
 
     def bench(self, *words: str | Path, bin_dir: str | None = "ours") -> Done:
         named = ["--bin-dir", str(self.folder / bin_dir)] if bin_dir else []
-        with pytest.raises(SystemExit) as caught:
-            run(["bench", "--model", str(self.model), *named, *map(str, words)])
-        out, err = self.capsys.readouterr()
-        return Done(int(caught.value.code or 0), out, err)
+        return typed(["bench", "--model", str(self.model), *named, *map(str, words)], self.capsys)
 
     def measured(self) -> list[dict[str, Any]]:
         return bench_runs(self.folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -15,11 +14,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from command_line import Done, typed
 from fake_eval import eval_programs, eval_runs
 from tiny_gguf import gguf, write
 
 from turbotool import atomic, perplexity
-from turbotool.cli import run
 from turbotool.errors import (
     BinaryFailed,
     ConfigurationMismatch,
@@ -38,23 +37,9 @@ KV = ("--kv", "q8_0,q8_0/turbo4", "--rotation", "off,v", "--chunks", "4")
 CELLS = [("q8_0", "q8_0", "off"), ("q8_0", "q8_0", "v"), ("q8_0", "turbo4", "off"), ("q8_0", "turbo4", "v")]
 
 
-@dataclass(frozen=True)
-class Done:
-    """How a command ended and what it printed."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-    @property
-    def document(self) -> dict[str, Any]:
-        found = json.loads(self.stdout)
-        assert isinstance(found, dict)
-        return found
-
-    @property
-    def cells(self) -> dict[tuple[str, str, str], dict[str, Any]]:
-        return {(cell["k"], cell["v"], cell["rotation"]): cell for cell in self.document["cells"]}
+def cells_of(done: Done) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """By K type, V type and rotation."""
+    return {(cell["k"], cell["v"], cell["rotation"]): cell for cell in done.document["cells"]}
 
 
 @dataclass(frozen=True)
@@ -69,10 +54,7 @@ class Site:
         return ["eval", *map(str, named), *map(str, words)]
 
     def eval(self, *words: str | Path) -> Done:
-        with pytest.raises(SystemExit) as caught:
-            run(self.words(*words))
-        out, err = self.capsys.readouterr()
-        return Done(int(caught.value.code or 0), out, err)
+        return typed(self.words(*words), self.capsys)
 
     @property
     def work(self) -> Path:
@@ -95,14 +77,14 @@ def site(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
 def test_every_cell_and_every_control_is_measured_once(site: Site) -> None:
     done = site.eval(*KV, "--json")
     assert (done.code, done.document["ok"]) == (0, True)
-    assert list(done.cells) == CELLS
+    assert list(cells_of(done)) == CELLS
     assert Counter(site.measured()) == {
         "f16/f16/off": 2,
         "q4_0/q4_0/off": 1,
         **{"/".join(cell): 1 for cell in CELLS},
     }
     assert site.measured("base") == ["f16/f16/off"]
-    cell = done.cells["q8_0", "turbo4", "v"]
+    cell = cells_of(done)["q8_0", "turbo4", "v"]
     kld = 0.011 * 0.9 * 1.025  # the mean of 1.01 to 1.04
     assert cell["mean_kld"] == pytest.approx(kld, abs=1e-6)
     assert (cell["mean_kld_error"], cell["chunks"], cell["failure"]) == (0.0001, 4, None)
@@ -173,22 +155,22 @@ def test_a_crash_and_a_silent_cell_are_results_and_the_sweep_goes_on(site: Site)
     eval_programs(site.folder / "bin", trouble={"q8_0/q8_0/off": "SIGSEGV", "q8_0/turbo4/off": "silent"})
     done = site.eval(*KV, "--json")
     assert (done.code, done.document["ok"]) == (BinaryFailed.exit_code, False)
-    assert done.cells["q8_0", "q8_0", "off"]["failure"] == "llama-perplexity ended with signal SIGSEGV"
-    assert done.cells["q8_0", "q8_0", "off"]["mean_kld"] is None
-    assert "did not print" in done.cells["q8_0", "turbo4", "off"]["failure"]
-    assert done.cells["q8_0", "turbo4", "v"]["mean_kld"] > 0
+    assert cells_of(done)["q8_0", "q8_0", "off"]["failure"] == "llama-perplexity ended with signal SIGSEGV"
+    assert cells_of(done)["q8_0", "q8_0", "off"]["mean_kld"] is None
+    assert "did not print" in cells_of(done)["q8_0", "turbo4", "off"]["failure"]
+    assert cells_of(done)["q8_0", "turbo4", "v"]["mean_kld"] > 0
     assert "2 of 7 runs could not be measured" in done.stderr
     eval_programs(site.folder / "bin")
     again = site.eval(*KV, "--json")
     assert again.code == 0
-    assert again.cells["q8_0", "q8_0", "off"]["failure"] is None
+    assert cells_of(again)["q8_0", "q8_0", "off"]["failure"] is None
 
 
 def test_a_value_that_is_not_finite_is_a_result(site: Site) -> None:
     eval_programs(site.folder / "bin", trouble={"q8_0/turbo4/off": "nan"})
     done = site.eval(*KV, "--json")
     assert done.code == 0
-    cell = done.cells["q8_0", "turbo4", "off"]
+    cell = cells_of(done)["q8_0", "turbo4", "off"]
     assert (cell["failure"], cell["mean_kld"], cell["mean_kld_error"]) == ("not finite", None, 0.0001)
     assert done.document["recommendation"]["k"] == "q8_0"
     before = len(site.measured())
@@ -206,8 +188,8 @@ def test_a_cell_that_ran_otherwise_than_asked_is_refused_with_the_difference(
     eval_programs(site.folder / "bin", trouble={"q8_0/turbo4/v": trouble})
     done = site.eval(*KV, "--json")
     assert done.code == done.document["error"]["code"] == ConfigurationMismatch.exit_code
-    assert says in done.cells["q8_0", "turbo4", "v"]["failure"]
-    assert done.cells["q8_0", "turbo4", "v"]["mean_kld"] is None
+    assert says in cells_of(done)["q8_0", "turbo4", "v"]["failure"]
+    assert cells_of(done)["q8_0", "turbo4", "v"]["mean_kld"] is None
 
 
 def test_programs_that_are_replaced_while_they_are_measured_are_noticed(
@@ -225,7 +207,7 @@ def test_programs_that_are_replaced_while_they_are_measured_are_noticed(
     monkeypatch.setattr("turbotool.evalrun.compare", replacing)
     done = site.eval("--kv", "q8_0", "--rotation", "off", "--chunks", "4", "--json")
     assert done.code == ConfigurationMismatch.exit_code
-    assert "were replaced while they were measured" in done.cells["q8_0", "q8_0", "off"]["failure"]
+    assert "were replaced while they were measured" in cells_of(done)["q8_0", "q8_0", "off"]["failure"]
 
 
 @pytest.mark.parametrize(
@@ -287,7 +269,7 @@ def test_a_second_text_that_is_too_short_is_told_before_the_first_is_measured(si
 def test_a_text_of_fewer_chunks_than_asked_is_measured_to_its_end(site: Site) -> None:
     done = site.eval("--kv", "q8_0", "--rotation", "off", "--chunks", "64", "--json")
     assert done.code == 0
-    assert done.cells["q8_0", "q8_0", "off"]["chunks"] == 9
+    assert cells_of(done)["q8_0", "q8_0", "off"]["chunks"] == 9
 
 
 def test_a_disk_that_cannot_hold_the_base_is_refused_before_anything_runs(
@@ -321,7 +303,7 @@ def test_a_damaged_store_is_kept_aside_and_everything_measured_again(site: Site)
 
 def test_a_rotation_that_does_nothing_is_left_out_and_said_so(site: Site) -> None:
     done = site.eval("--kv", "f16/turbo4,f16", "--rotation", "off,k,v,kv", "--chunks", "4", "--json")
-    assert list(done.cells) == [("f16", "turbo4", "off"), ("f16", "turbo4", "v"), ("f16", "f16", "off")]
+    assert list(cells_of(done)) == [("f16", "turbo4", "off"), ("f16", "turbo4", "v"), ("f16", "f16", "off")]
     assert "f16/turbo4 rotated k" in done.stderr
     assert len(done.document["left_out"]) == 5
     assert site.measured().count("f16/f16/off") == 2

@@ -14,8 +14,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from command_line import Done
 from fake_eval import eval_programs, eval_runs
-from test_eval_command import KV, Done, Site, site  # noqa: F401 (a fixture)
+from test_eval_command import KV, Site, cells_of, site  # noqa: F401 (a fixture)
 from tiny_gguf import gguf, write
 
 from turbotool import evalplot
@@ -105,7 +106,7 @@ def test_the_json_of_a_report_has_the_figures_of_the_document(report: tuple[Path
 def test_the_csv_has_a_line_for_each_cell_and_the_control(report: tuple[Path, Done]) -> None:
     folder, done = report
     lines = list(csv.DictReader((folder / "eval.csv").read_text(encoding="utf-8").splitlines()))
-    assert [(line["k"], line["v"], line["rotation"]) for line in lines] == [*done.cells, ("q4_0", "q4_0", "off")]
+    assert [(line["k"], line["v"], line["rotation"]) for line in lines] == [*cells_of(done), ("q4_0", "q4_0", "off")]
     for line, cell in zip(lines, done.document["cells"], strict=False):
         assert line["mean_kld"] == ("" if cell["mean_kld"] is None else str(cell["mean_kld"]))
     assert lines[1]["failure"] == "llama-perplexity ended with signal SIGSEGV"

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from turbotool.benchcell import Cell
 from turbotool.benchplan import AGAINST, OURS
 from turbotool.benchtable import TITLES
-from turbotool.errors import ToolMissing
 from turbotool.llamabench import DECODE, PREFILL, threads_of
-from turbotool.process import display
 
 if TYPE_CHECKING:  # an extra, and slow to import
     from matplotlib.artist import Artist
@@ -32,16 +28,6 @@ EDGE = 0.08  # of the range of depths, free on both sides
 ROOM = 1.08  # of the highest value
 LABEL_WIDTH = 0.09  # of the width of a panel
 LEGEND_COLUMNS = 4  # a panel
-
-
-def require_matplotlib() -> None:
-    """Raise ToolMissing with the command that installs it."""
-    if importlib.util.find_spec("matplotlib") is None:
-        install = display([sys.executable, "-m", "pip", "install", "matplotlib>=3.8"])
-        raise ToolMissing(
-            "the plot of a report needs matplotlib, which is not installed",
-            hint=f"{install} (the extra turbotool[bench]), or leave the plot out with --no-plot",
-        )
 
 
 def draw(cells: Sequence[Cell], title: str) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +24,6 @@ READING = {
     DECODE: "Tokens generated one after the other, after the *depth* tokens that the cache already holds. "
     "*ns per cached token* is what each of those adds to the time of one token.",
 }
-
-
-def require_folder(folder: Path) -> None:
-    """Make the folder of a report. Raises OSError where nothing can be written."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-        pass
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import importlib
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
 import click
@@ -93,6 +94,18 @@ def fail(error: TurbotoolError, out: Output, document: Mapping[str, object] | No
         print(f"  try: {error.hint}", file=sys.stderr)
     out.document(document or {"ok": False, "error": error.as_json()})
     sys.exit(error.exit_code)
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the folder of a report. Raises click.BadParameter where nothing can be written."""
+    import tempfile
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise click.BadParameter(f"cannot write to {folder}: {error.strerror}", param_hint="--report") from error
 
 
 def run(arguments: Sequence[str] | None = None) -> None:

@@ -7,17 +7,14 @@ of all chunks is the last mean, so that rounding does not move an interval, and 
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from turbotool.errors import ToolMissing
 from turbotool.evalcell import Measured
+from turbotool.extra import require_library
 from turbotool.perplexity import Running, scored
-from turbotool.process import display
 
 CONFIDENCE = 0.95
 FEWEST_CHUNKS = 2
@@ -119,9 +116,4 @@ def interval(series: Series, confidence: float = CONFIDENCE) -> Interval | None:
 
 def require_scipy() -> None:
     """Raise ToolMissing with the command that installs it."""
-    if importlib.util.find_spec("scipy") is None:
-        install = display([sys.executable, "-m", "pip", "install", "scipy>=1.10"])
-        raise ToolMissing(
-            "the statistics of an evaluation need scipy, which is not installed",
-            hint=f"{install} (the extra turbotool[eval])",
-        )
+    require_library("scipy>=1.10", "eval", "the statistics of an evaluation need")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from turbotool.cli import fail, output_options
+from turbotool.cli import fail, output_options, prepare_folder
 from turbotool.output import Output
 
 if TYPE_CHECKING:  # the command line imports this module to print its help
@@ -89,6 +89,7 @@ def bench(
     from turbotool.benchdocument import Subject
     from turbotool.benchplan import AGAINST, OURS, left_out, make_plan
     from turbotool.benchreport import Report
+    from turbotool.extra import require_library
     from turbotool.layout import find_layout
     from turbotool.machine import read_machine
     from turbotool.model import choose_model
@@ -100,7 +101,10 @@ def bench(
     named = _named(bin_dir, backend) if bin_dir else None
     other = _named(against, backend) if against else None
     if folder:
-        _prepare(folder, plot=not no_plot)
+        if not no_plot:
+            needed = "the plot of a report needs"
+            require_library("matplotlib>=3.8", "bench", needed, ", or leave the plot out with --no-plot")
+        prepare_folder(folder)
     model = choose_model(layout, model_path, out)
     _warn(model, settings, out)
     ours = named or choose_binaries(layout, backend, None, out)
@@ -137,19 +141,6 @@ def _named(folder: Path, backend: str) -> Binaries:
     binaries = named_binaries(folder, backend)
     binaries.require(PROGRAM)
     return binaries
-
-
-def _prepare(folder: Path, *, plot: bool) -> None:
-    """Make the folder of the report, and find out now whether it can be written and drawn."""
-    from turbotool.benchplot import require_matplotlib
-    from turbotool.benchreport import require_folder
-
-    if plot:
-        require_matplotlib()
-    try:
-        require_folder(folder)
-    except OSError as error:
-        raise click.BadParameter(f"cannot write to {folder}: {error.strerror}", param_hint="--report") from error
 
 
 def _warn(model: Model, settings: Settings, out: Output) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from turbotool.cli import fail, output_options
+from turbotool.cli import fail, output_options, prepare_folder
 from turbotool.output import Output
 
 if TYPE_CHECKING:  # the command line imports this module to print its help
@@ -70,6 +70,7 @@ def eval(  # noqa: A001 (the name of the command)
     from turbotool.evalplan import require_tokens
     from turbotool.evalstats import require_scipy
     from turbotool.evalstore import open_store
+    from turbotool.extra import require_library
     from turbotool.layout import find_layout
     from turbotool.model import choose_model
     from turbotool.product import choose_binaries
@@ -81,7 +82,8 @@ def eval(  # noqa: A001 (the name of the command)
     named_texts = [_text(path, ctx) for path in corpora]
     named = _named(bin_dir, backend) if bin_dir else None
     if folder:
-        _prepare(folder)
+        require_library("matplotlib>=3.8", "eval", "the plots of a report need")
+        prepare_folder(folder)
     model = choose_model(layout, model_path, out)
     if ctx > model.n_ctx_train:
         out.warn(f"{model.path.name} was trained for {model.n_ctx_train} tokens, {ctx} are measured all the same")
@@ -141,18 +143,6 @@ def _named(folder: Path, backend: str) -> Binaries:
     for program in PROGRAMS:
         binaries.require(program)
     return binaries
-
-
-def _prepare(folder: Path) -> None:
-    """Make the folder of the report, and find out now whether it can be written and drawn."""
-    from turbotool.benchplot import require_matplotlib
-    from turbotool.benchreport import require_folder
-
-    require_matplotlib()
-    try:
-        require_folder(folder)
-    except OSError as error:
-        raise click.BadParameter(f"cannot write to {folder}: {error.strerror}", param_hint="--report") from error
 
 
 def _options(settings: Settings, tolerance: Tolerance, serve_ctx: int | None) -> list[str]:

@@ -1,9 +1,8 @@
 #include "llama-turbo.h"
 
-#include "llama-impl.h"
-
 #include "ggml-backend.h"
 #include "ggml-turbo.h"
+#include "llama-impl.h"
 
 #include <algorithm>
 #include <cctype>
@@ -17,15 +16,15 @@
 
 static bool parse_int(const std::string & text, long & value) {
     char * end = nullptr;
-    errno = 0;
-    value = std::strtol(text.c_str(), &end, 10);
+    errno      = 0;
+    value      = std::strtol(text.c_str(), &end, 10);
     return !text.empty() && !std::isspace((unsigned char) text[0]) && *end == '\0' && errno == 0;
 }
 
 // unset and empty are 0
 static long env_int(const std::string & name, bool words) {
-    const char * env = std::getenv(name.c_str());
-    std::string text = env ? env : "";
+    const char * env  = std::getenv(name.c_str());
+    std::string  text = env ? env : "";
     if (text.empty()) {
         return 0;
     }
@@ -48,7 +47,7 @@ static long env_int(const std::string & name, bool words) {
     }
 
     throw std::runtime_error(format("%s='%s' is neither an integer%s", name.c_str(), env,
-                words ? " nor one of true, false, on, off, yes, no" : ""));
+                                    words ? " nor one of true, false, on, off, yes, no" : ""));
 }
 
 static int64_t env_nrot(const std::string & name, int64_t n_embd_head, bool on) {
@@ -60,7 +59,8 @@ static int64_t env_nrot(const std::string & name, int64_t n_embd_head, bool on) 
         throw std::runtime_error(format("%s=%ld is not a power of two of at least 64", name.c_str(), nrot));
     }
     if (on && n_embd_head % nrot != 0) {
-        throw std::runtime_error(format("%s=%ld does not divide the head size %d", name.c_str(), nrot, (int) n_embd_head));
+        throw std::runtime_error(
+            format("%s=%ld does not divide the head size %d", name.c_str(), nrot, (int) n_embd_head));
     }
     return nrot;
 }
@@ -79,13 +79,15 @@ llama_attn_rot_side llama_attn_rot_gate(char side, ggml_type type, int64_t n_emb
     } else if (!wanted) {
         res.reason = "default";
     } else if (!ggml_is_quantized(type)) {
-        res.reason = format("%s_OVERRIDE ignored: cache type %s is not quantized", prefix.c_str(), ggml_type_name(type));
+        res.reason =
+            format("%s_OVERRIDE ignored: cache type %s is not quantized", prefix.c_str(), ggml_type_name(type));
     } else if (n_embd_head == 0) {
         res.reason = format("%s_OVERRIDE ignored: this cache does not store that side", prefix.c_str());
     } else if (n_embd_head < 0) {
         res.reason = format("%s_OVERRIDE ignored: the head size differs between layers", prefix.c_str());
     } else if (n_embd_head % 64 != 0) {
-        res.reason = format("%s_OVERRIDE ignored: head size %d is not a multiple of 64", prefix.c_str(), (int) n_embd_head);
+        res.reason =
+            format("%s_OVERRIDE ignored: head size %d is not a multiple of 64", prefix.c_str(), (int) n_embd_head);
     } else {
         res.on     = true;
         res.reason = prefix + "_OVERRIDE";
@@ -98,9 +100,11 @@ llama_attn_rot_side llama_attn_rot_gate(char side, ggml_type type, int64_t n_emb
 
 void llama_attn_rot_log(char side, ggml_type type, const llama_attn_rot_side & rot, int64_t nrot) {
     if (rot.on) {
-        LLAMA_LOG_INFO("%s: attn_rot_%c: on, size %d, type %s (%s)\n", "llama_kv_cache", side, (int) nrot, ggml_type_name(type), rot.reason.c_str());
+        LLAMA_LOG_INFO("%s: attn_rot_%c: on, size %d, type %s (%s)\n", "llama_kv_cache", side, (int) nrot,
+                       ggml_type_name(type), rot.reason.c_str());
     } else {
-        LLAMA_LOG_INFO("%s: attn_rot_%c: off, type %s (%s)\n", "llama_kv_cache", side, ggml_type_name(type), rot.reason.c_str());
+        LLAMA_LOG_INFO("%s: attn_rot_%c: off, type %s (%s)\n", "llama_kv_cache", side, ggml_type_name(type),
+                       rot.reason.c_str());
     }
 }
 
@@ -115,32 +119,31 @@ llama_turbo_rot::pair llama_turbo_rot::get(ggml_backend_buffer_type_t buft, int6
     }
 
     ggml_init_params params = {
-        /*.mem_size   =*/ 2*ggml_tensor_overhead(),
-        /*.mem_buffer =*/ nullptr,
-        /*.no_alloc   =*/ true,
+        /*.mem_size   =*/2 * ggml_tensor_overhead(),
+        /*.mem_buffer =*/nullptr,
+        /*.no_alloc   =*/true,
     };
 
-    ggml_context_ptr ctx { ggml_init(params) };
+    ggml_context_ptr ctx{ ggml_init(params) };
 
     pair res;
     res.fwd = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, n, n);
     res.inv = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, n, n);
-    ggml_format_name(res.fwd, "turbo_rot_%d",     (int) n);
+    ggml_format_name(res.fwd, "turbo_rot_%d", (int) n);
     ggml_format_name(res.inv, "turbo_rot_%d_inv", (int) n);
 
-    ggml_backend_buffer_t buf = no_alloc ?
-        ggml_backend_buft_alloc_buffer(buft, 0) :
-        ggml_backend_alloc_ctx_tensors_from_buft(ctx.get(), buft);
+    ggml_backend_buffer_t buf =
+        no_alloc ? ggml_backend_buft_alloc_buffer(buft, 0) : ggml_backend_alloc_ctx_tensors_from_buft(ctx.get(), buft);
     if (!buf) {
         throw std::runtime_error("failed to allocate buffer for the turbo rotation");
     }
 
     for (ggml_tensor * t : { res.fwd, res.inv }) {
         if (no_alloc) {
-            t->buffer = buf; // as for the cache itself: keeps the scheduler from allocating it
+            t->buffer = buf;  // as for the cache itself: keeps the scheduler from allocating it
             continue;
         }
-        std::vector<float> data(n*n);
+        std::vector<float> data(n * n);
         ggml_turbo_rot_fill(data.data(), n, t == res.inv);
         ggml_backend_tensor_set(t, data.data(), 0, ggml_nbytes(t));
     }
@@ -156,15 +159,15 @@ bool llama_turbo_can_store(ggml_backend_dev_t dev, ggml_type type) {
     }
 
     ggml_init_params params = {
-        /*.mem_size   =*/ 8*ggml_tensor_overhead(),
-        /*.mem_buffer =*/ nullptr,
-        /*.no_alloc   =*/ true,
+        /*.mem_size   =*/8 * ggml_tensor_overhead(),
+        /*.mem_buffer =*/nullptr,
+        /*.no_alloc   =*/true,
     };
 
-    ggml_context_ptr ctx { ggml_init(params) };
+    ggml_context_ptr ctx{ ggml_init(params) };
 
-    ggml_tensor * cache = ggml_new_tensor_2d(ctx.get(), type,          4*ggml_blck_size(type), 256);
-    ggml_tensor * rows  = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, 4*ggml_blck_size(type), 1);
+    ggml_tensor * cache = ggml_new_tensor_2d(ctx.get(), type, 4 * ggml_blck_size(type), 256);
+    ggml_tensor * rows  = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, 4 * ggml_blck_size(type), 1);
     ggml_tensor * idxs  = ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I64, 1);
 
     return ggml_backend_dev_supports_op(dev, ggml_set_rows(ctx.get(), cache, rows, idxs));
@@ -181,7 +184,7 @@ static ggml_tensor * turbo_mul_mat(ggml_context * ctx, ggml_tensor * cur, ggml_t
 
     ggml_tensor * res = ggml_is_contiguous(cur) ? cur : ggml_cont(ctx, cur);
 
-    res = ggml_reshape_2d(ctx, res, n, ggml_nelements(res)/n);
+    res = ggml_reshape_2d(ctx, res, n, ggml_nelements(res) / n);
     res = ggml_mul_mat(ctx, rot, res);
     ggml_mul_mat_set_hint(res, hint);
 
@@ -227,7 +230,8 @@ llama_turbo_rot::pair llama_turbo_find(const ggml_tensor * t) {
 
 void llama_turbo_rot_log(char side, ggml_type type, const ggml_tensor * rot) {
     if (rot) {
-        LLAMA_LOG_INFO("%s: turbo_rot_%c: on, size %d, type %s\n", "llama_kv_cache", side, (int) rot->ne[0], ggml_type_name(type));
+        LLAMA_LOG_INFO("%s: turbo_rot_%c: on, size %d, type %s\n", "llama_kv_cache", side, (int) rot->ne[0],
+                       ggml_type_name(type));
     } else {
         LLAMA_LOG_INFO("%s: turbo_rot_%c: off, type %s\n", "llama_kv_cache", side, ggml_type_name(type));
     }

@@ -24,8 +24,8 @@
 
 struct llama_attn_rot_side {
     bool        on   = false;
-    int64_t     nrot = 0; // 0: upstream's choice
-    std::string reason;   // for the log
+    int64_t     nrot = 0;  // 0: upstream's choice
+    std::string reason;    // for the log
 };
 
 // Reads the environment. n_embd_head is 0 if the cache has no such side and negative if its layers differ.
@@ -42,15 +42,15 @@ void llama_attn_rot_log(char side, ggml_type type, const llama_attn_rot_side & r
 // Constant matrices of the turbo rotation, one pair for each width and buffer type that a KV cache needs. They live
 // in buffers of their own, because clearing a cache wipes its buffers.
 class llama_turbo_rot {
-public:
+  public:
     struct pair {
-        ggml_tensor * fwd = nullptr; // ggml_mul_mat(fwd, x) rotates rows of n values
-        ggml_tensor * inv = nullptr; // and this undoes it
+        ggml_tensor * fwd = nullptr;  // ggml_mul_mat(fwd, x) rotates rows of n values
+        ggml_tensor * inv = nullptr;  // and this undoes it
     };
 
     pair get(ggml_backend_buffer_type_t buft, int64_t n, bool no_alloc);
 
-private:
+  private:
     std::map<std::pair<ggml_backend_buffer_type_t, int64_t>, pair> pairs;
 
     std::vector<std::pair<ggml_context_ptr, ggml_backend_buffer_ptr>> ctxs_bufs;
@@ -62,7 +62,7 @@ bool llama_turbo_can_store(ggml_backend_dev_t dev, ggml_type type);
 
 // Rotate cur, or undo it, in groups of as many values as the rotation is wide; an empty rotation leaves cur as it is
 ggml_tensor * llama_turbo_apply(ggml_context * ctx, ggml_tensor * cur, const llama_turbo_rot::pair & rot);
-ggml_tensor * llama_turbo_undo (ggml_context * ctx, ggml_tensor * cur, const llama_turbo_rot::pair & rot);
+ggml_tensor * llama_turbo_undo(ggml_context * ctx, ggml_tensor * cur, const llama_turbo_rot::pair & rot);
 
 // A view of cache cells carries the rotation of its rows, so that whoever attends to them can find it
 ggml_tensor * llama_turbo_tag(ggml_tensor * view, const llama_turbo_rot::pair & rot);
@@ -75,4 +75,4 @@ void llama_turbo_rot_log(char side, ggml_type type, const ggml_tensor * rot);
 
 // Upper bound on the graph nodes that the rotations add to a layer: upstream's and the turbo rotation, each on Q, K, V
 // and the attention output, each a copy, a reshape, a product and a reshape, and a view to take the result from
-#define LLAMA_ROT_MAX_NODES_PER_LAYER (2*4*5)
+#define LLAMA_ROT_MAX_NODES_PER_LAYER (2 * 4 * 5)

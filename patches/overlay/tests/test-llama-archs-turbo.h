@@ -4,11 +4,10 @@
 // logits with those of an f16 cache. The bounds are about twice the largest error seen over all architectures; a wrong
 // rotation, stride or type gives an error of the order of 1.
 
+#include "../src/llama-arch.h"
 #include "ggml.h"
 #include "llama-cpp.h"
 #include "log.h"
-
-#include "../src/llama-arch.h"
 
 #include <cmath>
 #include <cstdlib>
@@ -56,15 +55,15 @@ static test_turbo_result test_turbo_caches(llm_arch arch, llama_model * model, b
         test_turbo_setenv("LLAMA_ATTN_ROT_V_OVERRIDE", cfg.rot_v);
 
         llama_context_params params = llama_context_default_params();
-        params.n_ctx           = 0;
-        params.n_threads       = 4;
-        params.n_threads_batch = 4;
-        params.n_ubatch        = encode ? params.n_ubatch : 64;
-        params.type_k          = cfg.type_k;
-        params.type_v          = cfg.type_v;
+        params.n_ctx                = 0;
+        params.n_threads            = 4;
+        params.n_threads_batch      = 4;
+        params.n_ubatch             = encode ? params.n_ubatch : 64;
+        params.type_k               = cfg.type_k;
+        params.type_v               = cfg.type_v;
 
         const std::string name = std::string(ggml_type_name(cfg.type_k)) + "/" + ggml_type_name(cfg.type_v) +
-            (*cfg.rot_k == '1' ? " k" : "") + (*cfg.rot_v == '1' ? " v" : "");
+                                 (*cfg.rot_k == '1' ? " k" : "") + (*cfg.rot_v == '1' ? " v" : "");
 
         LOG("    %-16s %-20s ", llm_arch_name(arch), name.c_str());
 
@@ -78,7 +77,7 @@ static test_turbo_result test_turbo_caches(llm_arch arch, llama_model * model, b
         const double err = nmse_of(lctx.get());
         const bool   ok  = std::isfinite(err) && err <= cfg.max_nmse;
 
-        res.n_tests  += 1;
+        res.n_tests += 1;
         res.n_failed += !ok;
 
         LOG("%s (%.2e, at most %.2e)\n", ok ? "\033[1;32mOK\033[0m" : "\033[1;31mFAIL\033[0m", err, cfg.max_nmse);

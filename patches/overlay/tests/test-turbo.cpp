@@ -5,7 +5,6 @@
 #include "ggml-cpu.h"
 #include "ggml-turbo.h"
 #include "ggml.h"
-
 #include "test-turbo-vectors.h"
 
 #include <algorithm>
@@ -37,10 +36,19 @@ struct codec {
 };
 
 static const codec codecs[] = {
-    { GGML_TYPE_TURBO2, 2, 18, { 56.056, 84.08 }, { .452780f, 1.510418f }, { { 25, 85 }, { 38, 127 } }, .1040 },
-    { GGML_TYPE_TURBO3, 3, 26, { 40.9097, 56.25 }, { .245094f, .756005f, 1.343909f, 2.151946f }, { { 10, 31, 55, 88 }, { 14, 43, 76, 121 } }, .0250 },
-    { GGML_TYPE_TURBO4, 4, 34, { 38.1556, 45.31 }, { .128395f, .388048f, .656759f, .942340f, 1.256231f, 1.618046f, 2.069017f, 2.732590f },
-        { { 5, 15, 25, 36, 48, 62, 79, 104 }, { 6, 18, 30, 43, 57, 73, 94, 124 } }, .0060 },
+    { GGML_TYPE_TURBO2, 2, 18, { 56.056, 84.08 }, { .452780f, 1.510418f },                   { { 25, 85 }, { 38, 127 } }, .1040 },
+    { GGML_TYPE_TURBO3,
+     3,                    26,
+     { 40.9097, 56.25 },
+     { .245094f, .756005f, 1.343909f, 2.151946f },
+     { { 10, 31, 55, 88 }, { 14, 43, 76, 121 } },
+     .0250                                                                                                                      },
+    { GGML_TYPE_TURBO4,
+     4,                    34,
+     { 38.1556, 45.31 },
+     { .128395f, .388048f, .656759f, .942340f, 1.256231f, 1.618046f, 2.069017f, 2.732590f },
+     { { 5, 15, 25, 36, 48, 62, 79, 104 }, { 6, 18, 30, 43, 57, 73, 94, 124 } },
+     .0060                                                                                                                      },
 };
 
 static std::vector<uint8_t> quantize(ggml_type type, const std::vector<float> & x) {
@@ -50,7 +58,7 @@ static std::vector<uint8_t> quantize(ggml_type type, const std::vector<float> & 
 }
 
 static std::vector<float> dequantize(ggml_type type, const std::vector<uint8_t> & q) {
-    std::vector<float> y(q.size()/ggml_type_size(type)*ggml_blck_size(type));
+    std::vector<float> y(q.size() / ggml_type_size(type) * ggml_blck_size(type));
     ggml_get_type_traits(type)->to_float(q.data(), y.data(), y.size());
     return y;
 }
@@ -59,16 +67,16 @@ static std::vector<float> dequantize(ggml_type type, const std::vector<uint8_t> 
 static std::vector<uint8_t> counting_block(const codec & c, int wide) {
     std::vector<uint8_t> b(c.bytes, 0);
     b[0] = wide;
-    b[1] = 0xa8; // the step is 64.0 in fp16, 0x5400, one bit to the left
+    b[1] = 0xa8;  // the step is 64.0 in fp16, 0x5400, one bit to the left
     for (int j = 0; j < 64; j++) {
         const int code = j % (1 << c.bits);
         if (c.bits == 4) {
-            b[2 + j%32] |= code << 4*(j/32);
+            b[2 + j % 32] |= code << 4 * (j / 32);
         } else {
-            b[2 + j%16] |= (code & 3) << 2*(j/16);
+            b[2 + j % 16] |= (code & 3) << 2 * (j / 16);
         }
         if (c.bits == 3) {
-            b[18 + j/8] |= (code >> 2) << (j%8);
+            b[18 + j / 8] |= (code >> 2) << (j % 8);
         }
     }
     return b;
@@ -77,20 +85,21 @@ static std::vector<uint8_t> counting_block(const codec & c, int wide) {
 static void test_tables(const codec & c) {
     const std::string name = ggml_type_name(c.type);
 
-    check(ggml_type_size(c.type) == c.bytes && ggml_blck_size(c.type) == 64, name + " takes " + std::to_string(c.bytes) + " bytes for 64 values");
+    check(ggml_type_size(c.type) == c.bytes && ggml_blck_size(c.type) == 64,
+          name + " takes " + std::to_string(c.bytes) + " bytes for 64 values");
 
-    const int n = c.lloyd_max.size();
-    bool same = true;
-    bool near = true;
+    const int n    = c.lloyd_max.size();
+    bool      same = true;
+    bool      near = true;
     for (int wide = 0; wide < 16; wide++) {
         const auto y = dequantize(c.type, counting_block(c, wide));
         for (int j = 0; j < 64; j++) {
-            const int code  = j % (2*n);
-            const int w     = (wide >> j/16) & 1;
+            const int code  = j % (2 * n);
+            const int w     = (wide >> j / 16) & 1;
             const int m     = code < n ? n - 1 - code : code - n;
             const int level = c.levels[w][m];
-            same = same && y[j] == (float) (code < n ? -level : level);
-            near = near && std::fabs(level/c.sigma[w] - c.lloyd_max[m]) < 0.015;
+            same            = same && y[j] == (float) (code < n ? -level : level);
+            near            = near && std::fabs(level / c.sigma[w] - c.lloyd_max[m]) < 0.015;
         }
     }
     check(same, name + " decodes its bit layout to its integer levels");
@@ -106,9 +115,9 @@ static void test_special(const codec & c) {
 
     for (float bad : { NAN, INFINITY, -INFINITY }) {
         std::vector<float> x(64, 1.0f);
-        x[17] = bad;
-        const auto y = dequantize(c.type, quantize(c.type, x));
-        bool all_nan = true;
+        x[17]              = bad;
+        const auto y       = dequantize(c.type, quantize(c.type, x));
+        bool       all_nan = true;
         for (float v : y) {
             all_nan = all_nan && std::isnan(v);
         }
@@ -118,7 +127,7 @@ static void test_special(const codec & c) {
     for (float scale : { 1e-45f, 1e-38f, 1e-20f, 1.0f, 1e4f, 1e6f, 1e20f, std::numeric_limits<float>::max() }) {
         std::vector<float> x(64);
         for (int j = 0; j < 64; j++) {
-            x[j] = scale*(j % 2 ? 1.0f : -0.5f);
+            x[j] = scale * (j % 2 ? 1.0f : -0.5f);
         }
         bool finite = true;
         for (float v : dequantize(c.type, quantize(c.type, x))) {
@@ -128,66 +137,83 @@ static void test_special(const codec & c) {
     }
 
     std::vector<float> spike(64, 0.0f);
-    spike[5] = -100.0f;
+    spike[5]     = -100.0f;
     const auto y = dequantize(c.type, quantize(c.type, spike));
-    check(y[5] < 0 && std::fabs(y[5]) >= *std::max_element(y.begin(), y.end()), name + " keeps one huge value the largest");
+    check(y[5] < 0 && std::fabs(y[5]) >= *std::max_element(y.begin(), y.end()),
+          name + " keeps one huge value the largest");
 }
 
 static void test_gaussian(const codec & c) {
-    std::mt19937 gen(1);
+    std::mt19937                    gen(1);
     std::normal_distribution<float> normal;
-    std::vector<float> x(64*4096);
+    std::vector<float>              x(64 * 4096);
     for (float & v : x) {
         v = normal(gen);
     }
 
-    const auto y = dequantize(c.type, quantize(c.type, x));
-    double err = 0, ref = 0, worst_norm = 0;
+    const auto y   = dequantize(c.type, quantize(c.type, x));
+    double     err = 0, ref = 0, worst_norm = 0;
     for (size_t i = 0; i < x.size(); i += 64) {
         double nx = 0, ny = 0;
         for (size_t j = i; j < i + 64; j++) {
-            err += (x[j] - y[j])*(x[j] - y[j]);
-            ref += x[j]*x[j];
-            nx  += x[j]*x[j];
-            ny  += y[j]*y[j];
+            err += (x[j] - y[j]) * (x[j] - y[j]);
+            ref += x[j] * x[j];
+            nx += x[j] * x[j];
+            ny += y[j] * y[j];
         }
-        worst_norm = std::max(worst_norm, std::fabs(std::sqrt(ny/nx) - 1));
+        worst_norm = std::max(worst_norm, std::fabs(std::sqrt(ny / nx) - 1));
     }
-    check(err/ref < c.max_nmse, std::string(ggml_type_name(c.type)) + " NMSE on Gaussian blocks " + std::to_string(err/ref) + " < " + std::to_string(c.max_nmse));
+    check(err / ref < c.max_nmse, std::string(ggml_type_name(c.type)) + " NMSE on Gaussian blocks " +
+                                      std::to_string(err / ref) + " < " + std::to_string(c.max_nmse));
     const double max_norm = c.type == GGML_TYPE_TURBO3 ? .01 : c.type == GGML_TYPE_TURBO4 ? .015 : .15;
-    check(worst_norm < max_norm, std::string(ggml_type_name(c.type)) + " keeps the norm of a block within " + std::to_string(max_norm) + ": " + std::to_string(worst_norm));
+    check(worst_norm < max_norm, std::string(ggml_type_name(c.type)) + " keeps the norm of a block within " +
+                                     std::to_string(max_norm) + ": " + std::to_string(worst_norm));
 }
 
 // Blocks that a kernel is likely to get wrong, and many random ones: the CPU quantizer must give the reference's bytes.
 static void test_bits(const codec & c) {
-    std::mt19937 gen(3);
-    std::normal_distribution<float> normal;
+    std::mt19937                          gen(3);
+    std::normal_distribution<float>       normal;
     std::uniform_real_distribution<float> exponent(-40.0f, 38.0f);
 
-    const auto * cpu = ggml_get_type_traits_cpu(c.type);
-    const int n_blocks = 100000;
-    int n_differ = 0;
+    const auto * cpu      = ggml_get_type_traits_cpu(c.type);
+    const int    n_blocks = 100000;
+    int          n_differ = 0;
 
-    std::vector<float> x(64);
+    std::vector<float>   x(64);
     std::vector<uint8_t> got(c.bytes);
     for (int i = 0; i < n_blocks; i++) {
         const float scale = std::pow(10.0f, exponent(gen));
         for (float & v : x) {
-            v = normal(gen)*(i % 4 == 0 ? scale : 1.0f);
+            v = normal(gen) * (i % 4 == 0 ? scale : 1.0f);
         }
         switch (i % 16) {
-            case 1: x[gen() % 64] = scale;                      break; // one value of any size
-            case 2: std::fill(x.begin(), x.end(), x[0]);        break; // constant
-            case 3: x[gen() % 64] = i % 32 == 3 ? NAN : -INFINITY; break;
-            case 5: std::fill(x.begin() + 1, x.end(), 0.0f);    break; // one value that is not zero
-            case 6: std::fill(x.begin(), x.end(), -0.0f);       break;
-            case 7: for (float & v : x) { v *= 1e-44f; }        break; // denormals
-            case 9: // values on the midpoints between levels
+            case 1:
+                x[gen() % 64] = scale;
+                break;  // one value of any size
+            case 2:
+                std::fill(x.begin(), x.end(), x[0]);
+                break;  // constant
+            case 3:
+                x[gen() % 64] = i % 32 == 3 ? NAN : -INFINITY;
+                break;
+            case 5:
+                std::fill(x.begin() + 1, x.end(), 0.0f);
+                break;  // one value that is not zero
+            case 6:
+                std::fill(x.begin(), x.end(), -0.0f);
+                break;
+            case 7:
+                for (float & v : x) {
+                    v *= 1e-44f;
+                }
+                break;  // denormals
+            case 9:     // values on the midpoints between levels
                 for (int j = 0; j < 64; j++) {
-                    const auto & l = c.levels[j/32];
-                    const int    m = j % (int) l.size();
-                    const float edge = m == 0 ? 0.0f : 0.5f*(l[m] + l[m - 1]);
-                    x[j] = j % 2 ? -edge : edge;
+                    const auto & l    = c.levels[j / 32];
+                    const int    m    = j % (int) l.size();
+                    const float  edge = m == 0 ? 0.0f : 0.5f * (l[m] + l[m - 1]);
+                    x[j]              = j % 2 ? -edge : edge;
                 }
                 x[0] = (float) c.levels[0].back();
                 break;
@@ -196,7 +222,7 @@ static void test_bits(const codec & c) {
         n_differ += got != quantize(c.type, x);
     }
     check(n_differ == 0, std::string(ggml_type_name(c.type)) + " CPU quantizer gives the reference's bytes for " +
-        std::to_string(n_blocks) + " blocks: " + std::to_string(n_differ) + " differ");
+                             std::to_string(n_blocks) + " blocks: " + std::to_string(n_differ) + " differ");
 }
 
 static std::vector<float> vector_input(size_t i) {
@@ -227,14 +253,14 @@ static void test_vectors(const codec & c) {
 }
 
 static std::vector<std::vector<float>> make_vectors() {
-    std::mt19937 gen(5);
+    std::mt19937                    gen(5);
     std::normal_distribution<float> normal;
 
     std::vector<std::vector<float>> all;
-    auto add = [&](float scale) -> std::vector<float> & {
+    auto                            add = [&](float scale) -> std::vector<float> & {
         all.emplace_back(64);
         for (float & v : all.back()) {
-            v = normal(gen)*scale;
+            v = normal(gen) * scale;
         }
         return all.back();
     };
@@ -242,36 +268,43 @@ static std::vector<std::vector<float>> make_vectors() {
     for (float scale : { 1.0f, 0.01f, 30.0f, 1e-5f, 1e-20f, 1e-42f, 3e4f, 1e30f }) {
         add(scale);
     }
-    for (int i = 0; i < 4; i++) { // groups of different size
+    for (int i = 0; i < 4; i++) {  // groups of different size
         auto & x = add(1.0f);
         for (int j = 0; j < 64; j++) {
-            x[j] *= (i + 1) >> (j/16 % 2) ? 1.0f + i*(j/16) : 0.1f;
+            x[j] *= (i + 1) >> (j / 16 % 2) ? 1.0f + i * (j / 16) : 0.1f;
         }
     }
-    add(1.0f)[17] = 40.0f; // one large value
+    add(1.0f)[17] = 40.0f;  // one large value
     for (float constant : { 0.0f, -0.0f, -2.5f }) {
         all.emplace_back(64, constant);
     }
     all.emplace_back(64, 0.0f)[63] = 1.0f;
-    add(1.0f)[0]  = NAN;
-    add(1.0f)[31] = -INFINITY;
-    add(1.0f)[5]  = std::numeric_limits<float>::max();
-    for (const codec & c : codecs) { // midpoints between levels
+    add(1.0f)[0]                   = NAN;
+    add(1.0f)[31]                  = -INFINITY;
+    add(1.0f)[5]                   = std::numeric_limits<float>::max();
+    for (const codec & c : codecs) {  // midpoints between levels
         auto & x = all.emplace_back(64);
         for (int j = 0; j < 64; j++) {
             const auto & l = c.levels[0];
             const int    m = j % (int) l.size();
-            x[j] = (j % 2 ? -0.5f : 0.5f)*(m == 0 ? 2*l.back() : l[m] + l[m - 1]);
+            x[j]           = (j % 2 ? -0.5f : 0.5f) * (m == 0 ? 2 * l.back() : l[m] + l[m - 1]);
         }
     }
     return all;
 }
 
 static void print_vectors() {
-    printf("#pragma once\n\n"
-           "// Made by `test-turbo --vectors`: 64 floats as bits, and the block of each type that they become.\n\n"
-           "#include <cstdint>\n\n"
-           "static const struct {\n    uint32_t x[64];\n    uint8_t  turbo2[18];\n    uint8_t  turbo3[26];\n    uint8_t  turbo4[34];\n} turbo_vectors[] = {\n");
+    printf(
+        "#pragma once\n\n"
+        "// Made by `test-turbo --vectors`: 64 floats as bits, and the block of each type that they become.\n\n"
+        "#include <cstdint>\n\n"
+        "// clang-format off\n"
+        "static const struct {\n"
+        "    uint32_t x[64];\n"
+        "    uint8_t  turbo2[18];\n"
+        "    uint8_t  turbo3[26];\n"
+        "    uint8_t  turbo4[34];\n"
+        "} turbo_vectors[] = {\n");
     for (const auto & x : make_vectors()) {
         printf("    {\n        {");
         for (int j = 0; j < 64; j++) {
@@ -289,55 +322,57 @@ static void print_vectors() {
         }
         printf("    },\n");
     }
-    printf("};\n");
+    printf("};\n// clang-format on\n");
 }
 
 static void test_vec_dot(const codec & c) {
-    std::mt19937 gen(2);
+    std::mt19937                    gen(2);
     std::normal_distribution<float> normal;
-    std::vector<float> x(64*9), q(64*9);
+    std::vector<float>              x(64 * 9), q(64 * 9);
     for (size_t i = 0; i < x.size(); i++) {
         x[i] = normal(gen);
         q[i] = normal(gen);
     }
 
-    const auto * cpu = ggml_get_type_traits_cpu(c.type);
+    const auto *         cpu = ggml_get_type_traits_cpu(c.type);
     std::vector<uint8_t> xq(ggml_row_size(c.type, x.size()));
     std::vector<uint8_t> qq(ggml_row_size(cpu->vec_dot_type, q.size()));
     cpu->from_float(x.data(), xq.data(), x.size());
     ggml_get_type_traits_cpu(cpu->vec_dot_type)->from_float(q.data(), qq.data(), q.size());
-    check(xq == quantize(c.type, x), std::string(ggml_type_name(c.type)) + " CPU quantizer gives the reference's bytes");
+    check(xq == quantize(c.type, x),
+          std::string(ggml_type_name(c.type)) + " CPU quantizer gives the reference's bytes");
 
     float dot = 0;
     cpu->vec_dot(x.size(), &dot, 0, xq.data(), 0, qq.data(), 0, 1);
 
-    const auto xd = dequantize(c.type, xq);
-    const auto qd = dequantize(cpu->vec_dot_type, qq);
-    double ref = 0, size = 0;
+    const auto xd  = dequantize(c.type, xq);
+    const auto qd  = dequantize(cpu->vec_dot_type, qq);
+    double     ref = 0, size = 0;
     for (size_t i = 0; i < x.size(); i++) {
-        ref  += (double) xd[i]*qd[i];
-        size += std::fabs((double) xd[i]*qd[i]);
+        ref += (double) xd[i] * qd[i];
+        size += std::fabs((double) xd[i] * qd[i]);
     }
-    check(std::fabs(dot - ref) < 1e-6*size, std::string(ggml_type_name(c.type)) + " vec_dot is the product of the decoded values");
+    check(std::fabs(dot - ref) < 1e-6 * size,
+          std::string(ggml_type_name(c.type)) + " vec_dot is the product of the decoded values");
 }
 
 // the decoder that CPU ops use, through a cast
 static void test_cast(ggml_type type) {
-    const size_t size = ggml_type_size(type);
-    const int64_t n   = 1000*ggml_blck_size(type);
+    const size_t  size = ggml_type_size(type);
+    const int64_t n    = 1000 * ggml_blck_size(type);
 
-    std::mt19937 gen(4);
-    std::vector<uint8_t> q(size*1000);
+    std::mt19937         gen(4);
+    std::vector<uint8_t> q(size * 1000);
     for (uint8_t & b : q) {
         b = gen();
     }
     for (size_t i = 0; i < q.size(); i += size) {
-        q[i + 1] &= ggml_is_turbo(type) ? 0xbf : 0x3f; // a finite step
+        q[i + 1] &= ggml_is_turbo(type) ? 0xbf : 0x3f;  // a finite step
     }
 
-    ggml_init_params params = { 1024*1024, nullptr, false };
-    ggml_context * ctx = ggml_init(params);
-    ggml_tensor  * x   = ggml_new_tensor_1d(ctx, type, n);
+    ggml_init_params params = { 1024 * 1024, nullptr, false };
+    ggml_context *   ctx    = ggml_init(params);
+    ggml_tensor *    x      = ggml_new_tensor_1d(ctx, type, n);
     memcpy(x->data, q.data(), q.size());
     ggml_tensor * y  = ggml_cast(ctx, x, GGML_TYPE_F32);
     ggml_cgraph * gf = ggml_new_graph(ctx);
@@ -345,12 +380,13 @@ static void test_cast(ggml_type type) {
     ggml_graph_compute_with_ctx(ctx, gf, 2);
 
     const auto ref = dequantize(type, q);
-    check(memcmp(y->data, ref.data(), ref.size()*sizeof(float)) == 0, std::string(ggml_type_name(type)) + " CPU decoder gives the reference's values");
+    check(memcmp(y->data, ref.data(), ref.size() * sizeof(float)) == 0,
+          std::string(ggml_type_name(type)) + " CPU decoder gives the reference's values");
     ggml_free(ctx);
 }
 
 static void test_rotation(int64_t n) {
-    std::vector<float> fwd(n*n), inv(n*n);
+    std::vector<float> fwd(n * n), inv(n * n);
     ggml_turbo_rot_fill(fwd.data(), n, false);
     ggml_turbo_rot_fill(inv.data(), n, true);
 
@@ -360,10 +396,10 @@ static void test_rotation(int64_t n) {
         for (int64_t j = 0; j < n; j++) {
             double back = 0, twice = 0;
             for (int64_t k = 0; k < n; k++) {
-                back  += (double) inv[i*n + k]*fwd[k*n + j];
-                twice += (double) fwd[i*n + k]*fwd[k*n + j];
+                back += (double) inv[i * n + k] * fwd[k * n + j];
+                twice += (double) fwd[i * n + k] * fwd[k * n + j];
             }
-            off        = std::max(off,        std::fabs(back  - (i == j)));
+            off        = std::max(off, std::fabs(back - (i == j)));
             involution = std::max(involution, std::fabs(twice - (i == j)));
         }
     }
@@ -373,7 +409,7 @@ static void test_rotation(int64_t n) {
 }
 
 int main(int argc, char ** argv) {
-    ggml_cpu_init(); // fp16 tables
+    ggml_cpu_init();  // fp16 tables
     if (argc == 2 && strcmp(argv[1], "--vectors") == 0) {
         print_vectors();
         return 0;
@@ -398,11 +434,12 @@ int main(int argc, char ** argv) {
     }
 
     check(ggml_turbo_rot_width(64) == 64 && ggml_turbo_rot_width(80) == 16 && ggml_turbo_rot_width(192) == 64 &&
-          ggml_turbo_rot_width(576) == 64 && ggml_turbo_rot_width(512) == 256, "width is the largest power of two that divides the head, at most 256");
+              ggml_turbo_rot_width(576) == 64 && ggml_turbo_rot_width(512) == 256,
+          "width is the largest power of two that divides the head, at most 256");
 
     // 0x243f6a88 85a308d3: the first bits are 1 1 0 0 1 0 1 1
     const float first[8] = { -1, -1, 1, 1, -1, 1, -1, -1 };
-    bool signs = true;
+    bool        signs    = true;
     for (int i = 0; i < 8; i++) {
         signs = signs && ggml_turbo_sign(i) == first[i];
     }

@@ -9,7 +9,7 @@
 
 #include "ggml.h"
 
-#ifdef  __cplusplus
+#ifdef __cplusplus
 extern "C" {
 #endif
 
@@ -27,6 +27,6 @@ GGML_API int64_t ggml_turbo_rot_width(int64_t n);
 // fill dst[n*n] so that ggml_mul_mat(dst, x) is R*x, or R^-1*x if inverse; n is a power of two <= GGML_TURBO_ROT_MAX
 GGML_API void ggml_turbo_rot_fill(float * dst, int64_t n, bool inverse);
 
-#ifdef  __cplusplus
+#ifdef __cplusplus
 }
 #endif

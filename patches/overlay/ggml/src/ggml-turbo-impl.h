@@ -6,7 +6,7 @@
 
 #include <stdint.h>
 
-#ifdef  __cplusplus
+#ifdef __cplusplus
 extern "C" {
 #endif
 
@@ -21,24 +21,24 @@ extern "C" {
 // value j is the 2-bit code in bits 2*(j/16) of qs[j%16]
 typedef struct {
     uint16_t d;
-    uint8_t  qs[QK_TURBO/4];
+    uint8_t  qs[QK_TURBO / 4];
 } block_turbo2;
 
 // low two bits as in turbo2; the third bit of value j is bit j%8 of qh[j/8]
 typedef struct {
     uint16_t d;
-    uint8_t  qs[QK_TURBO/4];
-    uint8_t  qh[QK_TURBO/8];
+    uint8_t  qs[QK_TURBO / 4];
+    uint8_t  qh[QK_TURBO / 8];
 } block_turbo3;
 
 // value j is the low (j < 32) or high nibble of qs[j%32]
 typedef struct {
     uint16_t d;
-    uint8_t  qs[QK_TURBO/2];
+    uint8_t  qs[QK_TURBO / 2];
 } block_turbo4;
 
 // The step is this fp16 divided by 64, which moves fp16's range to where steps are: f16's largest value still fits.
-#define GGML_TURBO_STEP_UNIT (1.0f/64)
+#define GGML_TURBO_STEP_UNIT (1.0f / 64)
 
 static inline uint16_t ggml_turbo_step(uint16_t d) {
     return (d >> 1) & 0x7ff8;
@@ -50,18 +50,19 @@ GGML_API const int8_t ggml_turbo2_levels[2][4];
 GGML_API const int8_t ggml_turbo3_levels[2][8];
 GGML_API const int8_t ggml_turbo4_levels[2][16];
 
-#define GGML_TURBO_N_GROUPS 4 // of 16 values in a block
-#define GGML_TURBO_N_TRIALS 9 // at most
+#define GGML_TURBO_N_GROUPS 4  // of 16 values in a block
+#define GGML_TURBO_N_TRIALS 9  // at most
 
 // Trial steps are multiples of the one that fits the block's standard deviation, two to a wide/narrow ratio: a trial with
 // the wide table stands for the second next one with the narrow table.
 typedef struct {
-    int   n;           // number of magnitudes
-    float sigma;       // standard deviation that the narrow levels are made for
-    float norm_weight; // where the final step lies between the one of least squares (0) and the one that keeps the norm (1)
+    int   n;          // number of magnitudes
+    float sigma;      // standard deviation that the narrow levels are made for
+    float
+        norm_weight;  // where the final step lies between the one of least squares (0) and the one that keeps the norm (1)
     int   n_trials;
     float trials[GGML_TURBO_N_TRIALS];
-    float edges[2][7]; // midpoints between magnitudes; narrow, wide
+    float edges[2][7];  // midpoints between magnitudes; narrow, wide
     float magnitudes[2][8];
 } ggml_turbo_codebook;
 
@@ -90,8 +91,12 @@ GGML_API void ggml_turbo3_unpack(const block_turbo3 * x, int8_t * levels);
 GGML_API void ggml_turbo4_unpack(const block_turbo4 * x, int8_t * levels);
 
 // as the quantize_* functions of ggml-quants.h; imatrix is not used
-GGML_API size_t quantize_turbo(enum ggml_type type, const float * GGML_RESTRICT src, void * GGML_RESTRICT dst, int64_t nrows, int64_t n_per_row);
+GGML_API size_t quantize_turbo(enum ggml_type              type,
+                               const float * GGML_RESTRICT src,
+                               void * GGML_RESTRICT        dst,
+                               int64_t                     nrows,
+                               int64_t                     n_per_row);
 
-#ifdef  __cplusplus
+#ifdef __cplusplus
 }
 #endif

@@ -3,10 +3,9 @@
 // Rows of the KV cache as small integers: a block of 32 values is 32 signed bytes and one step, value = level*step.
 // The types are written once, in terms of a vector of 32 bytes; what that vector is depends on the CPU.
 
+#include "../ggml-turbo-impl.h"
 #include "ggml-cpu-impl.h"
 #include "simd-mappings.h"
-
-#include "../ggml-turbo-impl.h"
 
 #define GGML_COMMON_DECL_C
 #include "ggml-common.h"
@@ -64,8 +63,8 @@ static inline void i8x32_to_float(i8x32 v, float d, float * y) {
         const __m128i half = h == 0 ? _mm256_castsi256_si128(v) : _mm256_extracti128_si256(v, 1);
         const __m256  a    = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(half));
         const __m256  b    = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(half, 8)));
-        _mm256_storeu_ps(y + 16*h,     _mm256_mul_ps(a, _mm256_set1_ps(d)));
-        _mm256_storeu_ps(y + 16*h + 8, _mm256_mul_ps(b, _mm256_set1_ps(d)));
+        _mm256_storeu_ps(y + 16 * h, _mm256_mul_ps(a, _mm256_set1_ps(d)));
+        _mm256_storeu_ps(y + 16 * h + 8, _mm256_mul_ps(b, _mm256_set1_ps(d)));
     }
 }
 
@@ -106,7 +105,7 @@ static inline i8x32 i8x32_field(i8x32 v, int shift, int8_t mask) {
 
 static inline i8x32 i8x32_fields(const uint8_t * q, int lo, int hi, int8_t mask) {
     const uint8x16_t v = vld1q_u8(q);
-    i8x32 r;
+    i8x32            r;
     r.val[0] = i8x16_field(v, lo, mask);
     r.val[1] = i8x16_field(v, hi, mask);
     return r;
@@ -114,16 +113,16 @@ static inline i8x32 i8x32_fields(const uint8_t * q, int lo, int hi, int8_t mask)
 
 static inline i8x32 i8x32_bits(const uint8_t * bits, int8_t x) {
     const uint8x16_t mask = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201));
-    i8x32 r;
+    i8x32            r;
     for (int h = 0; h < 2; h++) {
-        const uint8x16_t v = vcombine_u8(vdup_n_u8(bits[2*h]), vdup_n_u8(bits[2*h + 1]));
-        r.val[h] = vandq_s8(vreinterpretq_s8_u8(vtstq_u8(v, mask)), vdupq_n_s8(x));
+        const uint8x16_t v = vcombine_u8(vdup_n_u8(bits[2 * h]), vdup_n_u8(bits[2 * h + 1]));
+        r.val[h]           = vandq_s8(vreinterpretq_s8_u8(vtstq_u8(v, mask)), vdupq_n_s8(x));
     }
     return r;
 }
 
 static inline i8x32 i8x32_lookup(i8x32 index, const int8_t * table) {
-    index.val[0] = vqtbl1q_s8(vld1q_s8(table),      vreinterpretq_u8_s8(index.val[0]));
+    index.val[0] = vqtbl1q_s8(vld1q_s8(table), vreinterpretq_u8_s8(index.val[0]));
     index.val[1] = vqtbl1q_s8(vld1q_s8(table + 16), vreinterpretq_u8_s8(index.val[1]));
     return index;
 }
@@ -132,16 +131,18 @@ static inline void i8x32_to_float(i8x32 v, float d, float * y) {
     for (int h = 0; h < 2; h++) {
         const int16x8_t a = vmovl_s8(vget_low_s8(v.val[h]));
         const int16x8_t b = vmovl_s8(vget_high_s8(v.val[h]));
-        vst1q_f32(y + 16*h,      vmulq_n_f32(vcvtq_f32_s32(vmovl_s16(vget_low_s16(a))),  d));
-        vst1q_f32(y + 16*h + 4,  vmulq_n_f32(vcvtq_f32_s32(vmovl_s16(vget_high_s16(a))), d));
-        vst1q_f32(y + 16*h + 8,  vmulq_n_f32(vcvtq_f32_s32(vmovl_s16(vget_low_s16(b))),  d));
-        vst1q_f32(y + 16*h + 12, vmulq_n_f32(vcvtq_f32_s32(vmovl_s16(vget_high_s16(b))), d));
+        vst1q_f32(y + 16 * h, vmulq_n_f32(vcvtq_f32_s32(vmovl_s16(vget_low_s16(a))), d));
+        vst1q_f32(y + 16 * h + 4, vmulq_n_f32(vcvtq_f32_s32(vmovl_s16(vget_high_s16(a))), d));
+        vst1q_f32(y + 16 * h + 8, vmulq_n_f32(vcvtq_f32_s32(vmovl_s16(vget_low_s16(b))), d));
+        vst1q_f32(y + 16 * h + 12, vmulq_n_f32(vcvtq_f32_s32(vmovl_s16(vget_high_s16(b))), d));
     }
 }
 
 #else
 
-typedef struct { int8_t v[32]; } i8x32;
+typedef struct {
+    int8_t v[32];
+} i8x32;
 
 static inline i8x32 i8x32_load(const void * p) {
     i8x32 r;
@@ -186,21 +187,21 @@ static inline i8x32 i8x32_fields(const uint8_t * q, int lo, int hi, int8_t mask)
 static inline i8x32 i8x32_bits(const uint8_t * bits, int8_t x) {
     i8x32 r;
     for (int j = 0; j < 32; j++) {
-        r.v[j] = (bits[j/8] >> (j%8)) & 1 ? x : 0;
+        r.v[j] = (bits[j / 8] >> (j % 8)) & 1 ? x : 0;
     }
     return r;
 }
 
 static inline i8x32 i8x32_lookup(i8x32 index, const int8_t * table) {
     for (int j = 0; j < 32; j++) {
-        index.v[j] = table[j/16*16 + index.v[j]];
+        index.v[j] = table[j / 16 * 16 + index.v[j]];
     }
     return index;
 }
 
 static inline void i8x32_to_float(i8x32 v, float d, float * y) {
     for (int j = 0; j < 32; j++) {
-        y[j] = (float) v.v[j]*d;
+        y[j] = (float) v.v[j] * d;
     }
 }
 
@@ -220,7 +221,7 @@ static inline float kv_step(uint16_t d) {
 }
 
 static inline float kv_turbo_step(uint16_t d) {
-    return kv_step(ggml_turbo_step(d))*GGML_TURBO_STEP_UNIT;
+    return kv_step(ggml_turbo_step(d)) * GGML_TURBO_STEP_UNIT;
 }
 
 // Tables for 32 values: a table of 16 for each half. Those of the turbo types are ggml_turbo*_levels, one for each of the
@@ -228,11 +229,16 @@ static inline float kv_turbo_step(uint16_t d) {
 #define KV_TABLE2(...) __VA_ARGS__, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
 #define KV_TABLE3(...) __VA_ARGS__, 0, 0, 0, 0, 0, 0, 0, 0
 #define KV_TABLE4(...) __VA_ARGS__
-#define KV_CHOICES(table, narrow, wide) { { table(narrow), table(narrow) }, { table(wide), table(narrow) }, { table(narrow), table(wide) }, { table(wide), table(wide) } }
+#define KV_CHOICES(table, narrow, wide)                                                                     \
+    {                                                                                                       \
+        { table(narrow), table(narrow) }, { table(wide), table(narrow) }, { table(narrow), table(wide) }, { \
+            table(wide), table(wide)                                                                        \
+        }                                                                                                   \
+    }
 
-#define KV_TURBO2_NARROW  -85, -25, 25,  85
+#define KV_TURBO2_NARROW -85, -25, 25, 85
 #define KV_TURBO2_WIDE   -127, -38, 38, 127
-#define KV_TURBO3_NARROW  -88, -55, -31, -10, 10, 31, 55,  88
+#define KV_TURBO3_NARROW -88, -55, -31, -10, 10, 31, 55, 88
 #define KV_TURBO3_WIDE   -121, -76, -43, -14, 14, 43, 76, 121
 #define KV_TURBO4_NARROW -104, -79, -62, -48, -36, -25, -15, -5, 5, 15, 25, 36, 48, 62, 79, 104
 #define KV_TURBO4_WIDE   -124, -94, -73, -57, -43, -30, -18, -6, 6, 18, 30, 43, 57, 73, 94, 124
@@ -240,7 +246,7 @@ static inline float kv_turbo_step(uint16_t d) {
 static const int8_t kv_table_turbo2[4][32] = KV_CHOICES(KV_TABLE2, KV_TURBO2_NARROW, KV_TURBO2_WIDE);
 static const int8_t kv_table_turbo3[4][32] = KV_CHOICES(KV_TABLE3, KV_TURBO3_NARROW, KV_TURBO3_WIDE);
 static const int8_t kv_table_turbo4[4][32] = KV_CHOICES(KV_TABLE4, KV_TURBO4_NARROW, KV_TURBO4_WIDE);
-static const int8_t kv_table_iq4_nl[32] = {
+static const int8_t kv_table_iq4_nl[32]    = {
     -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
     -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
 };
@@ -267,12 +273,13 @@ static inline void turbo2_levels(const block_turbo2 * x, i8x32 * lo, i8x32 * hi)
 }
 
 static inline void turbo3_levels(const block_turbo3 * x, i8x32 * lo, i8x32 * hi) {
-    *lo = i8x32_lookup(i8x32_or(i8x32_fields(x->qs, 0, 2, 3), i8x32_bits(x->qh,     4)), kv_table_turbo3[x->d & 3]);
-    *hi = i8x32_lookup(i8x32_or(i8x32_fields(x->qs, 4, 6, 3), i8x32_bits(x->qh + 4, 4)), kv_table_turbo3[(x->d >> 2) & 3]);
+    *lo = i8x32_lookup(i8x32_or(i8x32_fields(x->qs, 0, 2, 3), i8x32_bits(x->qh, 4)), kv_table_turbo3[x->d & 3]);
+    *hi = i8x32_lookup(i8x32_or(i8x32_fields(x->qs, 4, 6, 3), i8x32_bits(x->qh + 4, 4)),
+                       kv_table_turbo3[(x->d >> 2) & 3]);
 }
 
 static inline void turbo4_levels(const block_turbo4 * x, i8x32 * lo, i8x32 * hi) {
     const i8x32 q = i8x32_load(x->qs);
-    *lo = i8x32_lookup(i8x32_field(q, 0, 15), kv_table_turbo4[x->d & 3]);
-    *hi = i8x32_lookup(i8x32_field(q, 4, 15), kv_table_turbo4[(x->d >> 2) & 3]);
+    *lo           = i8x32_lookup(i8x32_field(q, 0, 15), kv_table_turbo4[x->d & 3]);
+    *hi           = i8x32_lookup(i8x32_field(q, 4, 15), kv_table_turbo4[(x->d >> 2) & 3]);
 }

@@ -2,7 +2,6 @@
 
 #include "ggml-cpu-impl.h"
 #include "ggml-turbo.h"
-
 #include "kv-levels.h"
 
 #include <assert.h>
@@ -14,7 +13,7 @@
 // Dot products add the same exact integer sums, but in another order of floats: relative to the sum of the absolute
 // products the difference stays below 1e-6.
 
-static_assert(QK_TURBO == 2*QK8_0, "a turbo block pairs with two q8_0 blocks");
+static_assert(QK_TURBO == 2 * QK8_0, "a turbo block pairs with two q8_0 blocks");
 
 //
 // quantization
@@ -23,62 +22,149 @@ static_assert(QK_TURBO == 2*QK8_0, "a turbo block pairs with two q8_0 blocks");
 // eight floats, and eight 32-bit integers
 #if defined(__AVX2__)
 
-#define TURBO_SIMD
+#    define TURBO_SIMD
 
 typedef __m256  f32x8;
 typedef __m256i i32x8;
 
-static inline f32x8 f32x8_load(const float * p)       { return _mm256_loadu_ps(p); }
-static inline f32x8 f32x8_set(float x)                { return _mm256_set1_ps(x); }
-static inline f32x8 f32x8_add(f32x8 a, f32x8 b)       { return _mm256_add_ps(a, b); }
-static inline f32x8 f32x8_mul(f32x8 a, f32x8 b)       { return _mm256_mul_ps(a, b); }
-static inline f32x8 f32x8_div(f32x8 a, f32x8 b)       { return _mm256_div_ps(a, b); }
-static inline f32x8 f32x8_max(f32x8 a, f32x8 b)       { return _mm256_max_ps(a, b); }
-static inline f32x8 f32x8_abs(f32x8 a)                { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
-static inline i32x8 f32x8_gt(f32x8 a, f32x8 b)        { return _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_GT_OQ)); }
-static inline bool  f32x8_all_le(f32x8 a, f32x8 b)    { return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_LE_OQ)) == 0xff; }
-static inline i32x8 i32x8_set(int32_t x)              { return _mm256_set1_epi32(x); }
-static inline i32x8 i32x8_add(i32x8 a, i32x8 b)       { return _mm256_add_epi32(a, b); }
-static inline i32x8 i32x8_sub(i32x8 a, i32x8 b)       { return _mm256_sub_epi32(a, b); }
-static inline i32x8 i32x8_xor(i32x8 a, i32x8 b)       { return _mm256_xor_si256(a, b); }
-static inline void  i32x8_store(int32_t * p, i32x8 a) { _mm256_storeu_si256((__m256i *) p, a); }
+static inline f32x8 f32x8_load(const float * p) {
+    return _mm256_loadu_ps(p);
+}
+
+static inline f32x8 f32x8_set(float x) {
+    return _mm256_set1_ps(x);
+}
+
+static inline f32x8 f32x8_add(f32x8 a, f32x8 b) {
+    return _mm256_add_ps(a, b);
+}
+
+static inline f32x8 f32x8_mul(f32x8 a, f32x8 b) {
+    return _mm256_mul_ps(a, b);
+}
+
+static inline f32x8 f32x8_div(f32x8 a, f32x8 b) {
+    return _mm256_div_ps(a, b);
+}
+
+static inline f32x8 f32x8_max(f32x8 a, f32x8 b) {
+    return _mm256_max_ps(a, b);
+}
+
+static inline f32x8 f32x8_abs(f32x8 a) {
+    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a);
+}
+
+static inline i32x8 f32x8_gt(f32x8 a, f32x8 b) {
+    return _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_GT_OQ));
+}
+
+static inline bool f32x8_all_le(f32x8 a, f32x8 b) {
+    return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_LE_OQ)) == 0xff;
+}
+
+static inline i32x8 i32x8_set(int32_t x) {
+    return _mm256_set1_epi32(x);
+}
+
+static inline i32x8 i32x8_add(i32x8 a, i32x8 b) {
+    return _mm256_add_epi32(a, b);
+}
+
+static inline i32x8 i32x8_sub(i32x8 a, i32x8 b) {
+    return _mm256_sub_epi32(a, b);
+}
+
+static inline i32x8 i32x8_xor(i32x8 a, i32x8 b) {
+    return _mm256_xor_si256(a, b);
+}
+
+static inline void i32x8_store(int32_t * p, i32x8 a) {
+    _mm256_storeu_si256((__m256i *) p, a);
+}
 
 // ((0+4) + (2+6)) + ((1+5) + (3+7)), as the reference
 static inline float f32x8_sum(f32x8 v) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    s        = _mm_add_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
 }
 
 static inline float f32x8_largest(f32x8 v) {
     __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+    m        = _mm_max_ps(m, _mm_movehl_ps(m, m));
     return _mm_cvtss_f32(_mm_max_ss(m, _mm_shuffle_ps(m, m, 1)));
 }
 
 #elif defined(__ARM_NEON) && defined(__aarch64__)
 
-#define TURBO_SIMD
+#    define TURBO_SIMD
 
 typedef float32x4x2_t f32x8;
 typedef int32x4x2_t   i32x8;
 
-#define F32X8(lo, hi) ((f32x8) { { lo, hi } })
-#define I32X8(lo, hi) ((i32x8) { { lo, hi } })
+#    define F32X8(lo, hi) \
+        ((f32x8) {        \
+            { lo, hi } \
+        })
+#    define I32X8(lo, hi) \
+        ((i32x8) {        \
+            { lo, hi } \
+        })
 
-static inline f32x8 f32x8_load(const float * p)       { return F32X8(vld1q_f32(p), vld1q_f32(p + 4)); }
-static inline f32x8 f32x8_set(float x)                { return F32X8(vdupq_n_f32(x), vdupq_n_f32(x)); }
-static inline f32x8 f32x8_add(f32x8 a, f32x8 b)       { return F32X8(vaddq_f32(a.val[0], b.val[0]), vaddq_f32(a.val[1], b.val[1])); }
-static inline f32x8 f32x8_mul(f32x8 a, f32x8 b)       { return F32X8(vmulq_f32(a.val[0], b.val[0]), vmulq_f32(a.val[1], b.val[1])); }
-static inline f32x8 f32x8_div(f32x8 a, f32x8 b)       { return F32X8(vdivq_f32(a.val[0], b.val[0]), vdivq_f32(a.val[1], b.val[1])); }
-static inline f32x8 f32x8_max(f32x8 a, f32x8 b)       { return F32X8(vmaxq_f32(a.val[0], b.val[0]), vmaxq_f32(a.val[1], b.val[1])); }
-static inline f32x8 f32x8_abs(f32x8 a)                { return F32X8(vabsq_f32(a.val[0]), vabsq_f32(a.val[1])); }
-static inline i32x8 f32x8_gt(f32x8 a, f32x8 b)        { return I32X8(vreinterpretq_s32_u32(vcgtq_f32(a.val[0], b.val[0])), vreinterpretq_s32_u32(vcgtq_f32(a.val[1], b.val[1]))); }
-static inline i32x8 i32x8_set(int32_t x)              { return I32X8(vdupq_n_s32(x), vdupq_n_s32(x)); }
-static inline i32x8 i32x8_add(i32x8 a, i32x8 b)       { return I32X8(vaddq_s32(a.val[0], b.val[0]), vaddq_s32(a.val[1], b.val[1])); }
-static inline i32x8 i32x8_sub(i32x8 a, i32x8 b)       { return I32X8(vsubq_s32(a.val[0], b.val[0]), vsubq_s32(a.val[1], b.val[1])); }
-static inline i32x8 i32x8_xor(i32x8 a, i32x8 b)       { return I32X8(veorq_s32(a.val[0], b.val[0]), veorq_s32(a.val[1], b.val[1])); }
-static inline void  i32x8_store(int32_t * p, i32x8 a) { vst1q_s32(p, a.val[0]); vst1q_s32(p + 4, a.val[1]); }
+static inline f32x8 f32x8_load(const float * p) {
+    return F32X8(vld1q_f32(p), vld1q_f32(p + 4));
+}
+
+static inline f32x8 f32x8_set(float x) {
+    return F32X8(vdupq_n_f32(x), vdupq_n_f32(x));
+}
+
+static inline f32x8 f32x8_add(f32x8 a, f32x8 b) {
+    return F32X8(vaddq_f32(a.val[0], b.val[0]), vaddq_f32(a.val[1], b.val[1]));
+}
+
+static inline f32x8 f32x8_mul(f32x8 a, f32x8 b) {
+    return F32X8(vmulq_f32(a.val[0], b.val[0]), vmulq_f32(a.val[1], b.val[1]));
+}
+
+static inline f32x8 f32x8_div(f32x8 a, f32x8 b) {
+    return F32X8(vdivq_f32(a.val[0], b.val[0]), vdivq_f32(a.val[1], b.val[1]));
+}
+
+static inline f32x8 f32x8_max(f32x8 a, f32x8 b) {
+    return F32X8(vmaxq_f32(a.val[0], b.val[0]), vmaxq_f32(a.val[1], b.val[1]));
+}
+
+static inline f32x8 f32x8_abs(f32x8 a) {
+    return F32X8(vabsq_f32(a.val[0]), vabsq_f32(a.val[1]));
+}
+
+static inline i32x8 f32x8_gt(f32x8 a, f32x8 b) {
+    return I32X8(vreinterpretq_s32_u32(vcgtq_f32(a.val[0], b.val[0])),
+                 vreinterpretq_s32_u32(vcgtq_f32(a.val[1], b.val[1])));
+}
+
+static inline i32x8 i32x8_set(int32_t x) {
+    return I32X8(vdupq_n_s32(x), vdupq_n_s32(x));
+}
+
+static inline i32x8 i32x8_add(i32x8 a, i32x8 b) {
+    return I32X8(vaddq_s32(a.val[0], b.val[0]), vaddq_s32(a.val[1], b.val[1]));
+}
+
+static inline i32x8 i32x8_sub(i32x8 a, i32x8 b) {
+    return I32X8(vsubq_s32(a.val[0], b.val[0]), vsubq_s32(a.val[1], b.val[1]));
+}
+
+static inline i32x8 i32x8_xor(i32x8 a, i32x8 b) {
+    return I32X8(veorq_s32(a.val[0], b.val[0]), veorq_s32(a.val[1], b.val[1]));
+}
+
+static inline void i32x8_store(int32_t * p, i32x8 a) {
+    vst1q_s32(p, a.val[0]);
+    vst1q_s32(p + 4, a.val[1]);
+}
 
 static inline f32x8 f32x8_and(i32x8 mask, f32x8 a) {
     return F32X8(vreinterpretq_f32_s32(vandq_s32(mask.val[0], vreinterpretq_s32_f32(a.val[0]))),
@@ -103,18 +189,18 @@ static inline float f32x8_largest(f32x8 v) {
 #if defined(TURBO_SIMD)
 
 // vectors of a block, of a group
-#define N_BLOCK (QK_TURBO/8)
-#define N_GROUP (N_BLOCK/GGML_TURBO_N_GROUPS)
+#    define N_BLOCK (QK_TURBO / 8)
+#    define N_GROUP (N_BLOCK / GGML_TURBO_N_GROUPS)
 
 // edges, and the magnitudes between them; where there is no lookup, the first one and what each edge adds
 typedef struct {
     f32x8 edge[7];
-#if defined(__AVX2__)
+#    if defined(__AVX2__)
     f32x8 magnitudes;
-#else
+#    else
     f32x8 first;
     f32x8 rise[7];
-#endif
+#    endif
 } turbo_table;
 
 static inline turbo_table turbo_load_table(const ggml_turbo_codebook * cb, int wide, int n) {
@@ -122,85 +208,95 @@ static inline turbo_table turbo_load_table(const ggml_turbo_codebook * cb, int w
     for (int i = 0; i < n - 1; i++) {
         table.edge[i] = f32x8_set(cb->edges[wide][i]);
     }
-#if defined(__AVX2__)
+#    if defined(__AVX2__)
     table.magnitudes = f32x8_load(cb->magnitudes[wide]);
-#else
+#    else
     table.first = f32x8_set(cb->magnitudes[wide][0]);
     for (int i = 0; i < n - 1; i++) {
         table.rise[i] = f32x8_set(cb->magnitudes[wide][i + 1] - cb->magnitudes[wide][i]);
     }
-#endif
+#    endif
     return table;
 }
 
 // the magnitudes that are nearest to z, and their positions
 static inline f32x8 turbo_nearest(const turbo_table * table, int n, f32x8 z, i32x8 * m) {
     *m = i32x8_set(0);
-#if defined(__AVX2__)
+#    if defined(__AVX2__)
     for (int i = 0; i < n - 1; i++) {
         *m = i32x8_sub(*m, f32x8_gt(z, table->edge[i]));
     }
     return _mm256_permutevar8x32_ps(table->magnitudes, *m);
-#else
+#    else
     f32x8 l = table->first;
     for (int i = 0; i < n - 1; i++) {
         const i32x8 above = f32x8_gt(z, table->edge[i]);
-        l  = f32x8_add(l, f32x8_and(above, table->rise[i]));
-        *m = i32x8_sub(*m, above);
+        l                 = f32x8_add(l, f32x8_and(above, table->rise[i]));
+        *m                = i32x8_sub(*m, above);
     }
     return l;
-#endif
+#    endif
 }
 
 // turbo_gain of ggml-turbo.c, for magnitudes a
 static inline void turbo_gain(const turbo_table * table, int n, const f32x8 * a, float step, float * gain) {
-    const f32x8 inv_step = f32x8_set(1.0f/step);
+    const f32x8 inv_step = f32x8_set(1.0f / step);
     for (int g = 0; g < GGML_TURBO_N_GROUPS; g++) {
         f32x8 xl = f32x8_set(0.0f);
         f32x8 ll = f32x8_set(0.0f);
-        for (int v = g*N_GROUP; v < (g + 1)*N_GROUP; v++) {
-            i32x8 m;
+        for (int v = g * N_GROUP; v < (g + 1) * N_GROUP; v++) {
+            i32x8       m;
             const f32x8 l = turbo_nearest(table, n, f32x8_mul(a[v], inv_step), &m);
-            xl = f32x8_add(xl, f32x8_mul(a[v], l));
-            ll = f32x8_add(ll, f32x8_mul(l, l));
+            xl            = f32x8_add(xl, f32x8_mul(a[v], l));
+            ll            = f32x8_add(ll, f32x8_mul(l, l));
         }
         const float sum = f32x8_sum(xl);
-        gain[g] = step*((sum + sum) - step*f32x8_sum(ll));
+        gain[g]         = step * ((sum + sum) - step * f32x8_sum(ll));
     }
 }
 
 // turbo_assign of ggml-turbo.c
-static inline float turbo_assign(const ggml_turbo_codebook * cb, int n, const f32x8 * x, float norm2, float inv_step, int wide, int32_t * codes) {
+static inline float turbo_assign(const ggml_turbo_codebook * cb,
+                                 int                         n,
+                                 const f32x8 *               x,
+                                 float                       norm2,
+                                 float                       inv_step,
+                                 int                         wide,
+                                 int32_t *                   codes) {
     f32x8 xl = f32x8_set(0.0f);
     f32x8 ll = f32x8_set(0.0f);
     for (int g = 0; g < GGML_TURBO_N_GROUPS; g++) {
         const turbo_table table = turbo_load_table(cb, (wide >> g) & 1, n);
-        for (int v = g*N_GROUP; v < (g + 1)*N_GROUP; v++) {
+        for (int v = g * N_GROUP; v < (g + 1) * N_GROUP; v++) {
             const f32x8 a = f32x8_abs(x[v]);
-            i32x8 m;
+            i32x8       m;
             const f32x8 l = turbo_nearest(&table, n, f32x8_mul(a, f32x8_set(inv_step)), &m);
-            xl = f32x8_add(xl, f32x8_mul(a, l));
-            ll = f32x8_add(ll, f32x8_mul(l, l));
+            xl            = f32x8_add(xl, f32x8_mul(a, l));
+            ll            = f32x8_add(ll, f32x8_mul(l, l));
             // n + m, or n - 1 - m for a negative value
-            i32x8_store(codes + 8*v, i32x8_add(i32x8_xor(m, f32x8_gt(f32x8_set(0.0f), x[v])), i32x8_set(n)));
+            i32x8_store(codes + 8 * v, i32x8_add(i32x8_xor(m, f32x8_gt(f32x8_set(0.0f), x[v])), i32x8_set(n)));
         }
     }
     const float sum     = f32x8_sum(ll);
-    const float squares = f32x8_sum(xl)/sum;
-    const float norm    = sqrtf(norm2/sum);
-    return squares + cb->norm_weight*(norm - squares);
+    const float squares = f32x8_sum(xl) / sum;
+    const float norm    = sqrtf(norm2 / sum);
+    return squares + cb->norm_weight * (norm - squares);
 }
 
 // turbo_quantize_block of ggml-turbo.c
-static inline bool turbo_quantize_block(const ggml_turbo_codebook * cb, int n, const float * x, int32_t * codes, uint16_t * d) {
+static inline bool turbo_quantize_block(const ggml_turbo_codebook * cb,
+                                        int                         n,
+                                        const float *               x,
+                                        int32_t *                   codes,
+                                        uint16_t *                  d) {
     f32x8 xs[N_BLOCK];
     f32x8 amax8  = f32x8_set(0.0f);
     bool  finite = true;
     for (int v = 0; v < N_BLOCK; v++) {
-        xs[v] = f32x8_load(x + 8*v);
+        xs[v]         = f32x8_load(x + 8 * v);
         const f32x8 a = f32x8_abs(xs[v]);
-        finite = finite && f32x8_all_le(a, f32x8_set(FLT_MAX));
-        amax8  = f32x8_max(amax8, a);
+        finite        = finite && f32x8_all_le(a, f32x8_set(FLT_MAX));
+        amax8         = f32x8_max(amax8, a);
     }
 
     const float amax = finite ? f32x8_largest(amax8) : 0.0f;
@@ -218,22 +314,22 @@ static inline bool turbo_quantize_block(const ggml_turbo_codebook * cb, int n, c
     }
 
     const float norm2 = f32x8_sum(squares);
-    const float unit  = sqrtf(norm2/QK_TURBO)/cb->sigma;
+    const float unit  = sqrtf(norm2 / QK_TURBO) / cb->sigma;
 
     const turbo_table narrow = turbo_load_table(cb, 0, n);
-    float gain[GGML_TURBO_N_TRIALS][GGML_TURBO_N_GROUPS];
+    float             gain[GGML_TURBO_N_TRIALS][GGML_TURBO_N_GROUPS];
     for (int t = 0; t < cb->n_trials; t++) {
-        turbo_gain(&narrow, n, a, unit*cb->trials[t], gain[t]);
+        turbo_gain(&narrow, n, a, unit * cb->trials[t], gain[t]);
     }
 
-    int wide;
+    int       wide;
     const int best = ggml_turbo_choose(cb, gain, &wide);
 
-    float    fit  = turbo_assign(cb, n, xs, norm2, 1.0f/(unit*cb->trials[best]), wide, codes);
-    uint16_t step = ggml_turbo_round_step(fit*amax);
+    float    fit  = turbo_assign(cb, n, xs, norm2, 1.0f / (unit * cb->trials[best]), wide, codes);
+    uint16_t step = ggml_turbo_round_step(fit * amax);
     if (step != 0) {
-        fit  = turbo_assign(cb, n, xs, norm2, amax/(kv_step(step)*GGML_TURBO_STEP_UNIT), wide, codes);
-        step = ggml_turbo_round_step(fit*amax);
+        fit  = turbo_assign(cb, n, xs, norm2, amax / (kv_step(step) * GGML_TURBO_STEP_UNIT), wide, codes);
+        step = ggml_turbo_round_step(fit * amax);
     }
 
     *d = (uint16_t) (step << 1 | wide);
@@ -242,8 +338,9 @@ static inline bool turbo_quantize_block(const ggml_turbo_codebook * cb, int n, c
 
 // the 2-bit codes of turbo2 and turbo3: 16 bytes from 64
 static inline void turbo_pack_2bit(const int32_t * codes, uint8_t * q) {
-    for (int j = 0; j < QK_TURBO/4; j++) {
-        q[j] = (uint8_t) ((codes[j] & 3) | (codes[j + 16] & 3) << 2 | (codes[j + 32] & 3) << 4 | (codes[j + 48] & 3) << 6);
+    for (int j = 0; j < QK_TURBO / 4; j++) {
+        q[j] =
+            (uint8_t) ((codes[j] & 3) | (codes[j + 16] & 3) << 2 | (codes[j + 32] & 3) << 4 | (codes[j + 48] & 3) << 6);
     }
 }
 
@@ -251,9 +348,9 @@ void quantize_row_turbo2(const float * GGML_RESTRICT x, void * GGML_RESTRICT vy,
     assert(k % QK_TURBO == 0);
 
     block_turbo2 * y = vy;
-    for (int64_t i = 0; i < k/QK_TURBO; i++) {
+    for (int64_t i = 0; i < k / QK_TURBO; i++) {
         int32_t codes[QK_TURBO];
-        if (turbo_quantize_block(&ggml_turbo2_codebook, 2, x + i*QK_TURBO, codes, &y[i].d)) {
+        if (turbo_quantize_block(&ggml_turbo2_codebook, 2, x + i * QK_TURBO, codes, &y[i].d)) {
             turbo_pack_2bit(codes, y[i].qs);
         } else {
             memset(y[i].qs, 0, sizeof(y[i].qs));
@@ -265,13 +362,13 @@ void quantize_row_turbo3(const float * GGML_RESTRICT x, void * GGML_RESTRICT vy,
     assert(k % QK_TURBO == 0);
 
     block_turbo3 * y = vy;
-    for (int64_t i = 0; i < k/QK_TURBO; i++) {
+    for (int64_t i = 0; i < k / QK_TURBO; i++) {
         int32_t codes[QK_TURBO];
         memset(y[i].qh, 0, sizeof(y[i].qh));
-        if (turbo_quantize_block(&ggml_turbo3_codebook, 4, x + i*QK_TURBO, codes, &y[i].d)) {
+        if (turbo_quantize_block(&ggml_turbo3_codebook, 4, x + i * QK_TURBO, codes, &y[i].d)) {
             turbo_pack_2bit(codes, y[i].qs);
             for (int j = 0; j < QK_TURBO; j++) {
-                y[i].qh[j/8] |= (uint8_t) ((codes[j] >> 2) << (j%8));
+                y[i].qh[j / 8] |= (uint8_t) ((codes[j] >> 2) << (j % 8));
             }
         } else {
             memset(y[i].qs, 0, sizeof(y[i].qs));
@@ -283,10 +380,10 @@ void quantize_row_turbo4(const float * GGML_RESTRICT x, void * GGML_RESTRICT vy,
     assert(k % QK_TURBO == 0);
 
     block_turbo4 * y = vy;
-    for (int64_t i = 0; i < k/QK_TURBO; i++) {
+    for (int64_t i = 0; i < k / QK_TURBO; i++) {
         int32_t codes[QK_TURBO];
-        if (turbo_quantize_block(&ggml_turbo4_codebook, 8, x + i*QK_TURBO, codes, &y[i].d)) {
-            for (int j = 0; j < QK_TURBO/2; j++) {
+        if (turbo_quantize_block(&ggml_turbo4_codebook, 8, x + i * QK_TURBO, codes, &y[i].d)) {
+            for (int j = 0; j < QK_TURBO / 2; j++) {
                 y[i].qs[j] = (uint8_t) (codes[j] | codes[j + 32] << 4);
             }
         } else {
@@ -295,7 +392,7 @@ void quantize_row_turbo4(const float * GGML_RESTRICT x, void * GGML_RESTRICT vy,
     }
 }
 
-#else // portable
+#else  // portable
 
 void quantize_row_turbo2(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k) {
     quantize_row_turbo2_ref(x, y, k);
@@ -322,74 +419,79 @@ static inline __m256 turbo_mul_sum(__m256i levels, const block_q8_0 * y) {
     const __m256i q  = _mm256_loadu_si256((const __m256i *) y->qs);
     const __m256i ax = _mm256_abs_epi8(levels);
     const __m256i sy = _mm256_sign_epi8(q, levels);
-#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+#    if defined(__AVX512VNNI__) && defined(__AVX512VL__)
     return _mm256_cvtepi32_ps(_mm256_dpbusd_epi32(_mm256_setzero_si256(), ax, sy));
-#else
+#    else
     return _mm256_cvtepi32_ps(_mm256_madd_epi16(_mm256_maddubs_epi16(ax, sy), _mm256_set1_epi16(1)));
-#endif
+#    endif
 }
 
-#define TURBO_VEC_DOT_BODY(name) \
-    __m256 acc = _mm256_setzero_ps(); \
-    for (int i = 0; i < n/QK_TURBO; i++) { \
-        __m256i lo, hi; \
-        name##_levels(&x[i], &lo, &hi); \
-        const float d = kv_turbo_step(x[i].d); \
-        acc = _mm256_fmadd_ps(_mm256_set1_ps(d*kv_step(y[2*i + 0].d)), turbo_mul_sum(lo, &y[2*i + 0]), acc); \
-        acc = _mm256_fmadd_ps(_mm256_set1_ps(d*kv_step(y[2*i + 1].d)), turbo_mul_sum(hi, &y[2*i + 1]), acc); \
-    } \
-    *s = f32x8_sum(acc);
+#    define TURBO_VEC_DOT_BODY(name)                                                                                   \
+        __m256 acc = _mm256_setzero_ps();                                                                              \
+        for (int i = 0; i < n / QK_TURBO; i++) {                                                                       \
+            __m256i lo, hi;                                                                                            \
+            name##_levels(&x[i], &lo, &hi);                                                                            \
+            const float d = kv_turbo_step(x[i].d);                                                                     \
+            acc = _mm256_fmadd_ps(_mm256_set1_ps(d * kv_step(y[2 * i + 0].d)), turbo_mul_sum(lo, &y[2 * i + 0]), acc); \
+            acc = _mm256_fmadd_ps(_mm256_set1_ps(d * kv_step(y[2 * i + 1].d)), turbo_mul_sum(hi, &y[2 * i + 1]), acc); \
+        }                                                                                                              \
+        *s = f32x8_sum(acc);
 
 #elif defined(__ARM_NEON) && defined(__aarch64__)
 
 static inline float32x4_t turbo_mul_sum(i8x32 levels, const block_q8_0 * y) {
     const i8x32 q = i8x32_load(y->qs);
-    return vcvtq_f32_s32(ggml_vdotq_s32(ggml_vdotq_s32(vdupq_n_s32(0), levels.val[0], q.val[0]), levels.val[1], q.val[1]));
+    return vcvtq_f32_s32(
+        ggml_vdotq_s32(ggml_vdotq_s32(vdupq_n_s32(0), levels.val[0], q.val[0]), levels.val[1], q.val[1]));
 }
 
-#define TURBO_VEC_DOT_BODY(name) \
-    float32x4_t acc = vdupq_n_f32(0.0f); \
-    for (int i = 0; i < n/QK_TURBO; i++) { \
-        i8x32 lo, hi; \
-        name##_levels(&x[i], &lo, &hi); \
-        const float d = kv_turbo_step(x[i].d); \
-        acc = vfmaq_n_f32(acc, turbo_mul_sum(lo, &y[2*i + 0]), d*kv_step(y[2*i + 0].d)); \
-        acc = vfmaq_n_f32(acc, turbo_mul_sum(hi, &y[2*i + 1]), d*kv_step(y[2*i + 1].d)); \
-    } \
-    *s = vaddvq_f32(acc);
+#    define TURBO_VEC_DOT_BODY(name)                                                                         \
+        float32x4_t acc = vdupq_n_f32(0.0f);                                                                 \
+        for (int i = 0; i < n / QK_TURBO; i++) {                                                             \
+            i8x32 lo, hi;                                                                                    \
+            name##_levels(&x[i], &lo, &hi);                                                                  \
+            const float d = kv_turbo_step(x[i].d);                                                           \
+            acc           = vfmaq_n_f32(acc, turbo_mul_sum(lo, &y[2 * i + 0]), d * kv_step(y[2 * i + 0].d)); \
+            acc           = vfmaq_n_f32(acc, turbo_mul_sum(hi, &y[2 * i + 1]), d * kv_step(y[2 * i + 1].d)); \
+        }                                                                                                    \
+        *s = vaddvq_f32(acc);
 
-#else // portable
+#else  // portable
 
 // dot product of one block's levels with the two q8_0 blocks beside it, in units of the turbo step
 static float turbo_dot_q8_0(const int8_t * levels, const block_q8_0 * y) {
     int32_t sum[2] = { 0, 0 };
     for (int h = 0; h < 2; h++) {
         for (int j = 0; j < QK8_0; j++) {
-            sum[h] += levels[h*QK8_0 + j]*y[h].qs[j];
+            sum[h] += levels[h * QK8_0 + j] * y[h].qs[j];
         }
     }
-    return GGML_CPU_FP16_TO_FP32(y[0].d)*(float) sum[0] + GGML_CPU_FP16_TO_FP32(y[1].d)*(float) sum[1];
+    return GGML_CPU_FP16_TO_FP32(y[0].d) * (float) sum[0] + GGML_CPU_FP16_TO_FP32(y[1].d) * (float) sum[1];
 }
 
-#define TURBO_VEC_DOT_BODY(name) \
-    float sumf = 0.0f; \
-    for (int i = 0; i < n/QK_TURBO; i++) { \
-        int8_t levels[QK_TURBO]; \
-        ggml_##name##_unpack(&x[i], levels); \
-        sumf += kv_turbo_step(x[i].d)*turbo_dot_q8_0(levels, y + 2*i); \
-    } \
-    *s = sumf;
+#    define TURBO_VEC_DOT_BODY(name)                                           \
+        float sumf = 0.0f;                                                     \
+        for (int i = 0; i < n / QK_TURBO; i++) {                               \
+            int8_t levels[QK_TURBO];                                           \
+            ggml_##name##_unpack(&x[i], levels);                               \
+            sumf += kv_turbo_step(x[i].d) * turbo_dot_q8_0(levels, y + 2 * i); \
+        }                                                                      \
+        *s = sumf;
 
 #endif
 
-#define TURBO_VEC_DOT(name) \
-    void ggml_vec_dot_##name##_q8_0(int n, float * GGML_RESTRICT s, size_t bs, const void * GGML_RESTRICT vx, size_t bx, const void * GGML_RESTRICT vy, size_t by, int nrc) { \
-        assert(n % QK_TURBO == 0); \
-        assert(nrc == 1); \
-        GGML_UNUSED(bs); GGML_UNUSED(bx); GGML_UNUSED(by); GGML_UNUSED(nrc); \
-        const block_##name * x = vx; \
-        const block_q8_0   * y = vy; \
-        TURBO_VEC_DOT_BODY(name) \
+#define TURBO_VEC_DOT(name)                                                                                   \
+    void ggml_vec_dot_##name##_q8_0(int n, float * GGML_RESTRICT s, size_t bs, const void * GGML_RESTRICT vx, \
+                                    size_t bx, const void * GGML_RESTRICT vy, size_t by, int nrc) {           \
+        assert(n % QK_TURBO == 0);                                                                            \
+        assert(nrc == 1);                                                                                     \
+        GGML_UNUSED(bs);                                                                                      \
+        GGML_UNUSED(bx);                                                                                      \
+        GGML_UNUSED(by);                                                                                      \
+        GGML_UNUSED(nrc);                                                                                     \
+        const block_##name * x = vx;                                                                          \
+        const block_q8_0 *   y = vy;                                                                          \
+        TURBO_VEC_DOT_BODY(name)                                                                              \
     }
 
 TURBO_VEC_DOT(turbo2)
@@ -411,25 +513,26 @@ static void turbo_fwht(float * x, int64_t n) {
     if (n % 8 == 0) {
         for (int64_t i = 0; i < n; i += 8) {
             __m256 v = _mm256_loadu_ps(x + i);
-            v = _mm256_add_ps(_mm256_permute_ps(v, 0xb1), _mm256_xor_ps(v, sign1));
-            v = _mm256_add_ps(_mm256_permute_ps(v, 0x4e), _mm256_xor_ps(v, sign2));
-            v = _mm256_add_ps(_mm256_permute2f128_ps(v, v, 1), _mm256_xor_ps(v, sign4));
+            v        = _mm256_add_ps(_mm256_permute_ps(v, 0xb1), _mm256_xor_ps(v, sign1));
+            v        = _mm256_add_ps(_mm256_permute_ps(v, 0x4e), _mm256_xor_ps(v, sign2));
+            v        = _mm256_add_ps(_mm256_permute2f128_ps(v, v, 1), _mm256_xor_ps(v, sign4));
             _mm256_storeu_ps(x + i, v);
         }
         len = 8;
     }
 #endif
     for (; len < n; len *= 2) {
-        for (int64_t i = 0; i < n; i += 2*len) {
+        for (int64_t i = 0; i < n; i += 2 * len) {
             for (int64_t j = i; j < i + len; j++) {
                 const float u = x[j];
                 const float v = x[j + len];
-                x[j]       = u + v;
-                x[j + len] = u - v;
+                x[j]          = u + v;
+                x[j + len]    = u - v;
             }
         }
     }
 }
+
 bool ggml_compute_forward_turbo_rot(const struct ggml_compute_params * params, struct ggml_tensor * dst) {
     const int32_t hint = ggml_get_op_params_i32(dst, 1);
 
@@ -455,18 +558,18 @@ bool ggml_compute_forward_turbo_rot(const struct ggml_compute_params * params, s
     // the normalisation is folded into the signs
     float sign[GGML_TURBO_ROT_MAX];
     for (int64_t j = 0; j < n; j++) {
-        sign[j] = ggml_turbo_sign(j)/sqrtf((float) n);
+        sign[j] = ggml_turbo_sign(j) / sqrtf((float) n);
     }
 
-    const int64_t dr  = (nr + params->nth - 1)/params->nth;
-    const int64_t ir0 = dr*params->ith;
+    const int64_t dr  = (nr + params->nth - 1) / params->nth;
+    const int64_t ir0 = dr * params->ith;
     const int64_t ir1 = MIN(ir0 + dr, nr);
 
     for (int64_t ir = ir0; ir < ir1; ir++) {
-        const float * x = (const float *) src1->data + ir*n;
-              float * y = (      float *) dst->data  + ir*n;
+        const float * x = (const float *) src1->data + ir * n;
+        float *       y = (float *) dst->data + ir * n;
         for (int64_t j = 0; j < n; j++) {
-            y[j] = inverse ? x[j] : x[j]*sign[j];
+            y[j] = inverse ? x[j] : x[j] * sign[j];
         }
         turbo_fwht(y, n);
         for (int64_t j = 0; inverse && j < n; j++) {

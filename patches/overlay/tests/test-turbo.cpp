@@ -2,7 +2,9 @@
 //
 // test-turbo --vectors prints test-turbo-vectors.h as the reference makes it.
 
-#include "ggml-cpu.h"
+#include "ggml-alloc.h"
+#include "ggml-backend.h"
+#include "ggml-cpp.h"
 #include "ggml-turbo.h"
 #include "ggml.h"
 #include "test-turbo-vectors.h"
@@ -16,6 +18,7 @@
 #include <limits>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 static int n_failed = 0;
@@ -61,6 +64,44 @@ static std::vector<float> dequantize(ggml_type type, const std::vector<uint8_t> 
     std::vector<float> y(q.size() / ggml_type_size(type) * ggml_blck_size(type));
     ggml_get_type_traits(type)->to_float(q.data(), y.data(), y.size());
     return y;
+}
+
+// A computation on the CPU backend, which may be a library that is loaded when the program runs.
+struct cpu_graph {
+    ggml_context_ptr ctx{ ggml_init({ 8 * ggml_tensor_overhead() + ggml_graph_overhead(), nullptr, true }) };
+
+    std::vector<std::pair<ggml_tensor *, const void *>> inputs;
+
+    ggml_tensor * input(ggml_type type, int64_t n, const void * data) {
+        inputs.emplace_back(ggml_new_tensor_1d(ctx.get(), type, n), data);
+        return inputs.back().first;
+    }
+
+    std::vector<uint8_t> compute(ggml_tensor * output) {
+        static const ggml_backend_ptr cpu(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr));
+        GGML_ASSERT(cpu);
+
+        ggml_cgraph * gf = ggml_new_graph(ctx.get());
+        ggml_build_forward_expand(gf, output);
+        const ggml_backend_buffer_ptr buffer(ggml_backend_alloc_ctx_tensors(ctx.get(), cpu.get()));
+        for (const auto & [tensor, data] : inputs) {
+            ggml_backend_tensor_set(tensor, data, 0, ggml_nbytes(tensor));
+        }
+        GGML_ASSERT(ggml_backend_graph_compute(cpu.get(), gf) == GGML_STATUS_SUCCESS);
+
+        std::vector<uint8_t> result(ggml_nbytes(output));
+        ggml_backend_tensor_get(output, result.data(), 0, result.size());
+        return result;
+    }
+};
+
+static std::vector<uint8_t> cpu_cast(ggml_type from, const void * data, int64_t n, ggml_type to) {
+    cpu_graph graph;
+    return graph.compute(ggml_cast(graph.ctx.get(), graph.input(from, n, data), to));
+}
+
+static std::vector<uint8_t> cpu_quantize(ggml_type type, const std::vector<float> & x) {
+    return cpu_cast(GGML_TYPE_F32, x.data(), x.size(), type);
 }
 
 // a block with step 1 whose value j has code j % 2^bits, built from the description of the layout
@@ -176,12 +217,9 @@ static void test_bits(const codec & c) {
     std::normal_distribution<float>       normal;
     std::uniform_real_distribution<float> exponent(-40.0f, 38.0f);
 
-    const auto * cpu      = ggml_get_type_traits_cpu(c.type);
-    const int    n_blocks = 100000;
-    int          n_differ = 0;
-
-    std::vector<float>   x(64);
-    std::vector<uint8_t> got(c.bytes);
+    const int          n_blocks = 100000;
+    std::vector<float> x(64), all;
+    all.reserve(64 * n_blocks);
     for (int i = 0; i < n_blocks; i++) {
         const float scale = std::pow(10.0f, exponent(gen));
         for (float & v : x) {
@@ -218,8 +256,14 @@ static void test_bits(const codec & c) {
                 x[0] = (float) c.levels[0].back();
                 break;
         }
-        cpu->from_float(x.data(), got.data(), 64);
-        n_differ += got != quantize(c.type, x);
+        all.insert(all.end(), x.begin(), x.end());
+    }
+
+    const auto ref      = quantize(c.type, all);
+    const auto got      = cpu_quantize(c.type, all);
+    int        n_differ = 0;
+    for (size_t i = 0; i < ref.size(); i += c.bytes) {
+        n_differ += memcmp(got.data() + i, ref.data() + i, c.bytes) != 0;
     }
     check(n_differ == 0, std::string(ggml_type_name(c.type)) + " CPU quantizer gives the reference's bytes for " +
                              std::to_string(n_blocks) + " blocks: " + std::to_string(n_differ) + " differ");
@@ -242,10 +286,7 @@ static void test_vectors(const codec & c) {
         const auto x = vector_input(i);
         const auto q = quantize(c.type, x);
         n_ref += memcmp(q.data(), vector_bytes(c, i), c.bytes) != 0;
-
-        std::vector<uint8_t> got(c.bytes);
-        ggml_get_type_traits_cpu(c.type)->from_float(x.data(), got.data(), 64);
-        n_cpu += memcmp(got.data(), vector_bytes(c, i), c.bytes) != 0;
+        n_cpu += memcmp(cpu_quantize(c.type, x).data(), vector_bytes(c, i), c.bytes) != 0;
     }
     const std::string of = " of " + std::to_string(std::size(turbo_vectors)) + " pinned vectors differ: ";
     check(n_ref == 0, std::string(ggml_type_name(c.type)) + " reference, blocks" + of + std::to_string(n_ref));
@@ -334,19 +375,18 @@ static void test_vec_dot(const codec & c) {
         q[i] = normal(gen);
     }
 
-    const auto *         cpu = ggml_get_type_traits_cpu(c.type);
-    std::vector<uint8_t> xq(ggml_row_size(c.type, x.size()));
-    std::vector<uint8_t> qq(ggml_row_size(cpu->vec_dot_type, q.size()));
-    cpu->from_float(x.data(), xq.data(), x.size());
-    ggml_get_type_traits_cpu(cpu->vec_dot_type)->from_float(q.data(), qq.data(), q.size());
-    check(xq == quantize(c.type, x),
-          std::string(ggml_type_name(c.type)) + " CPU quantizer gives the reference's bytes");
+    const auto xq = quantize(c.type, x);
+    const auto qq = quantize(GGML_TYPE_Q8_0, q);
 
-    float dot = 0;
-    cpu->vec_dot(x.size(), &dot, 0, xq.data(), 0, qq.data(), 0, 1);
+    cpu_graph  graph;
+    auto *     a      = graph.input(c.type, x.size(), xq.data());
+    auto *     b      = graph.input(GGML_TYPE_Q8_0, q.size(), qq.data());
+    const auto result = graph.compute(ggml_mul_mat(graph.ctx.get(), a, b));
+    float      dot;
+    memcpy(&dot, result.data(), sizeof(dot));
 
     const auto xd  = dequantize(c.type, xq);
-    const auto qd  = dequantize(cpu->vec_dot_type, qq);
+    const auto qd  = dequantize(GGML_TYPE_Q8_0, qq);
     double     ref = 0, size = 0;
     for (size_t i = 0; i < x.size(); i++) {
         ref += (double) xd[i] * qd[i];
@@ -370,19 +410,10 @@ static void test_cast(ggml_type type) {
         q[i + 1] &= ggml_is_turbo(type) ? 0xbf : 0x3f;  // a finite step
     }
 
-    ggml_init_params params = { 1024 * 1024, nullptr, false };
-    ggml_context *   ctx    = ggml_init(params);
-    ggml_tensor *    x      = ggml_new_tensor_1d(ctx, type, n);
-    memcpy(x->data, q.data(), q.size());
-    ggml_tensor * y  = ggml_cast(ctx, x, GGML_TYPE_F32);
-    ggml_cgraph * gf = ggml_new_graph(ctx);
-    ggml_build_forward_expand(gf, y);
-    ggml_graph_compute_with_ctx(ctx, gf, 2);
-
+    const auto got = cpu_cast(type, q.data(), n, GGML_TYPE_F32);
     const auto ref = dequantize(type, q);
-    check(memcmp(y->data, ref.data(), ref.size() * sizeof(float)) == 0,
+    check(memcmp(got.data(), ref.data(), ref.size() * sizeof(float)) == 0,
           std::string(ggml_type_name(type)) + " CPU decoder gives the reference's values");
-    ggml_free(ctx);
 }
 
 static void test_rotation(int64_t n) {
@@ -409,11 +440,11 @@ static void test_rotation(int64_t n) {
 }
 
 int main(int argc, char ** argv) {
-    ggml_cpu_init();  // fp16 tables
     if (argc == 2 && strcmp(argv[1], "--vectors") == 0) {
         print_vectors();
         return 0;
     }
+    ggml_backend_load_all();
 
     for (const codec & c : codecs) {
         test_tables(c);

@@ -28,6 +28,8 @@ TARGETS = (
     "test-llama-archs",
     "test-turbo",
 )
+# Upstream builds neither of the others with loadable backends and for a user.
+PACKAGED = tuple(name for name in TARGETS if name not in ("test-quantize-fns", "test-llama-archs"))
 CPU_FALLBACK = "turbo cache types have no {} kernel yet: llama.cpp's scheduler runs their operations on the CPU"
 
 

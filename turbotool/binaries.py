@@ -25,14 +25,25 @@ THREAD_VARIABLES = ("OMP_", "GOMP_", "KMP_")
 
 @dataclass(frozen=True)
 class Binaries:
-    """One build: where its programs are, the hash of the tree that they come from (empty if unknown), its backend."""
+    """One build: where its programs are, the hash of the tree that they come from (empty if unknown), its backend.
+
+    `programs` is what it must hold. `wrapper` are words to put before every program, such as an emulator. `bare`:
+    nothing of this process's environment may help the programs to run.
+    """
 
     bin_dir: Path
     tree: str = ""
     backend: str = "cpu"
+    programs: tuple[str, ...] = (*TOOLS, *TESTS)
+    wrapper: tuple[str, ...] = ()
+    bare: bool = False
 
     def path(self, name: str) -> Path:
         return self.bin_dir / (f"{name}.exe" if os.name == "nt" else name)
+
+    def command(self, name: str) -> tuple[str | Path, ...]:
+        """The words that start a program."""
+        return (*self.wrapper, self.path(name))
 
     def require(self, name: str) -> None:
         """Raise ToolMissing unless the program is there and may be run."""
@@ -74,6 +85,12 @@ def clean_environment(extra: Mapping[str, str], *, timed: bool = False) -> dict[
     return {**waiting, **kept, **extra}
 
 
+def bare_environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """The variables without which a system itself does not work, plus `extra`."""
+    kept = {name: value for name, value in os.environ.items() if name.upper() in ("SYSTEMROOT", "TEMP", "TMP")}
+    return {**kept, "PATH": os.defpath, **extra}
+
+
 @dataclass
 class Runner:
     """Runs the programs of one build and keeps every cache run for the check that compares requested and effective.
@@ -97,9 +114,13 @@ class Runner:
         timeout: float = TIMEOUT,
     ) -> Completed:
         """Run a program to its end, however it ends. Raises ToolMissing, or ToolFailed on timeout."""
-        command = [self.binaries.path(name), *arguments]
-        variables = clean_environment(env or {}, timed=self.timed)
+        command = [*self.binaries.command(name), *arguments]
+        variables = self.environment(env or {})
         return run(command, cwd=self.work, env=variables, log=self.log, timeout=timeout, check=False)
+
+    def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
+        """What the programs find in their environment."""
+        return bare_environment(extra) if self.binaries.bare else clean_environment(extra, timed=self.timed)
 
     def good(
         self,

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from turbotool.backend import Backend, Choices
+from turbotool.backend import PACKAGED, Backend, Choices
 from turbotool.errors import ToolMissing
 from turbotool.machine import CPUINFO, cpu_flags
+from turbotool.platforms import Platform
 from turbotool.tools import Candidate, Tools, compiler_hint
 
 # Variables that compilers and CMake read by themselves and that change what comes out.
@@ -44,17 +45,27 @@ class Source:
 
 @dataclass(frozen=True)
 class Request:
-    """What to build. `options` are the user's own CMake options; `jobs` (0: one per CPU) does not change the result."""
+    """What to build. `options` are the user's own CMake options; `jobs` (0: one per CPU) does not change the result.
+
+    With `platform` it is what a package for that platform holds, otherwise a build for this machine.
+    """
 
     backend: Backend
     choices: Choices = field(default_factory=Choices)
     options: tuple[tuple[str, str], ...] = ()
     extra_targets: tuple[str, ...] = ()
     jobs: int = 0
+    platform: Platform | None = None
+
+    @property
+    def name(self) -> str:
+        """The build folder's name: a package has one of its own."""
+        return f"{self.backend.name}-{self.platform.name}" if self.platform else self.backend.name
 
     @property
     def targets(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*self.backend.targets, *self.extra_targets)))
+        wanted = PACKAGED if self.platform else self.backend.targets
+        return tuple(dict.fromkeys((*wanted, *self.extra_targets)))
 
 
 @dataclass(frozen=True)
@@ -98,8 +109,10 @@ def cmake_options(request: Request, source: Source, tools: Tools) -> dict[str, s
     """Every CMake option of a build apart from compilers and launcher; the user's own come last and win."""
     return {
         "CMAKE_BUILD_TYPE": "Release",
-        # Programs find their libraries beside themselves wherever the folder is moved.
-        "CMAKE_BUILD_RPATH_USE_ORIGIN": "ON",
+        # Programs find their libraries beside themselves wherever the folder is moved. A path for the build alone would
+        # be padded with a colon, which also means the folder that a user happens to be in.
+        "CMAKE_BUILD_WITH_INSTALL_RPATH": "ON",
+        "CMAKE_INSTALL_RPATH": "@loader_path" if platform.system() == "Darwin" else "$ORIGIN",
         # Otherwise the configure step downloads a web page.
         "LLAMA_USE_PREBUILT_UI": "OFF",
         "GGML_NATIVE": "OFF" if request.choices.portable else "ON",
@@ -109,6 +122,7 @@ def cmake_options(request: Request, source: Source, tools: Tools) -> dict[str, s
         "GIT_EXE": "",
         "LLAMA_BUILD_NUMBER": "0",
         "LLAMA_BUILD_COMMIT": build_commit(source),
+        **(request.platform.options() if request.platform else {}),
         **request.backend.options(tools, request.choices),
         **dict(request.options),
     }

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import click
 
 from turbotool import cmake, ninja
 from turbotool.backend import this_host
@@ -19,8 +22,11 @@ from turbotool.buildkey import (
     key_of,
     toolchain,
 )
+from turbotool.errors import ToolMissing
 from turbotool.layout import Layout
 from turbotool.tools import Tools, find_tools, installer
+
+EARLIEST = 315532800
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,16 @@ class Plan:
 def tools_for(request: Request, env: Mapping[str, str], *, private: bool = True) -> Tools:
     """The tools that this build can use. Raises ToolMissing or BackendUnavailable; takes a fraction of a second."""
     names = ("cmake", "ninja", "c", "c++", "git", "ccache", "sccache", *request.backend.tools)
+    if request.platform:
+        env = request.platform.compilers(env)
     tools = find_tools(env, names, private=private)
     request.backend.preflight(tools, this_host(), request.choices)
+    cross = request.platform.cross if request.platform and not request.platform.native else ""
+    if cross and not (tools.chosen("c") and tools.chosen("c++")):
+        raise ToolMissing(
+            f"no compiler for {request.name}: {tools['c++'].describe_search()}",
+            hint=installer(env).hint(f"g++-{cross}"),
+        )
     toolchain(tools, env)
     tools["git"].require(installer(env).hint("git"))
     return tools
@@ -61,18 +75,39 @@ def make_plan(layout: Layout, request: Request, source: Source, tools: Tools, en
     chain = toolchain(tools, env)
     options = cmake_options(request, source, tools)
     inputs = key_inputs(request, source, chain, options, env)
-    name = request.backend.name
-    return Plan(
-        request,
-        source,
-        layout.build(name),
-        layout.logs / f"build-{name}.log",
-        chain,
-        options,
-        inputs,
-        key_of(inputs),
-        child_environment(env, chain, source, layout.work),
-    )
+    folder = layout.build(request.name)
+    child = child_environment(env, chain, source, layout.work)
+    if request.platform:
+        child |= reproducible(child, chain, source, folder)
+    log = layout.logs / f"build-{request.name}.log"
+    return Plan(request, source, folder, log, chain, options, inputs, key_of(inputs), child)
+
+
+def reproducible(env: Mapping[str, str], chain: Toolchain, source: Source, folder: Path) -> dict[str, str]:
+    """Variables with which neither the place nor the time of a build is in its outputs.
+
+    A compiler cache replaces absolute paths by relative ones, so both are mapped: its use changes nothing.
+    """
+    variables = {"SOURCE_DATE_EPOCH": str(source_epoch(env))}
+    if Path(chain.cxx.path).stem.lower() == "cl":
+        return variables  # it has no such option
+    relative = os.path.relpath(source.path, folder)
+    maps = ((source.path, "llama.cpp"), (relative, "llama.cpp"), (folder, "build"))
+    flags = [f"-ffile-prefix-map={old}={new}" for old, new in maps]
+    for variable in ("CFLAGS", "CXXFLAGS"):
+        variables[variable] = " ".join([*map(shlex.quote, flags), env.get(variable, "")]).strip()
+    if chain.nvcc:
+        host = [shlex.quote(f"-Xcompiler={flag}") for flag in flags]
+        variables["CUDAFLAGS"] = " ".join([*host, env.get("CUDAFLAGS", "")]).strip()
+    return variables
+
+
+def source_epoch(env: Mapping[str, str]) -> int:
+    """SOURCE_DATE_EPOCH in seconds, or the earliest time that every archive format can hold: 1980-01-01."""
+    text = env.get("SOURCE_DATE_EPOCH") or str(EARLIEST)
+    if not text.isdecimal() or int(text) < EARLIEST:
+        raise click.UsageError(f"SOURCE_DATE_EPOCH is '{text}', not a number of seconds from {EARLIEST} on")
+    return int(text)
 
 
 def child_environment(env: Mapping[str, str], chain: Toolchain, source: Source, work: Path) -> dict[str, str]:

@@ -24,6 +24,7 @@ COMMANDS = {
     "verify": ("turbotool.commands.verify", "Prove the built binaries with a real model."),
     "eval": ("turbotool.commands.eval", "Quality of KV caches and rotations against f16, and which one to run."),
     "bench": ("turbotool.commands.bench", "Speed over cache types, depths and threads, two builds compared."),
+    "package": ("turbotool.commands.package", "A release archive for any CPU, proven after it was unpacked."),
     "doctor": ("turbotool.commands.doctor", "Which tools are here, what is missing, how to install it."),
 }
 

@@ -165,6 +165,12 @@ class StoreError(TurbotoolError):
     exit_code = 29
 
 
+class PackageError(TurbotoolError):
+    """A package would not run elsewhere, tells where it was built, or lacks a licence; the message lists all cases."""
+
+    exit_code = 31
+
+
 class Interrupted(TurbotoolError):
     """Ctrl-C."""
 

@@ -9,13 +9,14 @@ from turbotool.errors import ToolMissing
 from turbotool.process import display
 
 
-def require_library(requirement: str, extra: str, needed: str, otherwise: str = "") -> None:
+def require_library(requirement: str, extra: str, needed: str, otherwise: str = "", *, module: str = "") -> None:
     """Raise ToolMissing unless the library is installed; `otherwise` says what to do without it.
 
-    `requirement` is as pip takes it, `extra` that of turbotool which brings it, `needed` the start of the message.
+    `requirement` is as pip takes it, `extra` that of turbotool which brings it, `needed` the start of the message,
+    `module` what Python imports where that has another name.
     """
     name = requirement.partition(">=")[0]
-    if importlib.util.find_spec(name) is None:
+    if importlib.util.find_spec(module or name) is None:
         install = display([sys.executable, "-m", "pip", "install", requirement])
         raise ToolMissing(
             f"{needed} {name}, which is not installed",

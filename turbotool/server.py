@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from turbotool import kvlog
-from turbotool.binaries import Runner, clean_environment, failure
+from turbotool.binaries import Runner, failure
 from turbotool.cachetype import CachePair
 from turbotool.errors import BinaryFailed
 from turbotool.model import Model
@@ -132,14 +132,14 @@ def serve(
     port = free_port()
     command = [
         str(word)
-        for word in (runner.binaries.path("llama-server"), *_arguments(runner, model, pair, port, folder, reuse))
+        for word in (*runner.binaries.command("llama-server"), *_arguments(runner, model, pair, port, folder, reuse))
     ]
     started = time.monotonic()
     with log.open("wb") as sink:
         child = subprocess.Popen(  # the one child that must outlive the call that starts it
             command,
             cwd=runner.work,
-            env=clean_environment(knobs.environment),
+            env=runner.environment(knobs.environment),
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from turbotool.binaries import TESTS, TOOLS, TREE_DIGITS
+from turbotool.binaries import TOOLS, TREE_DIGITS
 from turbotool.cachetype import TURBO
 from turbotool.checks.core import Context, Outcome
 from turbotool.errors import BinaryFailed, ModelError
@@ -19,7 +19,7 @@ LISTING = ("llama-cli", "llama-server", "llama-perplexity")
 def binaries_start(context: Context) -> Outcome:
     """Every program is there and starts; those with --version report the build that is being verified."""
     binaries = context.runner.binaries
-    missing = [name for name in (*TOOLS, *TESTS) if not binaries.path(name).is_file()]
+    missing = [name for name in binaries.programs if not binaries.path(name).is_file()]
     reported = {}
     for name in TOOLS:
         if name not in missing:
@@ -35,9 +35,9 @@ def binaries_start(context: Context) -> Outcome:
     if not expected:
         detail = detail or "no build record names a tree, so the reported commit was not compared"
     bound = (
-        f"all {len(TOOLS) + len(TESTS)} present, commit contains {expected}"
+        f"all {len(binaries.programs)} present, commit contains {expected}"
         if expected
-        else f"all {len(TOOLS) + len(TESTS)} present"
+        else f"all {len(binaries.programs)} present"
     )
     return Outcome(not missing and not wrong, ", ".join(sorted(set(reported.values()))), bound, detail)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +25,14 @@ PATH = click.Path(path_type=Path)
 @click.command()
 @click.option("--backend", default="cpu", show_default=True, help="Which build to verify.")
 @click.option("--bin-dir", type=PATH, help="Verify the binaries in this folder instead of building.")
+@click.option(
+    "--package", "archive", type=PATH, help="Unpack this archive of turbotool package and verify what it holds."
+)
+@click.option(
+    "--wrapper",
+    callback=lambda _c, _p, words: tuple(shlex.split(words or "")),
+    help="Words to put before every program, such as 'qemu-aarch64 -L /usr/aarch64-linux-gnu'.",
+)
 @click.option("--model", "model_path", type=PATH, help="A GGUF file  [default: the locked small model]")
 @click.option("--corpus", "corpus_path", type=PATH, help="A UTF-8 text  [default: upstream's documentation]")
 @click.option("--quick", is_flag=True, help="The subset that takes under a minute.")
@@ -32,6 +43,8 @@ PATH = click.Path(path_type=Path)
 def verify(
     backend: str,
     bin_dir: Path | None,
+    archive: Path | None,
+    wrapper: tuple[str, ...],
     model_path: Path | None,
     corpus_path: Path | None,
     quick: bool,
@@ -47,25 +60,34 @@ def verify(
     from turbotool.layout import find_layout
     from turbotool.model import choose_model
     from turbotool.product import choose_binaries
+    from turbotool.unpacked import require_wrapper, unpacked
 
     if list_only:
         for spec in CHECKS:
             out.say(f"{spec.name:24} {'quick' if spec.quick else '     '}  {spec.about}")
         out.document({"checks": [{"name": spec.name, "quick": spec.quick, "about": spec.about} for spec in CHECKS]})
         return
+    if archive and bin_dir:
+        raise click.UsageError("--package and --bin-dir exclude each other")
     specs = verification.select(names, quick)
+    require_wrapper(wrapper, "install it, or correct --wrapper")
     layout = find_layout()
     # what was named is looked at before a build of many minutes
     model = choose_model(layout, model_path, out)
     named = named_corpus(corpus_path) if corpus_path else None
-    binaries = choose_binaries(layout, backend, bin_dir, out)
-    work = layout.builds / "verify" / backend
-    corpus = named or default_corpus(layout.tree, work)
-    context = verification.make_context(
-        binaries, model, corpus, work, out, quick=quick, default_text=corpus_path is None
+    holder = (
+        unpacked(archive.absolute(), wrapper)
+        if archive
+        else nullcontext(replace(choose_binaries(layout, backend, bin_dir, out), wrapper=wrapper))
     )
-    out.say(f"verifying {binaries.bin_dir} with {model.path.name} ({len(specs)} checks)")
-    result = verification.verify(context, specs)
+    with holder as binaries:
+        work = layout.builds / "verify" / (f"package-{binaries.backend}" if archive else backend)
+        corpus = named or default_corpus(layout.tree, work)
+        context = verification.make_context(
+            binaries, model, corpus, work, out, quick=quick, default_text=corpus_path is None
+        )
+        out.say(f"verifying {archive or binaries.bin_dir} with {model.path.name} ({len(specs)} checks)")
+        result = verification.verify(context, specs)
     _publish(result, context, report, out)
 
 

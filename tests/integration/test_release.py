@@ -1,0 +1,81 @@
+"""The real packages: built, bound to their bytes, and proven on a bare Debian 12 and as ARM programs.
+
+Compiling llama.cpp for every CPU takes long, so these run on demand: `pytest -m release`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from turbotool.layout import find_layout
+from turbotool.platforms import PLATFORMS
+
+pytestmark = [
+    pytest.mark.release,
+    pytest.mark.skipif(not PLATFORMS["linux-x64"].native, reason="packages for Linux, built on x64"),
+]
+
+HOURS = 4 * 3600
+MIB = 1 << 20
+# A text takes the emulator too long; these start every program, and run the codec and a few tokens through a cache.
+UNDER_EMULATION = ("binaries-start", "turbo-codec", "kv-buffer-size", "generation-q8_0-turbo4")
+TOOLS_OF_A_DEVELOPER = ("cc", "gcc", "c++", "python3")
+
+
+def document(*words: str, **variables: str) -> dict[str, Any]:
+    """The JSON of a command that must succeed."""
+    command = [sys.executable, "-m", "turbotool", *words, "--json"]
+    env = {**os.environ, **variables}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HOURS, env=env, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = json.loads(done.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.fixture(scope="module")
+def package() -> dict[str, Any]:
+    return document("package")
+
+
+def test_package_is_small_and_proven_after_unpacking(package: dict[str, Any]) -> None:
+    assert package["bytes"] < 60 * MIB
+    assert package["verified"]
+    assert all(check["ok"] for check in package["checks"])
+    assert package["needs"]["glibc"] <= "2.36"
+
+
+def test_another_work_folder_gives_the_same_sha256(package: dict[str, Any], tmp_path: Path) -> None:
+    again = document("package", "--no-verify", TURBOTOOL_WORK=str(tmp_path / "another place"))
+    assert again["archive"] != package["archive"]
+    assert again["sha256"] == package["sha256"]
+
+
+def test_package_is_proven_on_a_bare_debian_12(package: dict[str, Any], tmp_path: Path) -> None:
+    for program, name in (("mmdebstrap", "mmdebstrap"), ("bwrap", "bubblewrap")):
+        if not shutil.which(program):
+            pytest.skip(f"needs {program}: apt-get install {name}")
+    root = tmp_path / "root"
+    subprocess.run(["mmdebstrap", "--variant=minbase", "bookworm", root], check=True, timeout=HOURS)  # noqa: S607
+    assert not [name for name in TOOLS_OF_A_DEVELOPER if (root / "usr" / "bin" / name).exists()]
+    layout = find_layout()
+    places = [word for place in ("/tmp", layout.work, layout.cache) for word in ("--bind", str(place), str(place))]  # noqa: S108
+    wrapper = shlex.join(["bwrap", "--bind", str(root), "/", *places, "--dev", "/dev", "--proc", "/proc"])
+    assert document("verify", "--package", package["archive"], "--quick", "--wrapper", wrapper)["ok"]
+
+
+def test_package_for_arm_is_cross_compiled_and_proven_under_the_emulator() -> None:
+    names = [word for name in UNDER_EMULATION for word in ("--check", name)]
+    made = document("package", "--platform", "linux-arm64", *names)
+    assert [check["name"] for check in made["checks"] if check["ok"]] == list(UNDER_EMULATION)
+    assert made["bytes"] < 60 * MIB
+    assert made["needs"]["manylinux"].endswith("_aarch64")

@@ -6,7 +6,7 @@ import os
 
 import click
 
-from turbotool.cli import output_options
+from turbotool.cli import F, output_options
 from turbotool.output import Output
 
 
@@ -31,26 +31,38 @@ def parse_archs(ctx: click.Context, parameter: click.Parameter, value: str) -> t
     return archs
 
 
-@click.command()
-@click.option("--backend", default="cpu", show_default=True, help="cpu, cuda, metal or vulkan.")
-@click.option(
-    "--arch",
-    "archs",
-    default="",
-    callback=parse_archs,
-    help="CUDA architectures, such as 86,89. Default: this machine's GPU.",
+BUILD_OPTIONS = (
+    click.option("--backend", default="cpu", show_default=True, help="cpu, cuda, metal or vulkan."),
+    click.option(
+        "--arch",
+        "archs",
+        default="",
+        callback=parse_archs,
+        help="CUDA architectures, such as 86,89. Default: this machine's GPU; in a package all usual ones.",
+    ),
+    click.option(
+        "--cmake-option",
+        "options",
+        multiple=True,
+        callback=parse_option,
+        metavar="NAME=VALUE",
+        help="One more CMake option. Repeatable.",
+    ),
+    click.option("--jobs", "-j", type=click.IntRange(min=1), help="Compilers at once. Default: the number of CPUs."),
 )
+
+
+def build_options(function: F) -> F:
+    """Add what every command that compiles asks for."""
+    for option in reversed(BUILD_OPTIONS):
+        function = option(function)
+    return function
+
+
+@click.command()
+@build_options
 @click.option("--portable", is_flag=True, help="Code for any CPU of this architecture instead of this very CPU.")
 @click.option("--target", "targets", multiple=True, help="One more target of llama.cpp to build. Repeatable.")
-@click.option(
-    "--cmake-option",
-    "options",
-    multiple=True,
-    callback=parse_option,
-    metavar="NAME=VALUE",
-    help="One more CMake option. Repeatable.",
-)
-@click.option("--jobs", "-j", type=click.IntRange(min=1), help="Compilers at once. Default: the number of CPUs.")
 @output_options
 def build(
     backend: str,

@@ -11,23 +11,13 @@ from pathlib import Path
 import click
 
 from turbotool.cli import fail, output_options
-from turbotool.commands.build import parse_archs, parse_option
+from turbotool.commands.build import build_options
 from turbotool.output import Output
 
 
 @click.command()
-@click.option("--backend", default="cpu", show_default=True, help="cpu, cuda, metal or vulkan.")
+@build_options
 @click.option("--platform", "platform_name", help="Such as linux-arm64, cross-compiled  [default: this one]")
-@click.option("--arch", "archs", default="", callback=parse_archs, help="CUDA architectures, such as 86,89.")
-@click.option(
-    "--cmake-option",
-    "options",
-    multiple=True,
-    callback=parse_option,
-    metavar="NAME=VALUE",
-    help="One more CMake option. Repeatable.",
-)
-@click.option("--jobs", "-j", type=click.IntRange(min=1), help="Compilers at once. Default: the number of CPUs.")
 @click.option("--max-glibc", help="The newest glibc that may be needed  [default: 2.36, that of Debian 12]")
 @click.option("--out", "folder", type=click.Path(path_type=Path), help="Where to write  [default: build/packages]")
 @click.option("--model", "model_path", type=click.Path(path_type=Path), help="A GGUF file to verify with.")

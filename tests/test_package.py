@@ -13,18 +13,28 @@ from pathlib import Path
 from typing import Any
 
 import click
+import lief
 import pytest
-from command_line import typed
+from command_line import Done, typed
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
-from fake_tools import fake_site, says
+from fake_tools import QUIET, commit, fake_site, says
+from tiny_gguf import gguf, write
 from tiny_parts import write_parts
 
-from turbotool import package, platforms, sbom
+from turbotool import package, sbom
 from turbotool.backend import PACKAGED
-from turbotool.binaries import Binaries, Runner
+from turbotool.binaries import TOOLS, Binaries, Runner
 from turbotool.buildplan import source_epoch
-from turbotool.errors import ArchiveError, BackendUnavailable, HashMismatch, PackageError, ToolMissing
+from turbotool.errors import (
+    ArchiveError,
+    BackendUnavailable,
+    HashMismatch,
+    PackageError,
+    ToolMissing,
+    VerificationFailed,
+)
+from turbotool.layout import Layout
 from turbotool.pack import Member, with_sums, write_archive
 from turbotool.parts import PARTS, Part, licence_text, licence_texts, version_of
 from turbotool.platforms import PLATFORMS, find_platform
@@ -91,9 +101,8 @@ def test_all_faults_are_told_at_once() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads an ELF file of this system")
 def test_headers_of_a_real_library_are_read() -> None:
-    import lief._lief
-
-    found = read_binary(Path(lief._lief.__file__))
+    library = next(path for path in Path(lief.__file__).parent.glob("*.so"))
+    found = read_binary(library)
     assert "libc.so.6" in found.needed
     assert any(version.startswith("GLIBC_2.") for version in found.versions)
 
@@ -308,8 +317,8 @@ def test_package_is_built_in_a_folder_of_its_own_for_any_cpu_without_paths(tmp_p
 
 
 def test_cross_compilers_are_asked_for_unless_the_user_names_some(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(platforms.platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(platforms.platform, "system", lambda: "Linux")
+    monkeypatch.setattr("turbotool.platforms.platform.machine", lambda: "x86_64")
+    monkeypatch.setattr("turbotool.platforms.platform.system", lambda: "Linux")
     arm = find_platform("linux-arm64")
     assert arm.compilers({})["CXX"] == "aarch64-linux-gnu-g++"
     assert arm.compilers({"CC": "mine"}) == {"CC": "mine"}
@@ -353,7 +362,7 @@ def test_signature_is_written_beside_the_archive(tmp_path: Path, monkeypatch: py
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     archive = tmp_path / "p.tar.gz"
-    bundle = package.sign(archive, package.Output(quiet=True))
+    bundle = package.sign(archive, QUIET)
     assert (bundle.name, bundle.read_text(encoding="utf-8")) == ("p.tar.gz.sigstore.json", str(archive))
 
 
@@ -366,3 +375,50 @@ def test_missing_emulator_is_told_before_anything_is_built(
     assert "there is no no-such-emulator" in done.document["error"]["message"]
     assert done.document["error"]["hint"].endswith("or --no-verify")
     assert list(tmp_path.iterdir()) == []
+
+
+PROGRAM = b"#!/bin/sh\necho 'version: 1 (commit 0c1e57098-turbo-ababababa)'\n"
+
+
+def command_with(
+    folder: Path, program: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Done:
+    """`turbotool package` as far as the build is done, with a script in place of every program."""
+    layout = Layout(folder / "root", folder / "work", folder / "cache")
+    monkeypatch.setattr("turbotool.layout.find_layout", lambda: layout)
+    commit(layout.tree, {"README.md": "A sentence of the documentation that is long enough to be prose.\n\n" * 100})
+    names = (*TOOLS, "test-turbo", "test-backend-ops")
+    files = {f"bin/{name}": Member(program, executable=True) for name in names}
+    files["build.json"] = Member(record_of())
+    needs = Needs(("libc.so.6",), (), "2.34", "manylinux_2_34_x86_64")
+    made = package.Package("llama-x", LINUX, "cpu", TREE, with_sums(files), needs, EPOCH)
+    monkeypatch.setattr("turbotool.package.collect", lambda *_: made)
+    model = write(folder, gguf())
+    return typed(["package", "--model", str(model), "--check", "binaries-start", "--json"], capsys)
+
+
+@posix
+def test_archive_gets_its_name_once_it_is_proven(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = command_with(tmp_path, PROGRAM, monkeypatch, capsys)
+    assert done.code == 0, done.stderr
+    archive = tmp_path / "work" / "build" / "packages" / "llama-x.tar.gz"
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    assert (done.document["archive"], done.document["sha256"]) == (str(archive), digest)
+    assert done.document["verified"]
+    assert [(check["name"], check["ok"]) for check in done.document["checks"]] == [("binaries-start", True)]
+    assert done.document["needs"]["manylinux"] == "manylinux_2_34_x86_64"
+    assert archive.with_name("llama-x.tar.gz.sha256").read_text(encoding="utf-8") == f"{digest}  llama-x.tar.gz\n"
+    assert {path.name for path in archive.parent.iterdir()} == {"llama-x.tar.gz", "llama-x.tar.gz.sha256"}
+
+
+@posix
+def test_archive_of_programs_that_fail_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = command_with(tmp_path, PROGRAM.replace(b"ababababa", b"cdcdcdcdc"), monkeypatch, capsys)
+    assert done.code == VerificationFailed.exit_code
+    assert done.document["ok"] is False
+    assert "binaries-start" in done.document["error"]["message"]
+    assert list((tmp_path / "work" / "build" / "packages").iterdir()) == []

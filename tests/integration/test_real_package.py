@@ -24,9 +24,8 @@ EPOCH = 315532800
 MAIN = FILES["main.cpp"] + "const char * volatile here = __FILE__;\n"
 
 
-def packaged(folder: Path, platform: Platform | None = None, **variables: str) -> Package:
+def packaged(folder: Path, platform: Platform, **variables: str) -> Package:
     """A package of the tiny project, built in `folder`."""
-    platform = platform or find_platform(None)
     site = real_site(folder, **variables).asking(platform=platform, choices=Choices(portable=True))
     write_parts(site.layout.tree)
     site.layout.root.mkdir(parents=True)
@@ -50,18 +49,19 @@ def said_in_a_bare_environment(archive: Path, work: Path, *wrapper: str) -> str:
 
 
 def test_two_folders_give_the_same_bytes_with_and_without_a_compiler_cache(tmp_path: Path) -> None:
-    one, two = packaged(tmp_path / "one"), packaged(tmp_path / "a longer path (2)")
+    here = find_platform(None)
+    one, two = packaged(tmp_path / "one", here), packaged(tmp_path / "a longer path (2)", here)
     digest = sha256_of(one, tmp_path / "first")
     assert sha256_of(two, tmp_path / "second") == digest
     if shutil.which("ccache"):
         cached = {"CCACHE_DISABLE": "", "CCACHE_NODISABLE": "1", "CCACHE_DIR": str(tmp_path / "ccache")}
-        three = packaged(tmp_path / "three", **cached)
+        three = packaged(tmp_path / "three", here, **cached)
         assert list((tmp_path / "ccache").rglob("*M"))  # manifests, one for each compilation
         assert sha256_of(three, tmp_path / "third") == digest
 
 
 def test_package_runs_elsewhere_and_says_which_linux_it_takes(tmp_path: Path) -> None:
-    made = packaged(tmp_path / "build here")
+    made = packaged(tmp_path / "build here", find_platform(None))
     archive = made.write(tmp_path)
     shutil.rmtree(tmp_path / "build here")
     assert said_in_a_bare_environment(archive, tmp_path) == f"0c1e57098-turbo-{made.tree[:9]} 42"

@@ -286,13 +286,16 @@ def test_bill_is_valid_cyclonedx_and_the_same_every_time(tmp_path: Path) -> None
 def test_record_of_a_package_has_neither_times_nor_places() -> None:
     tool = {"path": "/home/me/.venv/bin/cmake", "version": "4.1", "banner": "cmake version 4.1"}
     kept: dict[str, Any] = dict.fromkeys(package.RECORDED, "x")
-    document = {**kept, "tools": {"cmake": tool, "launcher": tool}, "seconds": 9.5, "log": "../logs/x"}
-    record = Record("key", {}, (Built("llama-cli", "ab" * 32, 7, 123456789),), {"a": "b"}, document)
+    options = {"GGML_CUDA": "ON", "CMAKE_CUDA_COMPILER": "/home/me/nvcc"}
+    document = {**kept, "options": options, "tools": {"cmake": tool, "launcher": tool}, "seconds": 9.5, "log": "../x"}
+    inputs = {"C compiler": "/home/me/cc (cc 12)", "variable CFLAGS": "-O2"}
+    record = Record("key", inputs, (Built("llama-cli", "ab" * 32, 7, 123456789),), {"a": "b"}, document)
     made = package.portable_record(record, Needs(("libc.so.6",), (), "2.34", "manylinux_2_34_x86_64"))
     text = json.dumps(made)
     assert not [word for word in ("/home/me", "seconds", "log", "mtime", "123456789", "launcher") if word in text]
     assert made["outputs"] == [{"name": "llama-cli", "sha256": "ab" * 32, "bytes": 7}]
     assert made["needs"]["glibc"] == "2.34"
+    assert (made["options"], made["variables"]) == ({"GGML_CUDA": "ON"}, {"CFLAGS": "-O2"})
 
 
 def test_file_that_names_the_build_folder_is_named() -> None:

@@ -30,7 +30,8 @@ from turbotool.sharedlibs import Needs
 
 MAX_GLIBC = "2.36"  # Debian 12's
 # What of a build's record is the same wherever and whenever it is built, and with whatever compiler cache.
-RECORDED = ("schema", "key", "inputs", "backend", "tree", "series", "lock", "version", "options", "targets", "notes")
+RECORDED = ("schema", "backend", "tree", "series", "lock", "version", "targets", "notes")
+VARIABLE = "variable "  # how the inputs of a build call one of the environment
 TOOLS = ("cmake", "ninja", "c", "c++", "nvcc")
 
 
@@ -111,9 +112,14 @@ def assemble(
 def portable_record(record: Record, needs: Needs) -> dict[str, Any]:
     """build.json without times and places, and with what the package needs of a machine."""
     document = {key: record.document[key] for key in RECORDED}
-    tools = record.document["tools"]
+    tools, options = record.document["tools"], record.document["options"]
+    variables = {
+        name.removeprefix(VARIABLE): value for name, value in record.inputs.items() if name.startswith(VARIABLE)
+    }
     return {
         **document,
+        "options": {name: value for name, value in options.items() if name != "CMAKE_CUDA_COMPILER"},  # a place
+        "variables": variables,
         "tools": {name: {key: tools[name][key] for key in ("version", "banner")} for name in TOOLS if name in tools},
         "outputs": [{"name": item.name, "sha256": item.sha256, "bytes": item.bytes} for item in record.outputs],
         "links": dict(record.links),

@@ -26,7 +26,7 @@ from turbotool.errors import ToolMissing
 from turbotool.layout import Layout
 from turbotool.tools import Tools, find_tools, installer
 
-EARLIEST = 315532800
+EARLIEST = 315532800  # 1980-01-01
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,9 @@ APPLIES, MERGES, UPSTREAM = "applies", "merges", "already upstream"
 MOVED, FILE_MOVED, GONE = "context moved", "file moved", "file gone"
 SHOWN = 16  # lines that the report shows for a hunk, of its change and of upstream's
 ALIKE = 0.6  # below this ratio two groups of lines have nothing to do with each other
-MARKS = (
-    "  in the files in conflict, what upstream has stands from <<<<<<< to |||||||, what the patch expects from ||||||| to\n"
-    "  =======, what it makes of that from ======= to >>>>>>>; let what is right remain, and none of these marks"
-)
+MARKS = """\
+  in the files in conflict, what upstream has stands from <<<<<<< to |||||||, what the patch expects from ||||||| to
+  =======, what it makes of that from ======= to >>>>>>>; let what is right remain, and none of these marks"""
 SEARCHED = 20_000  # lines of a file that the search for the nearest place looks at, to bound its time
 
 

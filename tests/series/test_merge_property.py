@@ -160,7 +160,7 @@ def check_merge(project: Project, folder: Path, series: Series, upstream: Upstre
 @pytest.fixture(scope="module")
 def template() -> Iterator[Path]:
     """In memory where the system has a folder for that: a trial runs more than a hundred git commands."""
-    memory = Path("/dev/shm")
+    memory = Path("/dev/shm")  # noqa: S108 - the folder inside it is a random one
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
         ensure_applied(make_project(Path(folder, "project")).layout, QUIET)
         yield Path(folder, "project")

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from known_model import known_model
 
 from turbotool import kvlog, perplexity
 from turbotool.cachetype import CachePair, bits_per_value, row_bytes
 from turbotool.checks.upstream import parse_cases
 from turbotool.errors import BinaryFailed, ConfigurationMismatch, UnknownCacheType
 from turbotool.generate import parse_answer, parse_completion, parse_tokens
-from turbotool.model import Model
 from turbotool.rotation import BOTH, DISABLE, K_OVERRIDE, OFF, Knobs, gate_is_on, turbo_size
 
 DATA = Path(__file__).parent / "data"
@@ -27,7 +27,7 @@ TOO_SHORT = (DATA / "too-short.log").read_text(encoding="utf-8")
 PPL = (DATA / "ppl.log").read_text(encoding="utf-8")
 CHAT = (DATA / "chat.log").read_text(encoding="utf-8")
 OPS = (DATA / "backend-ops.log").read_text(encoding="utf-8")
-MODEL = Model(Path("m.gguf"), "llama", 30, 9, (3,) * 30, 64, 64, 8192)
+MODEL = known_model()
 RAN = CachePair("q8_0", "turbo4")
 K_ONLY = Knobs(k=True)
 

@@ -32,6 +32,7 @@ from turbotool.evalverdict import (
 )
 from turbotool.evalverdict import WORSE as WORSE_VERDICT
 from turbotool.kvlog import Cache, Effective
+from turbotool.kvshape import KvShape, cache_shape
 from turbotool.perplexity import Divergence, Estimate, Running, parse_divergence
 
 pytest.importorskip("scipy")
@@ -246,3 +247,13 @@ def test_memory_follows_from_the_heads_where_the_binary_confirms_them() -> None:
 def test_memory_is_scaled_from_the_report_where_the_heads_say_otherwise() -> None:
     found = memory(MODEL, MIXED, 8192, effective(2.0))
     assert (found.mib, found.exact) == (32.0, False)
+
+
+def test_memory_of_windows_does_not_grow_with_the_context() -> None:
+    """Two caches that a binary reports at 1024 tokens: 2 layers of all tokens, 4 that look back over 256."""
+    whole, windowed = cache_shape((1, 1), 64, 64), cache_shape((1,) * 4, 64, 64, 256)
+    model = replace(MODEL, kv=KvShape((whole, windowed), (64,), (64,)))
+    both = Effective((Cache(1024, 2, 1, 0.2, "q8_0", 0, "turbo4", 0), Cache(768, 4, 1, 0.3, "q8_0", 0, "turbo4", 0)))
+    found = memory(model, MIXED, 8192, both.as_json())
+    # llama-server keeps a window for each of its four sequences, and a batch of 512
+    assert (found.mib, found.exact) == (((68 + 34) * (2 * 8192 + 4 * (4 * 256 + 512))) / 2**20, True)

@@ -53,6 +53,20 @@ def test_the_effective_configuration_is_read_from_a_real_log() -> None:
     assert found.turbo_v == kvlog.Rotation(True, 64, "turbo4")
 
 
+def context_log(cells: int) -> str:
+    """What a model with windows logs where its two caches have as many cells and layers."""
+    buffer = "x I llama_kv_cache:        CPU KV buffer size =     2.00 MiB\n"
+    size = f"x I llama_kv_cache: size =    2.00 MiB ({cells:6d} cells,   4 layers,  1/1 seqs), "
+    size += "K (f16):    1.00 MiB, V (f16):    1.00 MiB\n"
+    return f"x I llama_context: n_ctx                 = {cells}\n" + 2 * (buffer + size)
+
+
+def test_two_caches_of_one_size_are_two_and_those_of_an_earlier_context_are_gone() -> None:
+    found = kvlog.parse(context_log(256) + context_log(512))
+    assert [cache.cells for cache in found.caches] == [512, 512]
+    assert found.buffers == (("CPU", 2.0), ("CPU", 2.0))
+
+
 def test_the_reason_of_an_ignored_override_is_kept_whole() -> None:
     reason = "LLAMA_ATTN_ROT_V_OVERRIDE ignored: cache type f16 is not quantized"
     found = kvlog.parse(f"x I llama_kv_cache: attn_rot_v: off, type f16 ({reason})\n").attn_v

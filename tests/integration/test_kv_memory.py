@@ -115,6 +115,8 @@ def deepened(source: Path, target: Path, layers: int, keys: Mapping[str, int | N
         if name.startswith("GGUF.") or name == "general.architecture" or name in changed:
             continue
         value, kinds = field.contents(), field.types
+        if value == []:  # upstream writes such, the writer here does not
+            continue
         if isinstance(value, list) and len(value) == there and name.startswith(arch):
             value = [value[_origin(arch, layer, there)] for layer in range(layers)]
         writer.add_key_value(name, value, kinds[0], kinds[-1] if len(kinds) > 1 else None)

@@ -176,7 +176,7 @@ def served(bin_dir: Path, command: str, log: Path) -> str:
     try:
         for _ in range(10 * SECONDS):
             text = log.read_text(encoding="utf-8", errors="replace")
-            if "server is listening" in text or child.poll() is not None:
+            if "listening on http" in text or child.poll() is not None:
                 return text
             time.sleep(0.1)
     finally:

@@ -67,6 +67,12 @@ def test_two_caches_of_one_size_are_two_and_those_of_an_earlier_context_are_gone
     assert found.buffers == (("CPU", 2.0), ("CPU", 2.0))
 
 
+def test_sequences_that_share_a_cache_are_one_stream() -> None:
+    """Upstream prints how many sequences there may be, then how many streams there are."""
+    (found,) = kvlog.parse(COMPLETION.replace("1/1 seqs", "4/1 seqs")).caches
+    assert found.streams == 1
+
+
 def test_the_reason_of_an_ignored_override_is_kept_whole() -> None:
     reason = "LLAMA_ATTN_ROT_V_OVERRIDE ignored: cache type f16 is not quantized"
     found = kvlog.parse(f"x I llama_kv_cache: attn_rot_v: off, type f16 ({reason})\n").attn_v

@@ -18,7 +18,7 @@ VERBOSE = ("-lv", "4")  # the level at which the common tools print what the KV 
 
 CACHE = re.compile(
     r"llama_kv_cache\w*: size = *(?P<mib>[\d.]+) MiB "
-    r"\( *(?P<cells>\d+) cells, *(?P<layers>\d+) layers, *(?P<streams>\d+)/\d+ seqs\), "
+    r"\( *(?P<cells>\d+) cells, *(?P<layers>\d+) layers, *\d+/(?P<streams>\d+) seqs\), "
     r"K \((?P<k>\w+)\): *(?P<mib_k>[\d.]+) MiB, V \((?P<v>\w+)\): *(?P<mib_v>[\d.]+) MiB$"
 )
 BUFFER = re.compile(r"llama_kv_cache\w*: +(?P<name>\S+) KV buffer size = *(?P<mib>[\d.]+) MiB$")

@@ -15,6 +15,7 @@ from turbotool.evalplan import WORSE, Corpus, Job
 from turbotool.evalprobe import Probe
 from turbotool.evalverdict import BASE, KLD, LN_RATIO, OFF, SAME_TOP, Comparison
 from turbotool.perplexity import Estimate
+from turbotool.table import aligned
 
 CSV_COLUMNS = (
     *("corpus", "k", "v", "rotation", "bits_per_value", "ppl", "ppl_error", "ppl_f16", "ppl_f16_error"),
@@ -114,14 +115,7 @@ def text(found: Sequence[Row]) -> str:
     """Aligned lines."""
     listed = columns(found)
     entries = [[column.name for column in listed], *([column.of(row) for column in listed] for row in found)]
-    widths = [max(map(len, column)) for column in zip(*entries, strict=True)]
-    return "\n".join(
-        "  ".join(
-            entry.ljust(width) if column.is_text else entry.rjust(width)
-            for column, entry, width in zip(listed, line, widths, strict=True)
-        ).rstrip()
-        for line in entries
-    )
+    return aligned(entries, [column.is_text for column in listed])
 
 
 def markdown_table(found: Sequence[Row]) -> str:

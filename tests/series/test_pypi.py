@@ -12,7 +12,7 @@ import pytest
 from tiny import QUIET
 
 from turbotool.errors import HashMismatch, SourceError
-from turbotool.pypi import fetch_pypi, learn_sha256, submodule_commit
+from turbotool.pypi import fetch_pypi, learn_sha256, submodule_commit, submodule_date
 
 pytestmark = pytest.mark.slow  # pip itself takes a second or more a call
 SDIST = "tinypkg-1.0.tar.gz"
@@ -83,6 +83,21 @@ def test_the_hash_of_an_unlocked_release_is_learned_and_nothing_of_it_runs(index
     assert not (tmp_path / "ran").exists()
     with pytest.raises(SourceError, match="no such file"):
         learn_sha256("tinypkg", "9.9", "tinypkg-9.9.tar.gz", tmp_path / "cache", QUIET)
+
+
+REFLOG = f"{'0' * 40} {'a' * 40} a <b> 1790000000 +0000\tclone: x\n{'a' * 40} {'b' * 40} a <b> 1790833449 +0000\tcheckout: y\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [(REFLOG, "2026-10-01"), (REFLOG.replace("1790833449", "9" * 30), "2026-09-21"), ("no log", "")]
+)
+def test_the_day_of_a_release_is_the_one_of_its_last_checkout(tmp_path: Path, text: str, found: str) -> None:
+    path = tmp_path / "t.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        info = tarfile.TarInfo("p-1/.git/modules/vendor/x/logs/HEAD")
+        info.size = len(text)
+        tar.addfile(info, io.BytesIO(text.encode()))
+    assert submodule_date(path, "p-1/vendor/x") == found
 
 
 @pytest.mark.parametrize(("text", "found"), [("a" * 40 + "\n", "a" * 40), ("ref: refs/heads/main\n", "")])

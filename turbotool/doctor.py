@@ -20,7 +20,6 @@ from turbotool.errors import TurbotoolError
 from turbotool.layout import Layout
 from turbotool.tools import Tool, Tools, installer
 
-
 OLD = 60  # days after which a pin that nobody moved is worth a warning
 REHEARSE = "turbotool patch rehearse --onto master"
 

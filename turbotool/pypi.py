@@ -94,7 +94,7 @@ def submodule_commit(archive: Path, subdir: str) -> str:
 
 
 def submodule_date(archive: Path, subdir: str) -> str:
-    """The day (UTC, such as 2026-01-31) on which git last checked the submodule out, that is made the release; else ''."""
+    """The day in UTC, such as 2026-01-31, on which git last checked the submodule out to make the release; else ''."""
     top, _, inner = subdir.partition("/")
     text = read_text(archive, f"{top}/.git/modules/{inner}/logs/HEAD", limit=1 << 16)
     times = re.findall(r"^[0-9a-f]{40} [0-9a-f]{40} .*> (\d{1,10}) [+-]\d{4}\t", text, re.MULTILINE)

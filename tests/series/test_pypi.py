@@ -85,7 +85,8 @@ def test_the_hash_of_an_unlocked_release_is_learned_and_nothing_of_it_runs(index
         learn_sha256("tinypkg", "9.9", "tinypkg-9.9.tar.gz", tmp_path / "cache", QUIET)
 
 
-REFLOG = f"{'0' * 40} {'a' * 40} a <b> 1790000000 +0000\tclone: x\n{'a' * 40} {'b' * 40} a <b> 1790833449 +0000\tcheckout: y\n"
+CLONE, CHECKOUT = f"{'0' * 40} {'a' * 40} a <b> 1790000000", f"{'a' * 40} {'b' * 40} a <b> 1790833449"
+REFLOG = f"{CLONE} +0000\tclone: x\n{CHECKOUT} +0000\tcheckout: y\n"
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ def test_another_file_than_the_locked_one_is_a_mismatch_with_both_values(index: 
     assert "0" * 64 in caught.value.message
     assert got in caught.value.message
     assert not (tmp_path / "cache" / SDIST).exists()
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_missing_release_is_a_source_error_with_pips_words_and_a_log(index: Path, tmp_path: Path) -> None:

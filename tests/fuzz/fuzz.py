@@ -1,7 +1,7 @@
 """Fuzz one parser with atheris: `python tests/fuzz/fuzz.py archive --seconds 600`.
 
 Seconds are of CPU time, so that a busy machine does the same work. New inputs go to build/fuzz/TARGET, and the input
-that broke something, if one did, beside it. `--merge` adds to the committed corpus what reaches code that it does not.
+that broke something, if one did, beside it. What is worth keeping, small and new, is copied from there to the corpus.
 """
 
 from __future__ import annotations
@@ -60,13 +60,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="of CPU time (default 60)")
     parser.add_argument("--seed", type=int, default=0, help="of the random numbers; 0 for another one each time")
     parser.add_argument("--work", type=Path, default=Path("build", "fuzz"), help="where new inputs go")
-    parser.add_argument("--merge", action="store_true", help="add to the committed corpus what it lacks, then end")
     given = parser.parse_args()
     work, kept = given.work / given.target, CORPUS / given.target
     work.mkdir(parents=True, exist_ok=True)
     flags = [f"-max_len={MAX_BYTES}", f"-timeout={HANG}", f"-rss_limit_mb={MEMORY}", f"-artifact_prefix={work}-"]
-    folders = ["-merge=1", kept, work] if given.merge else [work, kept]
-    words = [sys.argv[0], *flags, f"-seed={given.seed}", *map(str, folders)]
+    words = [sys.argv[0], *flags, f"-seed={given.seed}", str(work), str(kept)]
     mutator = {"custom_mutator": mutate_archive} if given.target == "archive" else {}
     if given.target == "log":  # its stand-in for a compiled pattern lacks what tarfile calls
         atheris.enabled_hooks.add("RegEx")

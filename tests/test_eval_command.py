@@ -332,8 +332,8 @@ def test_verdicts_and_recommendation_follow_from_the_figures(site: Site) -> None
     recommended = done.document["recommendation"]
     assert (recommended["k"], recommended["v"], recommended["rotation"]) == ("q8_0", "turbo4", "v")
     assert recommended["environment"] == {"LLAMA_ATTN_ROT_V_OVERRIDE": "1"}
-    # 2 layers, 1 head of 64 on each side: 256 bytes a token and layer in f16, 102 in q8_0/turbo4
-    assert recommended["saved_mib"] == pytest.approx(1000 * 2 * (256 - 102) / 2**20)
+    # 2 layers, 1 head of 64 on each side: 256 bytes a cell and layer in f16, 102 in q8_0/turbo4; cells come in 256s
+    assert recommended["saved_mib"] == pytest.approx(1024 * 2 * (256 - 102) / 2**20)
     assert recommended["command"] == (
         f"LLAMA_ATTN_ROT_V_OVERRIDE=1 llama-server -m {site.folder}/model.gguf -c 1000 -fa on -ctk q8_0 -ctv turbo4"
     )

@@ -165,6 +165,12 @@ class StoreError(TurbotoolError):
     exit_code = 29
 
 
+class PlanError(TurbotoolError):
+    """A plan of an evaluation is not shipped, unreadable, or names an unknown key or a value that is not allowed."""
+
+    exit_code = 30
+
+
 class Interrupted(TurbotoolError):
     """Ctrl-C."""
 

@@ -13,10 +13,9 @@ from turbotool.cachetype import CachePair, row_bytes
 from turbotool.errors import UnknownCacheType
 from turbotool.model import Model
 from turbotool.perplexity import Divergence, Estimate, Quantiles, Running
-from turbotool.rotation import OFF, Knobs
+from turbotool.rotation import ROTATIONS, Knobs
 
 F16 = CachePair("f16", "f16")
-ROTATIONS = {"off": OFF, "k": Knobs(k=True), "v": Knobs(v=True), "kv": Knobs(k=True, v=True)}
 ESTIMATES = ("ppl", "ppl_base", "ln_ratio", "ratio", "difference", "mean", "mean_dp", "rms_dp", "same_top")
 KEY_VERSION = 1  # of what `Measured` means; a new number forgets what older versions of turbotool measured
 

@@ -41,6 +41,7 @@ class Evaluation:
     tolerance: Tolerance
     machine: Machine
     command: str
+    plan: str | None = None
 
 
 def document(evaluation: Evaluation) -> dict[str, object]:
@@ -61,6 +62,7 @@ def document(evaluation: Evaluation) -> dict[str, object]:
         "settings": {"ctx": sweep.ctx, "chunks": sweep.chunks, "flash_attn": "on"},
         "machine": evaluation.machine.as_json(),
         "command": evaluation.command,
+        "plan": evaluation.plan,
         "units": UNITS,
         "cells": [cell(evaluation, corpus, one) for corpus in sweep.corpora for one in sweep.configurations],
         "left_out": [{"k": one.pair.k, "v": one.pair.v, "rotation": one.rotation} for one in sweep.left_out],
@@ -192,8 +194,12 @@ def _shared(value: object, evaluation: Evaluation) -> object:
 
 
 def without_folders(text: str, evaluation: Evaluation) -> str:
+    """The first line of a text, with names in place of the paths that `nameless` knows."""
+    return nameless(text, evaluation.sweep)
+
+
+def nameless(text: str, sweep: Sweep) -> str:
     """The first line of a text, with names in place of the paths of model, texts, programs and work folder."""
-    sweep = evaluation.sweep
     names = {str(sweep.model.path): sweep.model.path.name, str(sweep.runner.binaries.bin_dir): "BIN_DIR"}
     names |= {str(sweep.runner.work): "work", **{str(corpus.path): corpus.name for corpus in sweep.corpora}}
     found = text.partition("\n")[0]

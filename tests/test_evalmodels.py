@@ -45,7 +45,8 @@ def test_one_table_has_a_line_for_each_model_and_cache_with_its_verdicts(site: S
         for pair in kld
     ]
     assert "model 2 of 2: evaluating" in done.stderr
-    assert "phi.gguf: run q8_0/turbo4 rotated v" in done.stderr
+    assert "phi.gguf: run q8_0/turbo4 rotated v, 1 MiB less than f16 at 2048 tokens" in done.stderr
+    assert "--models" not in done.stderr
     for one in done.document["models"]:
         assert one["command"].startswith("turbotool eval model.gguf phi.gguf --corpus text.txt --kv q8_0,q8_0/turbo4")
 
@@ -102,8 +103,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, model in enumerate(models):
         model.parent.mkdir(exist_ok=True)
         model.write_bytes(gguf() + bytes(number))
-    words = [*models, "--corpus", folder / "text.txt", "--bin-dir", eval_programs(folder / "bin"), *KV]
-    assert apart(folder, "eval", *words, "--report", folder / "report", "--quiet").code == 0
+    words: list[str | Path] = ["--corpus", folder / "text.txt", "--bin-dir", eval_programs(folder / "bin"), *KV]
+    assert apart(folder, "eval", *models, *words, "--report", folder / "report", "--quiet").code == 0
     return folder / "report"
 
 

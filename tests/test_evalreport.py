@@ -69,9 +69,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
     write(folder, gguf())
     (folder / "text.txt").write_text("word " * 5000)
     eval_programs(folder / "bin", trouble={"q8_0/q8_0/v": "SIGSEGV", "turbo4/turbo4/v": "nan"})
-    named = [folder / "model.gguf", "--corpus", folder / "text.txt", "--bin-dir", folder / "bin"]
-    words = ["--kv", "q8_0,q8_0/turbo4,turbo4", *KV[2:], "--report", folder / "report", "--json"]
-    done = apart(folder, "eval", *named, *words)
+    words: list[str | Path] = [folder / "model.gguf", "--corpus", folder / "text.txt", "--bin-dir", folder / "bin"]
+    words += ["--kv", "q8_0,q8_0/turbo4,turbo4", *KV[2:], "--report", folder / "report", "--json"]
+    done = apart(folder, "eval", *words)
     assert done.code == BinaryFailed.exit_code
     return folder / "report", done
 

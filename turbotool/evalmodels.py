@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from turbotool import evaldocument
+from turbotool.bench import first_line
 from turbotool.benchtable import NOTHING
 from turbotool.cachetype import CachePair
 from turbotool.errors import BinaryFailed, ConfigurationMismatch, TurbotoolError
@@ -63,7 +64,7 @@ def failure(found: Sequence[Outcome]) -> TurbotoolError | None:
     errors = [(name, error) for name, error in ends if error]
     if len(errors) <= 1:
         return next((error for _, error in errors), None)
-    named = "; ".join(f"{name}: {error.message.partition(chr(10))[0]}" for name, error in errors)
+    named = "; ".join(f"{name}: {first_line(error.message)}" for name, error in errors)
     message = f"{len(errors)} of {len(found)} models could not be measured in full: {named}"
     hint = f"read {found[0].sweep.runner.log}"
     if any(isinstance(error, ConfigurationMismatch) for _, error in errors):
@@ -110,8 +111,7 @@ def _table(
             line += [found.get(side, NOTHING) for side in sides]
             lines.append([*line, *(of(document, cells) for _, of in after)])
         if not _cells(document):
-            reason = f"not measured: {document['error']['message']}"
-            lines.append([document["model"]["name"], *[NOTHING] * (len(header) - 2), reason])
+            lines.append([document["model"]["name"], *[NOTHING] * (len(header) - 2), "not measured"])
     return lines
 
 
@@ -184,15 +184,14 @@ def comma_separated(documents: Sequence[Document]) -> str:
 
 
 def conclusions(documents: Sequence[Document]) -> list[str]:
-    """What to run on each model, and how much memory that saves, a line each."""
-    lines = []
-    for document in documents:
-        name, found = document["model"]["name"], document.get("recommendation")
-        if found is None:
-            lines.append(f"{name}: not measured: {document['error']['message']}")
-        else:
-            saved = (
-                f", {found['saved_mib']:.0f} MiB less than f16 at {found['ctx']} tokens" if found["saved_mib"] else ""
-            )
-            lines.append(f"{name}: run {configuration(found)}{saved}: {found['reason']}")
-    return lines
+    """What to run on each model and how much memory that saves, or why it stays f16, a line each."""
+    return [f"{one['model']['name']}: {_conclusion(one)}" for one in documents]
+
+
+def _conclusion(document: Document) -> str:
+    found = document.get("recommendation")
+    if found is None:
+        return f"not measured: {first_line(document['error']['message'])}"
+    if not found["saved_mib"]:
+        return f"run {configuration(found)}: {found['reason']}"
+    return f"run {configuration(found)}, {found['saved_mib']:.0f} MiB less than f16 at {found['ctx']} tokens"

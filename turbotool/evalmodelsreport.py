@@ -19,10 +19,10 @@ from turbotool.process import out_of_space
 JSON_NAME, CSV_NAME, MARKDOWN_NAME, PAGE_NAME = "models.json", "models.csv", "models.md", "models.html"
 TITLE = "KV cache quality of several models"
 KLD_NOTE = "Mean KLD against f16 in nats. The word tells a rotation from none, chunk by chunk on the same text."
-PPL_NOTE = "Perplexity. The word tells a cell from f16; below f16 is no gain, see what is said of perplexity above."
+PPL_NOTE = "The word tells a cell from f16, chunk by chunk; a perplexity below that of f16 is no gain."
 
 
-def write_reports(folder: Path, found: Sequence[Outcome]) -> None:
+def write_reports(folder: Path, found: Sequence[Outcome], command: str) -> None:
     """Write `models.*` and, in a folder for each model that was measured, its own report. Raises NoSpace."""
     each, folders = shared(found), names(found)
     for number, name in folders.items():
@@ -33,7 +33,6 @@ def write_reports(folder: Path, found: Sequence[Outcome]) -> None:
         except OSError as error:
             raise out_of_space(error, folder / name) from error
         write_report(folder / name, one)
-    command = next((one.command for one in found if isinstance(one, Evaluation)), "")
     text = json.dumps({"command": command, "models": each}, indent=2, ensure_ascii=False) + "\n"
     write_file(folder / JSON_NAME, text.encode())
     write_file(folder / CSV_NAME, comma_separated(each).encode())

@@ -24,6 +24,7 @@ MAX_TOKENS = 1 << 24
 MAX_KLD = 0.02
 MIN_SAME_TOP = 93.0
 MAX_INPUTS = 1000
+INPUTS = {"models": "MODEL", "corpora": "--corpus FILE"}  # how the command line names what a plan may name
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def _read(path: Path, name: str) -> Plan:
                 problems.append(f"{key}: {error} is not allowed; use {rule.allowed}")
         elif rule.required:
             problems.append(f"{key} is missing; it is {rule.allowed}")
-    for key in ("models", "corpora"):
+    for key in INPUTS:
         named, needed = len(values.get(key, ())), values.get(f"min_{key}", 1)
         if named and named < needed:
             problems.append(f"{key}: {named} named, but min_{key} is {needed}")
@@ -192,11 +193,15 @@ def _parse(path: Path) -> dict[str, Any]:
 
 
 def override(plan: Plan, asked: Plan, typed: Iterable[str]) -> tuple[Plan, list[str]]:
-    """The plan with the values that were typed beside it, and what was thereby replaced, a line each."""
+    """The plan with the values that were typed beside it, and what was thereby replaced, a line each.
+
+    Models and texts fill what the plan leaves open; that it names none is for the caller to see to.
+    """
     changed = {key: getattr(asked, key) for key in typed if getattr(asked, key) != getattr(plan, key)}
     told = [
         f"{option(key)} {shown(value)} instead of {shown(getattr(plan, key))}, which the plan {plan.name} says"
         for key, value in changed.items()
+        if key not in INPUTS
     ]
     return replace(plan, **changed), told
 

@@ -114,17 +114,17 @@ def eval(  # noqa: A001 (the name of the command)
     words = ["turbotool", "eval", *(model.path.name for model in subjects if not model.is_default)]
     words += [word for path in plan.corpora for word in ("--corpus", path.name)]
     words += [*_options(plan), *([] if backend == "cpu" else ["--backend", backend])]
-    words += ["--bin-dir", "BIN_DIR"] if bin_dir else []
+    command = display(words + (["--bin-dir", "BIN_DIR"] if bin_dir else []))
     what = ", ".join(model.path.name for model in subjects)
     with file_lock(work / "lock", out, f"evaluate {what}"), open_store(work / "eval.sqlite", out) as store:
         runner = _runner(binaries, work)
         sweeps = [make_sweep(runner, model, texts, settings, store) for model in subjects]
-        found = _outcomes(sweeps, store, plan, display(words), out)
+        found = _outcomes(sweeps, store, plan, command, out)
     first = found[0]
     if len(found) == 1 and isinstance(first, Evaluation):
         _publish(first, folder, out)
     else:
-        _publish_all(found, folder, out)
+        _publish_all(found, command, folder, out)
 
 
 def _pairs(text: str) -> tuple[CachePair, ...]:
@@ -141,7 +141,7 @@ def _plan(word: str | None, asked: Plan, out: Output) -> Plan:
     context = click.get_current_context()
     typed = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     plan = planfile.read_plan(word)
-    for key, what in (("models", "MODEL"), ("corpora", "--corpus")):
+    for key, what in planfile.INPUTS.items():
         if key in typed and getattr(plan, key):
             raise click.UsageError(
                 f"the plan {plan.name} names {key} of its own: leave out {what}, or take them out there"
@@ -149,7 +149,7 @@ def _plan(word: str | None, asked: Plan, out: Output) -> Plan:
     plan, told = planfile.override(plan, asked, [name for name in typed if name in planfile.KEYS])
     for line in told:
         out.say(line)
-    for key, what in (("models", "MODEL"), ("corpora", "--corpus FILE")):
+    for key, what in planfile.INPUTS.items():
         named, needed = max(1, len(getattr(plan, key))), getattr(plan, f"min_{key}")
         if named < needed:
             raise click.UsageError(f"the plan {plan.name} needs {needed} {key} or more: name each with {what}")
@@ -235,6 +235,7 @@ def _runner(binaries: Binaries, work: Path) -> Runner:
 
 def _outcomes(sweeps: list[Sweep], store: Store, plan: Plan, command: str, out: Output) -> list[Outcome]:
     """One model after the other. Of several, one that cannot be measured does not keep the others from it."""
+    from turbotool.bench import first_line
     from turbotool.errors import TurbotoolError
     from turbotool.evalmodels import Failed
     from turbotool.evalrun import FATAL
@@ -250,7 +251,7 @@ def _outcomes(sweeps: list[Sweep], store: Store, plan: Plan, command: str, out: 
         except TurbotoolError as error:
             if len(sweeps) == 1:
                 raise
-            out.warn(f"{sweep.model.path.name}: {error.message}")
+            out.warn(f"{sweep.model.path.name}: {first_line(error.message)}")
             found.append(Failed(sweep, error))
     return found
 
@@ -301,7 +302,7 @@ def _publish(found: Evaluation, folder: Path | None, out: Output) -> None:
     out.document(result)
 
 
-def _publish_all(found: list[Outcome], folder: Path | None, out: Output) -> None:
+def _publish_all(found: list[Outcome], command: str, folder: Path | None, out: Output) -> None:
     """The same for several models: one table of all of them, and a report of each beside that of all."""
     from turbotool.evalmodels import conclusions, documents, failure, kld_table, ppl_table
     from turbotool.evaltable import aligned
@@ -309,7 +310,7 @@ def _publish_all(found: list[Outcome], folder: Path | None, out: Output) -> None
     if folder:
         from turbotool.evalmodelsreport import write_reports
 
-        write_reports(folder, found)
+        write_reports(folder, found, command)
     each = documents(found)
     for title, table in (("mean KLD (nats)", kld_table(each)), ("perplexity", ppl_table(each))):
         out.say(f"\n{title}\n{aligned(table, [True] * len(table[0]))}")
@@ -317,7 +318,12 @@ def _publish_all(found: list[Outcome], folder: Path | None, out: Output) -> None
     if folder:
         out.say(f"report: {folder}")
     failed = failure(found)
-    result = {"ok": failed is None, "models": each, **({"error": failed.as_json()} if failed else {})}
+    result = {
+        "ok": failed is None,
+        "command": command,
+        "models": each,
+        **({"error": failed.as_json()} if failed else {}),
+    }
     if failed:
         fail(failed, out, result)
     out.document(result)

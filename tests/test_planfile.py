@@ -179,7 +179,7 @@ def test_a_plan_may_name_model_and_text_and_nothing_else_does_then(site: Site) -
     ],
 )
 def test_a_plan_of_several_is_not_run_on_one(site: Site, name: str, says: str) -> None:  # noqa: F811 (the fixture)
-    done = site.eval("--plan", name)
+    done = site.eval(site.folder / "model.gguf", "--plan", name)  # the same model twice is one
     assert (done.code, eval_runs(site.folder)) == (2, [])
     assert says in done.stderr
 

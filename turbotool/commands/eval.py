@@ -93,6 +93,7 @@ def eval(  # noqa: A001 (the name of the command)
     if list_plans:
         _list_plans(out)
         return
+    models = tuple(dict.fromkeys(models))
     asked = Plan(
         _pairs(kv), parse_rotations(rotation), ctx, chunks, "", "", models, corpora, max_kld, min_same_top, serve_ctx
     )
@@ -140,13 +141,14 @@ def _plan(word: str | None, asked: Plan, out: Output) -> Plan:
         return asked
     context = click.get_current_context()
     typed = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    typed = [name for name in typed if name in planfile.KEYS and getattr(asked, name) != ()]
     plan = planfile.read_plan(word)
     for key, what in planfile.INPUTS.items():
         if key in typed and getattr(plan, key):
             raise click.UsageError(
                 f"the plan {plan.name} names {key} of its own: leave out {what}, or take them out there"
             )
-    plan, told = planfile.override(plan, asked, [name for name in typed if name in planfile.KEYS])
+    plan, told = planfile.override(plan, asked, typed)
     for line in told:
         out.say(line)
     for key, what in planfile.INPUTS.items():

@@ -10,7 +10,7 @@ from turbotool.benchreport import describe
 from turbotool.benchtable import markdown_row
 from turbotool.evaldocument import Evaluation, shareable, without_folders
 from turbotool.evalhtml import page
-from turbotool.evaltable import comma_separated, conclusions, intervals, markdown_table, rows
+from turbotool.evaltable import comma_separated, conclusions, intervals, markdown_lines, markdown_table, rows
 from turbotool.evalverdict import summary
 
 JSON_NAME, CSV_NAME, MARKDOWN_NAME, HTML_NAME = "eval.json", "eval.csv", "eval.md", "eval.html"
@@ -53,7 +53,6 @@ def markdown(evaluation: Evaluation) -> str:
     for corpus in evaluation.sweep.corpora:
         parts += [f"## {corpus.name}", markdown_table(rows(evaluation, corpus))]
     parts += ["## Differences", summary(evaluation.comparisons) + "."]
-    header, *body = intervals(evaluation.comparisons)
-    parts.append("\n".join(map(markdown_row, [header, ["---"] * len(header), *body])))
+    parts.append(markdown_lines(intervals(evaluation.comparisons)))
     table = [markdown_row(["", ""]), markdown_row(["---", "---"]), *map(markdown_row, facts(evaluation))]
     return "\n\n".join([*parts, "## Setting", "\n".join(table)]) + "\n"

@@ -114,13 +114,18 @@ def text(found: Sequence[Row]) -> str:
     """Aligned lines."""
     listed = columns(found)
     entries = [[column.name for column in listed], *([column.of(row) for column in listed] for row in found)]
-    widths = [max(map(len, column)) for column in zip(*entries, strict=True)]
+    return aligned(entries, [column.is_text for column in listed])
+
+
+def aligned(lines: Sequence[Sequence[str]], is_text: Sequence[bool]) -> str:
+    """Columns of the same width; text is set flush left, numbers flush right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
-            entry.ljust(width) if column.is_text else entry.rjust(width)
-            for column, entry, width in zip(listed, line, widths, strict=True)
+            entry.ljust(width) if left else entry.rjust(width)
+            for entry, width, left in zip(line, widths, is_text, strict=True)
         ).rstrip()
-        for line in entries
+        for line in lines
     )
 
 
@@ -134,6 +139,12 @@ def markdown_table(found: Sequence[Row]) -> str:
             *(markdown_row([column.of(row) for column in listed]) for row in found),
         ]
     )
+
+
+def markdown_lines(lines: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, the heading first."""
+    header, *body = lines
+    return "\n".join(map(markdown_row, [header, ["---"] * len(header), *body]))
 
 
 def intervals(found: Sequence[Comparison]) -> list[list[str]]:

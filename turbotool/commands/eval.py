@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from turbotool.cli import fail, output_options, prepare_folder
+from turbotool.cli import CommandWithOthers, fail, output_options, prepare_folder
 from turbotool.output import Output
 
 if TYPE_CHECKING:  # the command line imports this module to print its help
@@ -20,13 +20,14 @@ if TYPE_CHECKING:  # the command line imports this module to print its help
     from turbotool.model import Model
 
 PATH = click.Path(path_type=Path)
+OTHERS = {"compare": ("turbotool.commands.evalcompare", "Set two result sets side by side: eval compare A B.")}
 KV = "q8_0,q8_0/turbo4,turbo4"
 ROTATION = "off,k,v,kv"
 SMALLEST_CTX = 16
 MAX_TOKENS = 1 << 24
 
 
-@click.command()
+@click.command(cls=CommandWithOthers, others=OTHERS)
 @click.argument("model_path", metavar="[MODEL]", type=PATH, required=False)
 @click.option("--corpus", "corpora", type=PATH, multiple=True, help="A UTF-8 text; repeat for more  [default: docs]")
 @click.option("--kv", default=KV, show_default=True, metavar="TYPE[/TYPE],...", help="Caches; K/V for two types.")

@@ -227,7 +227,7 @@ def test_a_measurement_comes_back_from_its_document() -> None:
     """But for the errors of running means, which are not in it."""
     columns = ("ppl", "ln_ratio", "kld", "rms_dp", "same_top")
     rows = MEASURED.divergence.running
-    bare = tuple(replace(row, **{name: Estimate(getattr(row, name).value) for name in columns}) for row in rows)
+    bare = tuple(Running(row.chunk, *(Estimate(getattr(row, name).value) for name in columns)) for row in rows)
     written = json.loads(json.dumps(finite(statistics(MEASURED))))
     cell = {**written, "effective": MEASURED.effective, "seconds": 1.5, "machine": "m"}
     assert _measured(cell) == Measured(replace(MEASURED.divergence, running=bare), MEASURED.effective, 1.5, "m")

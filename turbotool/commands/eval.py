@@ -45,6 +45,7 @@ MAX_TOKENS = 1 << 24
 )
 @click.option("--backend", default="cpu", show_default=True, help="Which build to evaluate.")
 @click.option("--bin-dir", type=PATH, help="Evaluate the programs in this folder instead of building.")
+@click.option("--scheduler", metavar="ADDRESS", help="Measure on the workers of this Dask scheduler.")
 @click.option("--report", "folder", type=PATH, metavar="DIR", help="Write eval.html, eval.md, eval.csv and eval.json.")
 @output_options
 def eval(  # noqa: A001 (the name of the command)
@@ -59,6 +60,7 @@ def eval(  # noqa: A001 (the name of the command)
     serve_ctx: int | None,
     backend: str,
     bin_dir: Path | None,
+    scheduler: str | None,
     folder: Path | None,
     out: Output,
 ) -> None:
@@ -82,6 +84,10 @@ def eval(  # noqa: A001 (the name of the command)
     # what was named is looked at before a build of many minutes and a measurement of more
     named_texts = [_text(path, ctx) for path in corpora]
     named = _named(bin_dir, backend) if bin_dir else None
+    if scheduler:
+        from turbotool.evalcluster import require_scheduler
+
+        require_scheduler(scheduler)
     if folder:
         require_library("matplotlib>=3.8", "eval", "the plots of a report need")
         prepare_folder(folder)
@@ -98,7 +104,7 @@ def eval(  # noqa: A001 (the name of the command)
     words += ["--bin-dir", "BIN_DIR"] if bin_dir else []
     with file_lock(work / "lock", out, f"evaluate {model.path.name}"), open_store(work / "eval.sqlite", out) as store:
         sweep = _sweep(binaries, model, texts, settings, work, store, out)
-        found = _evaluate(sweep, store, tolerance, serve_ctx or model.n_ctx_train, words, out)
+        found = _evaluate(sweep, store, tolerance, serve_ctx or model.n_ctx_train, words, out, scheduler)
     _publish(found, folder, out)
 
 
@@ -124,7 +130,7 @@ def _text(path: Path, ctx: int) -> Path:
     from turbotool.corpus import named_corpus
     from turbotool.evalplan import require_tokens
 
-    text = named_corpus(path)
+    text = named_corpus(path, shortest=0)  # tokens are what counts
     require_tokens(text, ctx)
     return text
 
@@ -172,7 +178,13 @@ def _sweep(
 
 
 def _evaluate(
-    sweep: Sweep, store: Store, tolerance: Tolerance, serve_ctx: int, words: list[str], out: Output
+    sweep: Sweep,
+    store: Store,
+    tolerance: Tolerance,
+    serve_ctx: int,
+    words: list[str],
+    out: Output,
+    scheduler: str | None,
 ) -> Evaluation:
     """Measure, judge, choose, and ask the three questions under f16 and under what was chosen."""
     from turbotool.evalcell import F16, Configuration
@@ -185,7 +197,7 @@ def _evaluate(
     from turbotool.process import display
 
     machine = read_machine()
-    ledger = run_sweep(sweep, store, sweep.runner.work, out)
+    ledger = run_sweep(sweep, store, sweep.runner.work, out, scheduler)
     comparisons = compare_all(sweep, ledger)
     choice = choose(sweep, ledger, comparisons, tolerance, serve_ctx)
     asked = dict.fromkeys((Configuration(F16), choice.configuration))

@@ -29,7 +29,7 @@ sides = "".join(side for side in "KV" if rotated[side]).lower() or "off"
 name = f"{k}/{v}/{sides}"
 def log(what):
     with (here.parent / "runs.jsonl").open("a") as stream:
-        stream.write(json.dumps({"what": what, "cell": name, "words": words}) + "\n")
+        stream.write(json.dumps({"what": what, "cell": name, "words": words, "pid": os.getpid()}) + "\n")
 def trouble_with(what):
     return known["trouble"].get(f"{Path(asked['-m']).name}: {what}", known["trouble"].get(what, ""))
 trouble = trouble_with(name)
@@ -76,6 +76,7 @@ if "-f" in asked:
     sys.exit(0)
 log("cell")
 fail(trouble)
+time.sleep(known["seconds"])
 if trouble == "silent":
     sys.exit(0)
 _, _, _, chunks = struct.unpack("<8sIii", Path(asked["--kl-divergence-base"]).read_bytes()[:20])
@@ -132,11 +133,11 @@ def eval_programs(folder: Path, **behaviour: object) -> Path:
 
     That is a signal's name, `silent`, `nan`, `substitute` (K is f16), `blocked` (no rotation), `forgets` (Paris), or
     `interrupt` or `kill`, which are Ctrl-C and the end for turbotool. `base` may be `short` or a signal's name, and
-    with `ppl` -1 perplexity falls where it should rise.
+    with `ppl` -1 perplexity falls where it should rise. Each cell takes `seconds` at least.
     """
     python_program(folder / "llama-perplexity", COMMON + PERPLEXITY)
     python_program(folder / "llama-cli", COMMON + CLI)
-    known = {"kld": KLD, "bytes": BYTES, "trouble": {}, **behaviour}
+    known = {"kld": KLD, "bytes": BYTES, "trouble": {}, "seconds": 0, **behaviour}
     (folder / "behaviour.json").write_text(json.dumps(known), encoding="utf-8")
     return folder
 

@@ -25,7 +25,9 @@ UNITS = {
     "bits_per_value": "bits of a cached value, both sides averaged, padding included",
     "*_error": "standard error over tokens",
     "low, high": "interval of a paired difference over chunks",
+    "running": "means over the chunks up to each, as printed",
 }
+RUNNING = {"ppl": "ppl", "ln_ppl_ratio": "ln_ratio", "mean_kld": "kld", "rms_dp": "rms_dp", "same_top": "same_top"}
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def cell_of(evaluation: Evaluation, job: Job) -> dict[str, object]:
         **statistics(measured),
         "effective": measured and dict(measured.effective),
         "seconds": measured and round(measured.seconds, 2),
+        "machine": measured and measured.machine,
         "failure": failure(evaluation.ledger, job),
     }
 
@@ -130,6 +133,7 @@ def statistics(measured: Measured | None) -> dict[str, object]:
         "kld": found and {f"{percent:g}%": value for percent, value in found.kld.points},
         "dp": found and {f"{percent:g}%": value for percent, value in found.dp.points},
         "chunks": found and len(found.running),
+        "running": found and {name: [getattr(row, of).value for row in found.running] for name, of in RUNNING.items()},
     }
 
 

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 from turbotool.atomic import write_file
-from turbotool.benchreport import describe
 from turbotool.benchtable import markdown_row
 from turbotool.evaldocument import Evaluation, shareable, without_folders
 from turbotool.evalhtml import page
 from turbotool.evaltable import comma_separated, conclusions, intervals, markdown_lines, markdown_table, rows
 from turbotool.evalverdict import summary
+from turbotool.machine import describe
 
 JSON_NAME, CSV_NAME, MARKDOWN_NAME, HTML_NAME = "eval.json", "eval.csv", "eval.md", "eval.html"
 
@@ -42,8 +42,14 @@ def facts(evaluation: Evaluation) -> tuple[tuple[str, str], ...]:
         ("flash attention", "on"),
         ("rotation", "in force as asked in every cell, read back from the log of its run"),
         *([("plan", evaluation.plan)] if evaluation.plan else []),
-        ("machine", describe(evaluation.machine)),
+        *(("machine", machine) for machine in machines(evaluation)),
     )
+
+
+def machines(evaluation: Evaluation) -> list[str]:
+    """Those that measured; this one if the store does not say."""
+    found = {measured.machine for measured in evaluation.ledger.measured.values()} - {""}
+    return sorted(found) or [describe(evaluation.machine)]
 
 
 def markdown(evaluation: Evaluation) -> str:

@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from turbotool import planfile
-from turbotool.cli import fail, output_options, prepare_folder
+from turbotool.cli import CommandWithOthers, fail, output_options, prepare_folder
 from turbotool.output import Output
 from turbotool.planfile import MAX_KLD, MAX_TOKENS, MIN_SAME_TOP, SMALLEST_CTX, Plan
 
@@ -24,11 +24,12 @@ if TYPE_CHECKING:  # the command line imports this module to print its help
     from turbotool.model import Model
 
 PATH = click.Path(path_type=Path)
+OTHERS = {"compare": ("turbotool.commands.evalcompare", "Set two result sets side by side: eval compare A B.")}
 KV = "q8_0,q8_0/turbo4,turbo4"
 ROTATION = "off,k,v,kv"
 
 
-@click.command()
+@click.command(cls=CommandWithOthers, others=OTHERS)
 @click.argument("models", metavar="[MODEL]...", type=PATH, nargs=-1)
 @click.option("--plan", "plan_word", metavar="NAME|FILE", help="Measure what a plan says; options replace its values.")
 @click.option("--list-plans", is_flag=True, help="Tell which plans are shipped, and exit.")
@@ -54,6 +55,7 @@ ROTATION = "off,k,v,kv"
 )
 @click.option("--backend", default="cpu", show_default=True, help="Which build to evaluate.")
 @click.option("--bin-dir", type=PATH, help="Evaluate the programs in this folder instead of building.")
+@click.option("--scheduler", metavar="ADDRESS", help="Measure on the workers of this Dask scheduler.")
 @click.option("--report", "folder", type=PATH, metavar="DIR", help="Write eval.html, eval.md, eval.csv and eval.json.")
 @output_options
 def eval(  # noqa: A001 (the name of the command)
@@ -70,6 +72,7 @@ def eval(  # noqa: A001 (the name of the command)
     serve_ctx: int | None,
     backend: str,
     bin_dir: Path | None,
+    scheduler: str | None,
     folder: Path | None,
     out: Output,
 ) -> None:
@@ -104,6 +107,10 @@ def eval(  # noqa: A001 (the name of the command)
     # what was named is looked at before a build of many minutes and a measurement of more
     named_texts = [_text(path, plan.ctx) for path in plan.corpora]
     named = _named(bin_dir, backend) if bin_dir else None
+    if scheduler:
+        from turbotool.evalcluster import require_scheduler
+
+        require_scheduler(scheduler)
     if folder:
         require_library("matplotlib>=3.8", "eval", "the plots of a report need")
         prepare_folder(folder)
@@ -120,7 +127,7 @@ def eval(  # noqa: A001 (the name of the command)
     with file_lock(work / "lock", out, f"evaluate {what}"), open_store(work / "eval.sqlite", out) as store:
         runner = _runner(binaries, work)
         sweeps = [make_sweep(runner, model, texts, settings, store) for model in subjects]
-        found = _outcomes(sweeps, store, plan, command, out)
+        found = _outcomes(sweeps, store, plan, command, scheduler, out)
     first = found[0]
     if len(found) == 1 and isinstance(first, Evaluation):
         _publish(first, folder, out)
@@ -196,7 +203,7 @@ def _text(path: Path, ctx: int) -> Path:
     from turbotool.corpus import named_corpus
     from turbotool.evalplan import require_tokens
 
-    text = named_corpus(path)
+    text = named_corpus(path, shortest=0)  # tokens are what counts
     require_tokens(text, ctx)
     return text
 
@@ -235,10 +242,12 @@ def _runner(binaries: Binaries, work: Path) -> Runner:
     return Runner(binaries, work, usable_cpus(), log)
 
 
-def _outcomes(sweeps: list[Sweep], store: Store, plan: Plan, command: str, out: Output) -> list[Outcome]:
+def _outcomes(
+    sweeps: list[Sweep], store: Store, plan: Plan, command: str, scheduler: str | None, out: Output
+) -> list[Outcome]:
     """One model after the other. Of several, one that cannot be measured does not keep the others from it."""
     from turbotool.bench import first_line
-    from turbotool.errors import TurbotoolError
+    from turbotool.errors import ClusterError, TurbotoolError
     from turbotool.evalmodels import Failed
     from turbotool.evalrun import FATAL
 
@@ -247,8 +256,8 @@ def _outcomes(sweeps: list[Sweep], store: Store, plan: Plan, command: str, out: 
         count = f"model {number} of {len(sweeps)}: " if len(sweeps) > 1 else ""
         out.say(f"{count}evaluating {sweep.runner.binaries.bin_dir} with {sweep.model.path.name}")
         try:
-            found.append(_evaluate(sweep, store, plan, command, out))
-        except FATAL:
+            found.append(_evaluate(sweep, store, plan, command, scheduler, out))
+        except (*FATAL, ClusterError):
             raise
         except TurbotoolError as error:
             if len(sweeps) == 1:
@@ -258,7 +267,7 @@ def _outcomes(sweeps: list[Sweep], store: Store, plan: Plan, command: str, out: 
     return found
 
 
-def _evaluate(sweep: Sweep, store: Store, plan: Plan, command: str, out: Output) -> Evaluation:
+def _evaluate(sweep: Sweep, store: Store, plan: Plan, command: str, scheduler: str | None, out: Output) -> Evaluation:
     """Measure, judge, choose, and ask the three questions under f16 and under what was chosen."""
     from turbotool.evalcell import F16, Configuration
     from turbotool.evalchoice import Tolerance, choose
@@ -271,7 +280,7 @@ def _evaluate(sweep: Sweep, store: Store, plan: Plan, command: str, out: Output)
     if sweep.left_out:
         out.say(f"left out, because nothing is rotated there: {', '.join(map(str, sweep.left_out))}")
     machine = read_machine()
-    ledger = run_sweep(sweep, store, sweep.runner.work, out)
+    ledger = run_sweep(sweep, store, sweep.runner.work, out, scheduler)
     comparisons = compare_all(sweep, ledger)
     tolerance = Tolerance(plan.max_kld, plan.min_same_top)
     choice = choose(sweep, ledger, comparisons, tolerance, plan.serve_ctx or sweep.model.n_ctx_train)

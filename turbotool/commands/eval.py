@@ -56,7 +56,9 @@ ROTATION = "off,k,v,kv"
 @click.option("--backend", default="cpu", show_default=True, help="Which build to evaluate.")
 @click.option("--bin-dir", type=PATH, help="Evaluate the programs in this folder instead of building.")
 @click.option("--scheduler", metavar="ADDRESS", help="Measure on the workers of this Dask scheduler.")
-@click.option("--report", "folder", type=PATH, metavar="DIR", help="Write eval.html, eval.md, eval.csv and eval.json.")
+@click.option(
+    "--report", "folder", type=PATH, metavar="DIR", help="Write eval.html, .md, .csv and .json; several: models.*"
+)
 @output_options
 def eval(  # noqa: A001 (the name of the command)
     models: tuple[Path, ...],

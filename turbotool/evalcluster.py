@@ -217,6 +217,8 @@ def _settle(work: Work, job: Job, outcome: Outcome | BinaryFailed) -> None:
             stream.write(f"# on worker {outcome.worker}\n{outcome.log}")
     work.ledger.seconds += outcome.seconds
     if outcome.error and outcome.fatal:
+        if isinstance(outcome.error, BinaryFailed):
+            outcome.error.hint = f"see {log}"  # the worker's own log is gone
         raise outcome.error
     if outcome.error:
         work.ledger.failures[job] = outcome.error

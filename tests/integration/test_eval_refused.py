@@ -34,7 +34,7 @@ def turbotool(*words: str | Path, work: Path) -> tuple[int, dict[str, Any]]:
     ("wrapper", "refused", "says"),
     [
         (SUBSTITUTE, ["off", "v"], "V cache type is q8_0, requested turbo4"),
-        (BLOCK, ["v"], f"attn_rot_v is off ({DISABLE}), expected on"),
+        (BLOCK, ["v"], f"attn_rot_v is off (blocked by {DISABLE}), expected on"),
     ],
 )
 def test_a_run_that_was_set_otherwise_is_refused(tmp_path: Path, wrapper: str, refused: list[str], says: str) -> None:

@@ -153,6 +153,14 @@ def test_a_text_that_is_too_short_ends_the_sweep(site: Site, scheduler: str) -> 
     assert "has 1000 tokens; a chunk of 512 needs a text of at least 1024" in done.stderr
 
 
+def test_base_logits_that_a_worker_cannot_write_end_the_sweep(site: Site, scheduler: str) -> None:  # noqa: F811
+    eval_programs(site.folder / "bin", trouble={"base": "short"})
+    done = site.eval(*KV, "--scheduler", scheduler)
+    assert done.code == BinaryFailed.exit_code
+    assert f"see {site.work / 'eval.log'}" in done.stderr
+    assert site.measured() == []
+
+
 def test_a_scheduler_that_does_not_answer_is_told_at_once(
     site: Site,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,

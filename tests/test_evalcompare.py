@@ -87,6 +87,13 @@ def found(done: Done, statistic: str) -> dict[tuple[str, str, str], dict[str, An
     }
 
 
+def test_help_tells_of_both_forms(capsys: pytest.CaptureFixture[str]) -> None:
+    text = typed(["eval", "--help"], capsys).stdout
+    assert "Usage: turbotool eval [OPTIONS] [MODEL]" in text
+    assert "compare  Set two result sets side by side" in text
+    assert "Usage: turbotool eval compare [OPTIONS] A B" in typed(["eval", "compare", "--help"], capsys).stdout
+
+
 def test_two_builds_are_compared_cell_by_cell(documents: tuple[Path, Path], compare: Compare) -> None:
     done = compare(*documents, "--json")
     assert (done.code, done.document["refused"]) == (0, [])
@@ -202,6 +209,7 @@ def test_without_the_means_of_chunks_the_errors_of_both_are_used(
         ("[" * 100_000, "is not JSON"),
         ("[]", "is no document of `turbotool eval`"),
         ('{"ok": false, "error": {}}', "it has no 'corpora'"),
+        ('{"ok": true, "models": []}', "it is of several models; name the folder of one"),
     ],
 )
 def test_what_is_no_result_set_is_refused(compare: Compare, tmp_path: Path, content: str | None, says: str) -> None:

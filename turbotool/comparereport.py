@@ -13,7 +13,8 @@ from turbotool.evalcompare import DIGITS, NOISE, UNKNOWN, Contrast, Difference
 from turbotool.evaldocument import finite
 from turbotool.evalset import Cell, ResultSet
 from turbotool.evalstats import CONFIDENCE
-from turbotool.evaltable import aligned, markdown_lines
+from turbotool.evaltable import markdown_lines
+from turbotool.table import aligned
 
 JSON_NAME, MARKDOWN_NAME = "compare.json", "compare.md"
 TOLD = ("mean_kld", "same_top", "ln_ppl")  # on a terminal, unless all of it is asked for

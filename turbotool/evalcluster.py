@@ -80,7 +80,8 @@ def measure_all(work: Work, folder: Path, address: str, out: Output) -> None:
             with contextlib.suppress(Exception):  # the scheduler may be what was lost
                 client.cancel(list(pending), force=True)
             raise
-        client.run(clean, folder, prefixes, on_error="ignore")
+        with contextlib.suppress(OSError):
+            client.run(clean, folder, prefixes, on_error="ignore")
     clean(folder, prefixes)
 
 
@@ -97,8 +98,11 @@ class Crew:
 
     def fit(self) -> list[str]:
         """Those that may measure. Raises ClusterError or ConfigurationMismatch if there is none for too long."""
-        present = set(self.client.nthreads())
-        self._look_at(present - self.known)
+        try:
+            present = set(self.client.nthreads())
+            self._look_at(present - self.known)
+        except (OSError, ValueError) as error:  # ValueError: a client that gave up
+            raise _lost(self.address) from error
         found = sorted(present - self.unfit.keys())
         if found:
             self.since = None
@@ -177,6 +181,10 @@ def _submit(crew: Crew, sweep: Sweep, job: Job, folder: Path, fit: list[str]) ->
     )
 
 
+def _lost(address: str) -> ClusterError:
+    return ClusterError(f"the scheduler at {address} was lost", hint="run the command again: what was measured is kept")
+
+
 def _outcome(future: Future, job: Job, crew: Crew) -> Outcome | BinaryFailed:
     """What a task came to; a failure if its workers died of it. Raises ClusterError if the scheduler is lost."""
     from distributed import KilledWorker
@@ -184,9 +192,7 @@ def _outcome(future: Future, job: Job, crew: Crew) -> Outcome | BinaryFailed:
     try:
         outcome: Outcome = future.result()
     except CancelledError as error:
-        raise ClusterError(
-            f"the scheduler at {crew.address} was lost", hint="run the command again: what was measured is kept"
-        ) from error
+        raise _lost(crew.address) from error
     except KilledWorker as error:
         return BinaryFailed(f"each worker that ran {job} died: {error}", how="no result")
     except Exception as error:  # whatever a task of another machine may raise
@@ -217,6 +223,8 @@ def _settle(work: Work, job: Job, outcome: Outcome | BinaryFailed) -> None:
             stream.write(f"# on worker {outcome.worker}\n{outcome.log}")
     work.ledger.seconds += outcome.seconds
     if outcome.error and outcome.fatal:
+        if isinstance(outcome.error, BinaryFailed):
+            outcome.error.hint = f"see {log}"  # the worker's own log is gone
         raise outcome.error
     if outcome.error:
         work.ledger.failures[job] = outcome.error

@@ -14,6 +14,7 @@ from turbotool.cachetype import CachePair
 from turbotool.errors import (
     BinaryFailed,
     Busy,
+    ClusterError,
     ConfigurationMismatch,
     Interrupted,
     NoSpace,
@@ -29,7 +30,7 @@ from turbotool.perplexity import base_bytes, compare, require_chunk, write_base
 
 BASE_MAGIC = b"_logits_"
 BASE_HEADER = struct.Struct("<8sIii")  # magic, tokens a chunk, vocabulary, chunks
-FATAL = (Interrupted, NoSpace, Busy, StoreError)
+FATAL = (Interrupted, NoSpace, Busy, StoreError, ClusterError)
 
 
 @dataclass

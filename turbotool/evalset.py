@@ -68,6 +68,8 @@ def read_results(path: Path) -> ResultSet:
 
 
 def _result_set(name: str, data: Mapping[str, Any]) -> ResultSet:
+    if "models" in data:
+        raise ValueError("it is of several models; name the folder of one of them in its --report")
     corpora = {str(one["sha256"]): str(one["name"]) for one in data["corpora"]}
     by_name = {text: sha256 for sha256, text in corpora.items()}
     # the q4_0 control last: if it was also asked for, it is the same cell

@@ -19,7 +19,7 @@ import pytest
 from fake_eval import eval_programs, eval_runs
 from tiny_gguf import gguf, write
 
-from turbotool.errors import Interrupted
+from turbotool.errors import ClusterError, Interrupted
 
 pytest.importorskip("distributed")
 pytest.importorskip("scipy")
@@ -28,6 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="the 
 KV = ("--kv", "q8_0,q8_0/turbo4,turbo4", "--rotation", "off,v", "--chunks", "4")
 RUNS = 9  # six cells, q4_0, f16 twice
 WAIT = 240.0  # seconds for what takes a few on an idle machine
+TIMEOUT = 3600.0
 RUN_TO_RUN = ("seconds",)
 
 
@@ -36,6 +37,7 @@ class Cluster:
     """A scheduler and its workers: processes, as a user starts them."""
 
     address: str
+    scheduler: subprocess.Popen[bytes]
     workers: tuple[subprocess.Popen[bytes], ...]
 
 
@@ -61,7 +63,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         worker = [*dask, "worker", "--nthreads", "1", "--no-nanny", "--local-directory", str(tmp_path), *quiet]
         started += [subprocess.Popen(worker, stdout=log, stderr=log) for _ in range(2)]
         until(lambda: (tmp_path / "dask.log").read_bytes().count(b"Register worker") == 2, "two workers")
-        yield Cluster(json.loads(told.read_text())["address"], tuple(started[1:]))
+        yield Cluster(json.loads(told.read_text())["address"], started[0], tuple(started[1:]))
     finally:
         for process in reversed(started):
             process.terminate()
@@ -94,7 +96,12 @@ def turbotool(*words: str, environment: Mapping[str, str]) -> subprocess.Popen[s
 
 def ended(process: subprocess.Popen[str], code: int = 0) -> dict[str, Any]:
     """Its document."""
-    out, err = process.communicate(timeout=WAIT)
+    with process:
+        try:
+            out, err = process.communicate(timeout=TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
     assert process.returncode == code, err[-4000:]
     found = json.loads(out)
     assert isinstance(found, dict)
@@ -144,8 +151,20 @@ def test_ctrl_c_ends_what_workers_run_and_the_next_run_goes_on(site: Site, clust
     assert [one["what"] for one in eval_runs(site.folder)].count("base") == 1
 
 
+def test_a_scheduler_that_is_lost_ends_the_command_and_keeps_what_was_measured(site: Site, cluster: Cluster) -> None:
+    client = site.start("--scheduler", cluster.address)
+    until(lambda: len(site.cells()) > RUNS // 2, "half of the cells")
+    cluster.scheduler.send_signal(signal.SIGKILL)
+    found = ended(client, ClusterError.exit_code)
+    assert "was lost" in found["error"]["message"]
+    measured = len(site.cells())
+    eval_programs(site.folder / "bin")
+    assert ended(site.start())["ok"]
+    assert len(site.cells()) - measured <= RUNS - 2
+
+
 def test_real_programs_give_the_same_figures_on_a_cluster(tmp_path: Path, cluster: Cluster) -> None:
-    words = ("eval", "--kv", "q8_0/turbo4", "--rotation", "off,v", "--chunks", "2", "--bin-dir")
+    words = ("eval", "--kv", "q8_0/turbo4", "--rotation", "v", "--ctx", "256", "--chunks", "1", "--bin-dir")
     bin_dir = ended(turbotool("build", environment={}))["bin_dir"]
     texts = ["--corpus", str(tmp_path / "text.txt")]
     sentence = "The cache holds keys and values of every token, number {}, and each of them takes memory.\n"

@@ -34,7 +34,7 @@ def turbotool(*words: str | Path, work: Path) -> tuple[int, dict[str, Any]]:
     ("wrapper", "refused", "says"),
     [
         (SUBSTITUTE, ["off", "v"], "V cache type is q8_0, requested turbo4"),
-        (BLOCK, ["v"], f"attn_rot_v is off ({DISABLE}), expected on"),
+        (BLOCK, ["v"], f"attn_rot_v is off (blocked by {DISABLE}), expected on"),
     ],
 )
 def test_a_run_that_was_set_otherwise_is_refused(tmp_path: Path, wrapper: str, refused: list[str], says: str) -> None:
@@ -47,7 +47,7 @@ def test_a_run_that_was_set_otherwise_is_refused(tmp_path: Path, wrapper: str, r
     text = tmp_path / "text.txt"
     text.write_text("".join(f"Line {n} holds keys and values of some tokens.\n" for n in range(200)))
     words = ("eval", "--bin-dir", tmp_path / "bin", "--corpus", text, "--kv", "q8_0/turbo4", "--rotation", "off,v")
-    code, found = turbotool(*words, "--chunks", "1", work=tmp_path / "work")
+    code, found = turbotool(*words, "--ctx", "256", "--chunks", "1", work=tmp_path / "work")
     assert code == found["error"]["code"] == ConfigurationMismatch.exit_code
     failures = {cell["rotation"]: cell["failure"] for cell in found["cells"]}
     assert [rotation for rotation, why in failures.items() if why] == refused

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from known_model import known_model
 
 from turbotool.bench import Failure, Ledger, verdict
 from turbotool.benchcell import Cell, make_cells, spread
@@ -21,9 +22,8 @@ from turbotool.errors import BinaryFailed, ConfigurationMismatch, ToolFailed
 from turbotool.forecast import Forecast
 from turbotool.llamabench import Phase, Point, Sample, Timing
 from turbotool.machine import usable_cpus
-from turbotool.model import Model
 
-MODEL = Model(Path("m.gguf"), "llama", 30, 9, (3,) * 30, 64, 64, 8192)
+MODEL = known_model()
 PROMPT, GENERATED = Phase("pp", 100), Phase("tg", 10)
 SETTINGS = Settings(
     tuple(map(CachePair.parse, ("f16", "q8_0", "turbo4", "q8_0/turbo4"))), (0, 1000), (1, 2), (PROMPT, GENERATED), 3

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from command_line import Done, typed
 from fake_eval import eval_programs, eval_runs
-from tiny_gguf import gguf, write
+from tiny_gguf import gguf, gguf_of, write
 
 from turbotool import atomic, perplexity
 from turbotool.errors import (
@@ -360,3 +360,10 @@ def test_a_probe_that_crashes_is_told(site: Site) -> None:
     assert done.code == 0
     answers = done.document["controls"]["completion"][0]["answers"]
     assert {answer["error"] for answer in answers} == {"llama-cli ended with signal SIGSEGV"}
+
+
+def test_a_model_without_attention_is_refused(site: Site) -> None:
+    write(site.folder, gguf_of("mamba", {"attention.head_count": 0}))
+    done = site.eval(*KV)
+    assert done.code == 23
+    assert "no attention" in done.stderr

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -133,8 +134,27 @@ def test_plots_have_no_background_and_only_colours_for_light_and_dark(report: tu
     for picture in pictures[1:]:  # the heat map has fields with letters of their own
         painted = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", picture))
         assert painted
-        assert painted <= {INK, *COLOURS, evalplot.ZONE}
+        assert painted <= {*COLOURS, evalplot.ZONE} - {INK}  # letters and axes take the colour of the page's own
+        assert picture.count("currentColor") > 10
     assert "signal" in (folder / "eval.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("low", "high"), [(1e-6, 2.0), (0.0035, 0.13), (0.001, 0.25), (0.0021, 0.0042), (0.01, 0.012)])
+def test_numbers_on_a_logarithmic_axis_are_plain_and_do_not_touch(low: float, high: float) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(evalplot.WIDTH, evalplot.HEIGHT), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([low, high], [0, 1])
+    axes.set_xscale("log")
+    evalplot._log(axes.xaxis)
+    figure.draw_without_rendering()
+    start, end = axes.get_xlim()
+    shown = [tick.label1 for tick in axes.xaxis.get_major_ticks() if start <= tick.get_loc() <= end]
+    boxes = [label.get_window_extent() for label in shown]
+    assert len(boxes) > 1
+    assert all(one.x1 < other.x0 for one, other in pairwise(boxes))
+    assert low < 1e-4 or not any("e" in label.get_text() for label in shown)
 
 
 def test_letters_stand_out_on_every_field_of_the_heat_map() -> None:

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from known_model import known_model
 
 from turbotool import lock
 from turbotool.cachetype import CachePair
 from turbotool.errors import StoreError, UnknownCacheType
 from turbotool.evalcell import Configuration, Measured, Origin, parse_rotations
 from turbotool.evalstore import open_store
-from turbotool.model import Model
 from turbotool.output import Output
 from turbotool.perplexity import Estimate, parse_divergence
 from turbotool.rotation import ROTATIONS
@@ -175,5 +175,5 @@ def test_rotations_are_read_once_each_and_unknown_ones_refused() -> None:
 
 def test_bits_per_value_count_both_sides_and_padding() -> None:
     cell = Configuration(CachePair("q8_0", "turbo4"))
-    assert cell.bits_per_value(Model(Path("m"), "llama", 1, 1, (1,), 64, 64, 1)) == (8.5 + 4.25) / 2
-    assert cell.bits_per_value(Model(Path("m"), "llama", 1, 1, (1,), 64, 96, 1)) == 8 * (68 + 2 * 34) / (64 + 96)
+    assert cell.bits_per_value(known_model()) == (8.5 + 4.25) / 2
+    assert cell.bits_per_value(known_model(head_dim_v=96)) == 8 * (68 + 2 * 34) / (64 + 96)

@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from known_model import known_model
 
 from turbotool.binaries import Binaries, Runner
 from turbotool.cachetype import CachePair
 from turbotool.evalcell import F16, Configuration, Measured
-from turbotool.evalchoice import Tolerance, choose, memory, server_command
+from turbotool.evalchoice import Tolerance, choose, memory
 from turbotool.evalplan import WORSE, Corpus, Sweep
 from turbotool.evalrun import Ledger
 from turbotool.evalverdict import (
@@ -30,14 +31,15 @@ from turbotool.evalverdict import (
     judge_perplexity,
 )
 from turbotool.evalverdict import WORSE as WORSE_VERDICT
-from turbotool.model import Model
+from turbotool.kvlog import Cache, Effective
+from turbotool.kvshape import KvShape, cache_shape
 from turbotool.perplexity import Divergence, Estimate, Running, parse_divergence
 
 pytest.importorskip("scipy")
 LOG = (Path(__file__).parent / "data" / "kld-q8_0-turbo4.log").read_text(encoding="utf-8")
 FOUND = parse_divergence(LOG)
 assert isinstance(FOUND, Divergence)
-MODEL = Model(Path("some folder/m.gguf"), "llama", 30, 9, (3,) * 30, 64, 64, 8192)
+MODEL = known_model("some folder/m.gguf")
 TEXT = Corpus("text", Path("text"), "c")
 Q8, MIXED, TURBO = CachePair("q8_0", "q8_0"), CachePair("q8_0", "turbo4"), CachePair("turbo4", "turbo4")
 
@@ -231,8 +233,8 @@ def test_a_cell_that_only_its_error_keeps_out_is_named(tmp_path: Path) -> None:
     assert found.reason.endswith("only their errors keep out q8_0: measure more --chunks")
 
 
-def effective(mib: float, cells: int = 512, streams: int = 1) -> dict[str, object]:
-    return {"caches": [{"mib": mib, "cells": cells, "streams": streams}]}
+def effective(mib: float) -> dict[str, object]:
+    return Effective((Cache(512, 30, 1, mib, "q8_0", 0, "turbo4", 0),)).as_json()
 
 
 def test_memory_follows_from_the_heads_where_the_binary_confirms_them() -> None:
@@ -247,8 +249,11 @@ def test_memory_is_scaled_from_the_report_where_the_heads_say_otherwise() -> Non
     assert (found.mib, found.exact) == (32.0, False)
 
 
-def test_the_command_sets_the_knobs_and_quotes_the_path() -> None:
-    assert server_command(MODEL.path, Configuration(MIXED, "kv"), 100) == (
-        "LLAMA_ATTN_ROT_K_OVERRIDE=1 LLAMA_ATTN_ROT_V_OVERRIDE=1 "
-        "llama-server -m 'some folder/m.gguf' -c 100 -fa on -ctk q8_0 -ctv turbo4"
-    )
+def test_memory_of_windows_does_not_grow_with_the_context() -> None:
+    """Two caches that a binary reports at 1024 tokens: 2 layers of all tokens, 4 that look back over 256."""
+    whole, windowed = cache_shape((1, 1), 64, 64), cache_shape((1,) * 4, 64, 64, 256)
+    model = replace(MODEL, kv=KvShape((whole, windowed), (64,), (64,)))
+    both = Effective((Cache(1024, 2, 1, 0.2, "q8_0", 0, "turbo4", 0), Cache(768, 4, 1, 0.3, "q8_0", 0, "turbo4", 0)))
+    found = memory(model, MIXED, 8192, both.as_json())
+    # llama-server keeps a window for each of its four sequences, and a batch of 512
+    assert (found.mib, found.exact) == (((68 + 34) * (2 * 8192 + 4 * (4 * 256 + 512))) / 2**20, True)

@@ -13,6 +13,7 @@ from tiny_gguf import gguf, key_array, key_u32, text, write
 
 from turbotool.errors import ModelError
 from turbotool.gguf_header import read_header
+from turbotool.kvshape import CacheShape, KvShape
 from turbotool.layout import Layout
 from turbotool.model import choose_model, read_model
 from turbotool.output import Output
@@ -20,13 +21,13 @@ from turbotool.output import Output
 
 def test_a_model_gives_what_the_size_of_its_cache_depends_on(tmp_path: Path) -> None:
     model = read_model(write(tmp_path, gguf()))
-    assert (model.arch, model.n_layer, model.n_head, model.n_head_kv) == ("llama", 2, 2, (1, 1))
-    assert (model.head_dim_k, model.head_dim_v, model.n_ctx_train) == (64, 64, 2048)
+    assert (model.arch, model.head_dim_k, model.head_dim_v, model.n_ctx_train) == ("llama", 64, 64, 2048)
+    assert model.kv == KvShape((CacheShape((64, 64), (64, 64)),), (64,), (64,))
 
 
 def test_kv_heads_may_differ_from_layer_to_layer(tmp_path: Path) -> None:
     model = read_model(write(tmp_path, gguf(key_array("llama.attention.head_count_kv", [2, 0]))))
-    assert model.n_head_kv == (2, 0)
+    assert model.kv.caches == (CacheShape((128, 0), (128, 0)),)
 
 
 def test_kv_heads_for_another_number_of_layers_are_refused(tmp_path: Path) -> None:

@@ -12,19 +12,19 @@ import pytest
 from fake_tools import bench_runs, llama_bench, python_program
 from hypothesis import given
 from hypothesis import strategies as st
+from known_model import known_model
 
 from turbotool import llamabench
 from turbotool.binaries import Binaries, Runner
 from turbotool.cachetype import CachePair
 from turbotool.errors import BinaryFailed, ConfigurationMismatch, ToolFailed
 from turbotool.llamabench import Phase, Point, Sample
-from turbotool.model import Model
 
 OUTPUT = (Path(__file__).parent / "data" / "llama-bench.jsonl").read_bytes()
 LINES = OUTPUT.splitlines(keepends=True)
 RAN = Point(CachePair("q8_0", "turbo4"), 32, 1)
 PROMPT, GENERATED = Phase("pp", 16), Phase("tg", 4)
-MODEL = Model(Path("/models/m.gguf"), "llama", 30, 9, (3,) * 30, 64, 64, 8192)
+MODEL = known_model("/models/m.gguf")
 
 scripts = pytest.mark.skipif(os.name == "nt", reason="the fake programs are scripts")
 

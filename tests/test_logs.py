@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from known_model import known_model
 
 from turbotool import kvlog, perplexity
 from turbotool.cachetype import CachePair, bits_per_value, row_bytes
 from turbotool.checks.upstream import parse_cases
 from turbotool.errors import BinaryFailed, ConfigurationMismatch, UnknownCacheType
 from turbotool.generate import parse_answer, parse_completion, parse_tokens
-from turbotool.model import Model
 from turbotool.rotation import BOTH, DISABLE, K_OVERRIDE, OFF, Knobs, gate_is_on, turbo_size
 
 DATA = Path(__file__).parent / "data"
@@ -27,7 +27,7 @@ TOO_SHORT = (DATA / "too-short.log").read_text(encoding="utf-8")
 PPL = (DATA / "ppl.log").read_text(encoding="utf-8")
 CHAT = (DATA / "chat.log").read_text(encoding="utf-8")
 OPS = (DATA / "backend-ops.log").read_text(encoding="utf-8")
-MODEL = Model(Path("m.gguf"), "llama", 30, 9, (3,) * 30, 64, 64, 8192)
+MODEL = known_model()
 RAN = CachePair("q8_0", "turbo4")
 K_ONLY = Knobs(k=True)
 
@@ -51,6 +51,26 @@ def test_the_effective_configuration_is_read_from_a_real_log() -> None:
     assert found.attn_v == kvlog.Rotation(False, None, "turbo4", "default")
     assert found.turbo_k == kvlog.Rotation(False, None, "q8_0")
     assert found.turbo_v == kvlog.Rotation(True, 64, "turbo4")
+
+
+def context_log(cells: int) -> str:
+    """What a model with windows logs where its two caches have as many cells and layers."""
+    buffer = "x I llama_kv_cache:        CPU KV buffer size =     2.00 MiB\n"
+    size = f"x I llama_kv_cache: size =    2.00 MiB ({cells:6d} cells,   4 layers,  1/1 seqs), "
+    size += "K (f16):    1.00 MiB, V (f16):    1.00 MiB\n"
+    return f"x I llama_context: n_ctx                 = {cells}\n" + 2 * (buffer + size)
+
+
+def test_two_caches_of_one_size_are_two_and_those_of_an_earlier_context_are_gone() -> None:
+    found = kvlog.parse(context_log(256) + context_log(512))
+    assert [cache.cells for cache in found.caches] == [512, 512]
+    assert found.buffers == (("CPU", 2.0), ("CPU", 2.0))
+
+
+def test_sequences_that_share_a_cache_are_one_stream() -> None:
+    """Upstream prints how many sequences there may be, then how many streams there are."""
+    (found,) = kvlog.parse(COMPLETION.replace("1/1 seqs", "4/1 seqs")).caches
+    assert found.streams == 1
 
 
 def test_the_reason_of_an_ignored_override_is_kept_whole() -> None:

@@ -9,12 +9,12 @@ from xml.etree import ElementTree
 
 import pytest
 from fake_tools import python_program
+from known_model import known_model
 
 from turbotool import verify as verification
 from turbotool.binaries import TESTS, Binaries, Runner
 from turbotool.cachetype import CachePair
 from turbotool.checks.core import Check, Context, Outcome, Spec, Value
-from turbotool.checks.memory import expected_mib
 from turbotool.checks.quality import has_three_colours, is_four, is_paris
 from turbotool.checks.registry import CHECKS
 from turbotool.checks.shift import is_language
@@ -22,14 +22,13 @@ from turbotool.checks.startup import binaries_start, unknown_type_refused
 from turbotool.checks.upstream import quantize_fns
 from turbotool.errors import BinaryFailed, HashMismatch, Interrupted, ModelError, ToolFailed, VerificationFailed
 from turbotool.junit import document
-from turbotool.kvlog import Cache
-from turbotool.model import Model, unpack_member
+from turbotool.model import unpack_member
 from turbotool.output import Output
 from turbotool.perplexity import Text, diverge
 from turbotool.rotation import OFF
 from turbotool.server import serve
 
-MODEL = Model(Path("m.gguf"), "llama", 30, 9, (3,) * 30, 64, 64, 8192)
+MODEL = known_model()
 Q8 = CachePair("q8_0", "q8_0")
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake programs are scripts")
 
@@ -168,18 +167,6 @@ http.server.HTTPServer(('127.0.0.1', int(sys.argv[sys.argv.index('--port') + 1])
     with pytest.raises(ZeroDivisionError), serve(context.runner, MODEL, Q8, name="x") as server:
         raise ZeroDivisionError
     assert server.child.poll() is not None
-
-
-@pytest.mark.parametrize(
-    ("cells", "name", "mib"), [(2048, "f16", 45.0), (2048, "turbo4", 11.953125), (2048, "turbo2", 6.328125)]
-)
-def test_the_expected_cache_size_is_bits_times_elements(cells: int, name: str, mib: float) -> None:
-    assert expected_mib(MODEL, Cache(cells, 30, 1, 0, name, 0, name, 0), CachePair(name, name)) == mib
-
-
-def test_a_cache_of_some_layers_of_an_uneven_model_has_no_known_size() -> None:
-    uneven = Model(Path("m.gguf"), "x", 2, 8, (4, 1), 64, 64, 2048)
-    assert expected_mib(uneven, Cache(256, 1, 1, 0, "f16", 0, "f16", 0), CachePair("f16", "f16")) is None
 
 
 LOOP = "She said," + "She," * 90

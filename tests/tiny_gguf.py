@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 F16_TYPE = 1
@@ -27,13 +28,29 @@ def key_text(name: str, value: str) -> bytes:
 
 def gguf(kv_heads: bytes = b"", *, with_data: bool = True) -> bytes:
     keys = [
-        key_text("general.architecture", "llama"),
         key_u32("llama.block_count", 2),
         key_u32("llama.embedding_length", 128),
         key_u32("llama.context_length", 2048),
         key_u32("llama.attention.head_count", 2),
         kv_heads or key_u32("llama.attention.head_count_kv", 1),
     ]
+    return _file("llama", keys, with_data=with_data)
+
+
+def gguf_of(arch: str, values: Mapping[str, int | list[int] | str]) -> bytes:
+    """A model of any architecture by its keys; what they leave out is that of two layers with two heads of 64."""
+    default = {"block_count": 2, "embedding_length": 128, "context_length": 2048, "attention.head_count": 2}
+    return _file(arch, [_key(f"{arch}.{name}", value) for name, value in {**default, **values}.items()])
+
+
+def _key(name: str, value: int | list[int] | str) -> bytes:
+    if isinstance(value, list):
+        return key_array(name, value)
+    return key_text(name, value) if isinstance(value, str) else key_u32(name, value)
+
+
+def _file(arch: str, keys: list[bytes], *, with_data: bool = True) -> bytes:
+    keys = [key_text("general.architecture", arch), *keys]
     tensor = text("output.weight") + struct.pack("<IQQIQ", 2, 64, 4, F16_TYPE, 0)
     head = b"GGUF" + struct.pack("<IQQ", 3, 1, len(keys)) + b"".join(keys) + tensor
     head += bytes(-len(head) % 32)

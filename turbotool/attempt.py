@@ -23,7 +23,7 @@ WAYS_ON = "turbotool patch continue, skip or abort"
 @dataclass(frozen=True)
 class Attempt:
     """`folder` holds everything; `ref` is the upstream as it was named. `series` and `lock` are hashes of what the pin
-    was when the attempt began, `names` its patches.
+    was when the attempt began, `names` its patches. `backend` is the one that proves it, None for no proof.
     """
 
     folder: Path
@@ -31,6 +31,7 @@ class Attempt:
     series: str
     lock: str
     names: tuple[str, ...]
+    backend: str | None
 
     def layout(self, pin: Layout) -> Layout:
         """The layout in which the attempt is applied, built and verified."""
@@ -43,7 +44,7 @@ def find_attempt(layout: Layout) -> Attempt | None:
     if not folder.is_dir():
         return None
     entry = json.loads((folder / "attempt.json").read_text(encoding="utf-8"))
-    return Attempt(folder, entry["ref"], entry["series"], entry["lock"], tuple(entry["names"]))
+    return Attempt(folder, entry["ref"], entry["series"], entry["lock"], tuple(entry["names"]), entry["backend"])
 
 
 def check_pin(layout: Layout, keep: tuple[int, ...], attempt: Attempt | None = None) -> None:
@@ -64,7 +65,9 @@ def check_pin(layout: Layout, keep: tuple[int, ...], attempt: Attempt | None = N
     series.check_locked(layout, locked, series.current(layout, locked.tree))
 
 
-def begin(layout: Layout, out: Output, keep: tuple[int, ...], reference: Reference) -> Attempt | None:
+def begin(
+    layout: Layout, out: Output, keep: tuple[int, ...], reference: Reference, backend: str | None
+) -> Attempt | None:
     """Set up an attempt on the upstream that `reference` names; None if that is the pin.
 
     The caller holds the work lock. Raises SeriesError while another attempt or a repair is under way, and what
@@ -86,7 +89,7 @@ def begin(layout: Layout, out: Output, keep: tuple[int, ...], reference: Referen
             folder = scratch / "bump"
             _fill(layout, folder, onto.upstream)
             _clone(there.tree, folder / "work" / "vendor" / "llama.cpp", onto.ref, applied)
-            attempt = _describe(layout, reference.text)
+            attempt = _describe(layout, reference.text, backend)
             record = {key: value for key, value in asdict(attempt).items() if key != "folder"}
             atomic.write_file(folder / "attempt.json", json.dumps(record).encode())
             with atomic.space_guard(attempt.folder):
@@ -94,9 +97,9 @@ def begin(layout: Layout, out: Output, keep: tuple[int, ...], reference: Referen
     return attempt
 
 
-def _describe(layout: Layout, ref: str) -> Attempt:
+def _describe(layout: Layout, ref: str, backend: str | None) -> Attempt:
     lock = sha256_file(layout.lock_file)
-    return Attempt(layout.state / "bump", ref, series.series_hash(layout), lock, series.names(layout))
+    return Attempt(layout.state / "bump", ref, series.series_hash(layout), lock, series.names(layout), backend)
 
 
 def _fill(layout: Layout, folder: Path, upstream: Upstream) -> None:

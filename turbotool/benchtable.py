@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from turbotool.benchcell import Cell, Spread
 from turbotool.benchplan import F16
 from turbotool.llamabench import DECODE, PREFILL
+from turbotool.table import aligned
 
 TITLES = {PREFILL: "Prefill", DECODE: "Decode"}
 NOTHING = "–"  # noqa: RUF001 (a dash, as tables have it)
@@ -71,15 +72,8 @@ def text(cells: Sequence[Cell]) -> str:
 def _text(cells: Sequence[Cell]) -> str:
     shown = columns(cells)
     rows = [[column.name for column in shown], *([column.of(cell) for column in shown] for cell in cells)]
-    widths = [max(map(len, entries)) for entries in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            entry.ljust(width) if column.is_text else entry.rjust(width)
-            for column, entry, width in zip(shown, row, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join([f"{TITLES[cells[0].phase.kind]} ({cells[0].phase})", *lines])
+    lines = aligned(rows, [column.is_text for column in shown])
+    return f"{TITLES[cells[0].phase.kind]} ({cells[0].phase})\n{lines}"
 
 
 def markdown_table(cells: Sequence[Cell]) -> str:

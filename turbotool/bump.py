@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from turbotool import atomic, journal, repair, resume, series
 from turbotool.apply import ensure_applied
@@ -46,18 +46,19 @@ def bump(layout: Layout, out: Output, reference: Reference, *, backend: str | No
     """
     with atomic.work_lock(layout, out, f"bump to {reference.text}") as keep:
         journal.recover(layout, out, keep)
-        attempt = begin(layout, out, keep, reference)
+        attempt = begin(layout, out, keep, reference, backend)
         if attempt is None:
             lock = read_lock(layout)
             return Bumped(lock.upstream, lock.series.tree, series.names(layout), (), proven=False, moved=False)
         with _kept(layout, out, attempt):
             ensure_applied(attempt.layout(layout), out, relock=True)
-            return _complete(layout, out, keep, attempt, backend)
+            return _complete(layout, out, keep, attempt)
 
 
-def go_on(layout: Layout, out: Output, *, skip: bool, backend: str | None) -> Bumped | None:
+def go_on(layout: Layout, out: Output, *, skip: bool, backend: str | None = None) -> Bumped | None:
     """Continue the attempt that is under way, from a repaired patch or from commits in its tree; None if there is none.
 
+    It is proven as `bump` was told, or for another `backend`; an empty one leaves the proof out.
     Raises what `bump` and `resume.resume` raise.
     """
     with atomic.work_lock(layout, out, "continue a bump") as keep:
@@ -65,11 +66,13 @@ def go_on(layout: Layout, out: Output, *, skip: bool, backend: str | None) -> Bu
         attempt = find_attempt(layout)
         if attempt is None:
             return None
+        if backend is not None:
+            attempt = replace(attempt, backend=backend or None)
         there = attempt.layout(layout)
         with _kept(layout, out, attempt):
             if repair.find(there) or skip:
                 resume.resume(there, out, skip=skip)
-            return _complete(layout, out, keep, attempt, backend)
+            return _complete(layout, out, keep, attempt)
 
 
 def give_up(layout: Layout, out: Output) -> Attempt | None:
@@ -95,18 +98,18 @@ def _kept(layout: Layout, out: Output, attempt: Attempt) -> Iterator[None]:
         raise
 
 
-def _complete(layout: Layout, out: Output, keep: tuple[int, ...], attempt: Attempt, backend: str | None) -> Bumped:
+def _complete(layout: Layout, out: Output, keep: tuple[int, ...], attempt: Attempt) -> Bumped:
     there = attempt.layout(layout)
     check_pin(layout, keep, attempt)
     export(there, out)
-    if backend is None:
+    if attempt.backend is None:
         out.warn(UNPROVEN)
     else:
-        prove(there, out, backend)
+        prove(there, out, attempt.backend)
     lock, names = read_lock(there), series.names(there)
     journal.adopt_bump(layout, attempt.folder, there)
     dropped = tuple(name for name in attempt.names if name not in names)
-    return Bumped(lock.upstream, lock.series.tree, names, dropped, proven=backend is not None)
+    return Bumped(lock.upstream, lock.series.tree, names, dropped, proven=attempt.backend is not None)
 
 
 def prove(there: Layout, out: Output, backend: str) -> None:

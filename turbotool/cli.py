@@ -23,9 +23,12 @@ COMMANDS = {
     "build": ("turbotool.commands.build", "Compile the patched tree for a backend."),
     "verify": ("turbotool.commands.verify", "Prove the built binaries with a real model."),
     "eval": ("turbotool.commands.eval", "Quality of KV caches and rotations against f16, and which one to run."),
+    "plan": ("turbotool.commands.plan", "Memory of KV caches by type and context, and what fits a budget."),
     "bench": ("turbotool.commands.bench", "Speed over cache types, depths and threads, two builds compared."),
     "doctor": ("turbotool.commands.doctor", "Which tools are here, what is missing, how to install it."),
 }
+
+MAX_DIGITS = 10
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -94,6 +97,23 @@ def fail(error: TurbotoolError, out: Output, document: Mapping[str, object] | No
         print(f"  try: {error.hint}", file=sys.stderr)
     out.document(document or {"ok": False, "error": error.as_json()})
     sys.exit(error.exit_code)
+
+
+def numbers(low: int, high: int) -> Callable[[click.Context, click.Parameter, str | None], tuple[int, ...] | None]:
+    """A callback that reads `0,512,4096`, without repetitions."""
+
+    def parse(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+        if value is None:
+            return None
+        found = []
+        for word in map(str.strip, value.split(",")):
+            readable = word.isascii() and word.isdigit() and len(word) < MAX_DIGITS
+            if not (readable and low <= int(word) <= high):
+                raise click.BadParameter(f"'{word}' is not a number from {low} to {high}", ctx=ctx, param=parameter)
+            found.append(int(word))
+        return tuple(dict.fromkeys(found))
+
+    return parse
 
 
 def prepare_folder(folder: Path) -> None:

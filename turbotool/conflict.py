@@ -18,8 +18,11 @@ from turbotool.patchfile import FileDiff, Hunk, Patch
 
 APPLIES, MERGES, UPSTREAM = "applies", "merges", "already upstream"
 MOVED, FILE_MOVED, GONE = "context moved", "file moved", "file gone"
-SHOWN = 16  # lines of upstream's difference that the report shows for a hunk
+SHOWN = 16  # lines that the report shows for a hunk, of its change and of upstream's
 ALIKE = 0.6  # below this ratio two groups of lines have nothing to do with each other
+MARKS = """\
+  in the files in conflict, what upstream has stands from <<<<<<< to |||||||, what the patch expects from ||||||| to
+  =======, what it makes of that from ======= to >>>>>>>; let what is right remain, and none of these marks"""
 SEARCHED = 20_000  # lines of a file that the search for the nearest place looks at, to bound its time
 
 
@@ -28,7 +31,8 @@ class HunkReport:
     """One hunk: its line in the old file, its class, and where the same lines are now.
 
     `conflict` tells whether this hunk is one that fails. `differs` are the lines, as in a diff, in which upstream is
-    not what the hunk expects: minus for expected, plus for what is there.
+    not what the hunk expects: minus for expected, plus for what is there. `change` is what a hunk that fails would do:
+    the lines that it removes and adds, with one line around them.
     """
 
     line: int
@@ -36,6 +40,7 @@ class HunkReport:
     detail: str = ""
     conflict: bool = False
     differs: tuple[str, ...] = ()
+    change: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -44,6 +49,7 @@ class HunkReport:
             "detail": self.detail,
             "conflict": self.conflict,
             "differs": list(self.differs),
+            "change": list(self.change),
         }
 
 
@@ -79,11 +85,10 @@ def classify(scratch: Git, patch: Patch, failing: Failing) -> tuple[FileReport, 
     """
     unmerged = _unmerged(scratch.folder)
     there = scratch.files("HEAD")
-    files = (_file(scratch, file, there, file.path in unmerged) for file in patch.files)
-    return tuple(_decided(file, failing) for file in files)
+    return tuple(_decided(_file(scratch, file, there, file.path in unmerged), file, failing) for file in patch.files)
 
 
-def _decided(file: FileReport, failing: Failing) -> FileReport:
+def _decided(file: FileReport, diff: FileDiff, failing: Failing) -> FileReport:
     """Say of each hunk whether it fails: the merge knows, otherwise the lines do."""
 
     def decided(hunk: HunkReport) -> HunkReport:
@@ -93,10 +98,21 @@ def _decided(file: FileReport, failing: Failing) -> FileReport:
             return _clashing(hunk, failing[file.path, hunk.line])
         return hunk if hunk.state in (APPLIES, UPSTREAM) else HunkReport(hunk.line, MERGES)
 
-    hunks = tuple(decided(hunk) for hunk in file.hunks)
+    pairs = ((decided(hunk), said) for hunk, said in zip(file.hunks, diff.hunks, strict=False))
+    hunks = tuple(replace(hunk, change=_change(said)) if hunk.conflict else hunk for hunk, said in pairs)
     if file.state == MOVED and hunks and not any(hunk.conflict for hunk in hunks):
         return replace(file, state=MERGES, hunks=hunks)
     return replace(file, hunks=hunks)
+
+
+def _change(hunk: Hunk) -> tuple[str, ...]:
+    touched = [at for at, line in enumerate(hunk.lines) if line.startswith(("+", "-"))]
+    shown = {near for at in touched for near in (at - 1, at, at + 1)}
+    return _short([line for at, line in enumerate(hunk.lines) if at in shown])
+
+
+def _short(lines: Sequence[str]) -> tuple[str, ...]:
+    return (*lines[:SHOWN], f"and {len(lines) - SHOWN} more lines") if len(lines) > SHOWN else tuple(lines)
 
 
 def _clashing(hunk: HunkReport, clashes: Sequence[Clash]) -> HunkReport:
@@ -139,7 +155,9 @@ def _absent(scratch: Git, file: FileDiff, there: Sequence[str], unmerged: bool) 
         if any(_hunk(hunk, now).state != MOVED or _hunk(hunk, now).differs for hunk in file.hunks):
             target = other
             break
-    state, detail = (FILE_MOVED, f"it is {target} now") if target else (GONE, "no file of that name or content is left")
+    state, detail = FILE_MOVED, f"it is {target} now; make the change there"
+    if target is None:
+        state, detail = GONE, "no file of that name or content is left; its change is left out"
     return FileReport(file.path, state, detail, unmerged, tuple(HunkReport(hunk.start, state) for hunk in file.hunks))
 
 
@@ -159,8 +177,7 @@ def _hunk(hunk: Hunk, now: Sequence[str]) -> HunkReport:
 
 
 def _differs(before: Sequence[str], now: Sequence[str]) -> tuple[str, ...]:
-    changed = [line.replace(" ", "", 1) for line in difflib.ndiff(before, now) if line.startswith(("- ", "+ "))]
-    return (*changed[:SHOWN], f"and {len(changed) - SHOWN} more lines") if len(changed) > SHOWN else tuple(changed)
+    return _short([line.replace(" ", "", 1) for line in difflib.ndiff(before, now) if line.startswith(("- ", "+ "))])
 
 
 def _find(wanted: list[str], lines: list[str], near: int) -> int | None:
@@ -231,6 +248,7 @@ def _report(
     patch = patches[at - 1]
     return {
         "patch": patch.name,
+        "path": str(patch.path),
         "position": at,
         "of": len(patches),
         "subject": patch.subject,
@@ -264,6 +282,9 @@ def lines_of(files: Sequence[FileReport], indent: str = "  ") -> list[str]:
             if hunk.differs:
                 lines.append(f"{indent}    the patch expects (-), upstream has (+):")
                 lines += [f"{indent}    {line}" for line in hunk.differs]
+            if hunk.change:
+                lines.append(f"{indent}    the patch's own change:")
+                lines += [f"{indent}    {line}" for line in hunk.change]
     return lines
 
 
@@ -272,8 +293,11 @@ def _text(report: dict[str, Any], files: Sequence[FileReport], begun: bool) -> s
         f"{report['patch']} ({report['position']} of {report['of']}, {report['reason'] or 'no reason'}) does not apply",
         f"  subject: {report['subject']}",
         f"  written for upstream {report['old_base']}, applied to base {report['new_base']}",
+        f"  the whole patch: {report['path']}",
         *lines_of(files),
     ]
+    if any(file.unmerged and file.state not in (GONE, FILE_MOVED) for file in files):
+        lines.append(MARKS)
     lines += [
         f"  a later patch touches the same files: {other['patch']} ({', '.join(other['files'])})"
         for other in report["later"]
@@ -283,7 +307,7 @@ def _text(report: dict[str, Any], files: Sequence[FileReport], begun: bool) -> s
     )
     for title, about in (
         ("continue", "after editing the files; nothing needs to be staged or committed"),
-        ("skip", "without this patch"),
+        ("skip", "without this patch: right where upstream does not have the code that it changes, yet or any more"),
         ("abort", "forget it; everything stays as it was before"),
     ):
         lines.append(f"  to {title} ({about}):")

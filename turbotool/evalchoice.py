@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from turbotool.cachetype import CachePair, row_bytes
+from turbotool.cachetype import CachePair
 from turbotool.evalcell import F16, Configuration, Measured
 from turbotool.evalplan import Sweep
 from turbotool.evalrun import Ledger
 from turbotool.evalverdict import BETTER, KLD, OFF, Comparison
+from turbotool.kvlog import Cache
+from turbotool.kvmemory import LLAMA_SERVER, MIB, expected_mib, kv_bytes, server_command
 from turbotool.model import Model
-from turbotool.process import display
 
-MIB = 1 << 20
 PRINTED_MIB = 0.006  # a cache's size is printed with two decimals
 Z = 1.96  # standard errors on both sides of 95 %
 
@@ -45,7 +44,7 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Memory:
-    """MiB of a KV cache of `ctx` tokens for one sequence. `exact` if the binary's own sizes confirm the calculation."""
+    """MiB of the KV caches at `ctx` tokens. `exact` if the binary's own sizes confirm the calculation."""
 
     ctx: int
     mib: float
@@ -151,32 +150,24 @@ def _choice(sweep: Sweep, ledger: Ledger, configuration: Configuration, reason: 
         max((one.divergence.mean.value for one in found), default=None),
         min((one.divergence.same_top.value for one in found), default=None),
         reason,
-        server_command(sweep.model.path, configuration, ctx),
+        server_command(sweep.model.path, configuration.pair, ctx, environment=configuration.knobs.environment),
     )
 
 
-def _effective(sweep: Sweep, ledger: Ledger, configuration: Configuration) -> Any:
+def _effective(sweep: Sweep, ledger: Ledger, configuration: Configuration) -> Mapping[str, Any]:
     return next((measured.effective for measured in _found(sweep, ledger, configuration)), {})
 
 
-def memory(model: Model, pair: CachePair, ctx: int, effective: Any) -> Memory:
-    """The KV cache of `ctx` tokens, from the model's own numbers of heads and their sizes.
+def memory(model: Model, pair: CachePair, ctx: int, effective: Mapping[str, Any]) -> Memory:
+    """The KV caches of llama-server with `ctx` tokens, from the model's own metadata.
 
-    Where the sizes that the binary reported at the measured context say otherwise (sliding windows, layers without a
-    cache, compressed K), they are scaled to `ctx` instead, which is too much for windows.
+    Where the caches that the binary reported at the measured context are others than those, their sizes are scaled to
+    `ctx` instead, which is too much for windows.
     """
-    row = row_bytes(pair.k, model.head_dim_k) + row_bytes(pair.v, model.head_dim_v)
-    per_token = sum(model.n_head_kv) * row / MIB
-    caches = list((effective or {}).get("caches", ()))
-    reported = sum(cache["mib"] for cache in caches)
-    cells = max((cache["cells"] * cache["streams"] for cache in caches), default=0)
-    if not caches or abs(reported - per_token * cells) <= PRINTED_MIB * len(caches):
-        return Memory(ctx, per_token * ctx, exact=bool(caches))
-    return Memory(ctx, reported / cells * ctx, exact=False)
-
-
-def server_command(model: Path, configuration: Configuration, ctx: int) -> str:
-    """What to type to serve the model with this cache."""
-    words = ["llama-server", "-m", str(model), "-c", str(ctx), "-fa", "on", *configuration.pair.flags]
-    variables = [f"{name}={value}" for name, value in configuration.knobs.environment.items()]
-    return " ".join([*variables, display(words)])
+    caches = [Cache(**cache) for cache in effective.get("caches", ())]
+    wanted = expected_mib(model.kv, pair, caches)
+    calculated = kv_bytes(model.kv, pair, ctx, LLAMA_SERVER) / MIB
+    if not caches or (wanted and all(abs(a - one.mib) <= PRINTED_MIB for a, one in zip(wanted, caches, strict=True))):
+        return Memory(ctx, calculated, exact=bool(caches))
+    cells = max(cache.cells * cache.streams for cache in caches)
+    return Memory(ctx, sum(cache.mib for cache in caches) / cells * ctx, exact=False)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from turbotool import evalplot
+from turbotool.benchplot import INK
 from turbotool.evaldocument import Evaluation, without_folders
 from turbotool.evalplan import WORSE, Corpus
 from turbotool.evaltable import Row, columns, conclusions, effective, intervals, rows
@@ -28,8 +29,8 @@ th, td { border-bottom: 1px solid var(--line); padding: .25rem .6rem; text-align
 th { color: var(--soft); font-weight: 600; } td.number, th.number { font-variant-numeric: tabular-nums;
 text-align: right; } td.long { overflow-wrap: anywhere; white-space: normal; }
 .better { color: var(--good); } .worse { color: var(--bad); }
-figure { margin: 1.2rem 0; } svg { height: auto; max-width: 100%; }
-.pair { display: grid; gap: 1.5rem; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); }
+figure { margin: 1.2rem 0; } svg { color: var(--soft); height: auto; max-width: 100%; }
+.pair { display: grid; gap: 1.5rem; grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); }
 """
 
 
@@ -87,7 +88,10 @@ def _of_text(evaluation: Evaluation, corpus: Corpus) -> str:
         ("Perplexity over KLD; whiskers are one standard error.", evalplot.ppl_over_kld(found)),
         ("KLD of single tokens: 10 to 90 %, 1 to 99 %, median, maximum.", evalplot.distribution(found)),
     )
-    figures = _lines(f"<figure>{svg}<figcaption>{escape(text)}</figcaption></figure>" for text, svg in pictures)
+    figures = _lines(
+        f"<figure>{svg.replace(INK, 'currentColor')}<figcaption>{escape(text)}</figcaption></figure>"
+        for text, svg in pictures
+    )
     control = f"{WORSE.pair.short} without rotation is a control: it is known to be worse."
     return (
         f'<h2>{escape(corpus.name)}</h2>\n<div class="pair">{figures}</div>\n{_cells(found)}'

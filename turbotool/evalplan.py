@@ -9,9 +9,10 @@ from pathlib import Path
 
 from turbotool.binaries import Binaries, Runner
 from turbotool.cachetype import CachePair
-from turbotool.errors import CorpusError, UnknownCacheType
+from turbotool.errors import CorpusError, ModelError, UnknownCacheType
 from turbotool.evalcell import F16, Configuration, Origin, digest
 from turbotool.evalstore import Store
+from turbotool.metadata import OTHER_MODEL
 from turbotool.model import Model
 from turbotool.perplexity import Text, scored
 from turbotool.rotation import gate_is_on
@@ -102,7 +103,9 @@ class Sweep:
 
 
 def make_sweep(runner: Runner, model: Model, texts: Sequence[Path], settings: Settings, store: Store) -> Sweep:
-    """The plan. Raises UnknownCacheType for a type that the programs do not list."""
+    """The plan. Raises UnknownCacheType for a type that the programs do not list, ModelError without attention."""
+    if not model.head_dim_k:
+        raise ModelError(f"{model.path} has no attention: there is no KV cache to evaluate", hint=OTHER_MODEL)
     require_types(runner, [*settings.pairs, WORSE.pair])
     kept, left_out = configurations(settings.pairs, settings.rotations, model)
     return Sweep(

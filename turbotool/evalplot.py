@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from turbotool.benchplot import COLOURS, INK
@@ -27,6 +28,8 @@ SMALLEST_KLD = 1e-6  # what llama-perplexity can print
 ROTATION_MARKERS = {"off": "o", "k": "<", "v": ">", "kv": "D"}
 DODGE = 0.035  # bits from rotation to rotation, so that no whisker hides another
 ZONE = "#d6455d"
+SHORT, LONG = 4.0, 200.0  # of a logarithmic axis: between these highest over lowest it has 1, 2, 5 of each power of ten
+LINE = 20  # letters of a reason that a field of the heat map has room for
 
 
 @dataclass(frozen=True)
@@ -83,11 +86,14 @@ def _ink(axes: Axes) -> None:
 
 
 def _log(axis: Axis) -> None:
-    """Plain numbers on a logarithmic axis, between powers of ten too where there are few of those."""
-    from matplotlib.ticker import LogFormatter
+    """Plain numbers on a logarithmic axis, as many as have room: 0.01, 0.02, 0.05, or only powers of ten."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-    axis.set_major_formatter(LogFormatter())
-    axis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.0, 0.4)))
+    low, high = axis.get_view_interval()
+    between = LogLocator(subs=(1.0, 2.0, 5.0) if high < LONG * low else (1.0,))
+    axis.set_major_locator(MaxNLocator(4) if high < SHORT * low else between)
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def heat_map(rows: Sequence[Row]) -> str:
@@ -111,7 +117,8 @@ def _heat(axes: Axes, rows: Sequence[Row], pairs: list[str], sides: list[str]) -
         colour = colormaps[COLOURMAP](norm(kld)) if kld is not None else None
         if colour is not None:
             axes.fill([x - 0.48, x + 0.48, x + 0.48, x - 0.48], [y - 0.46, y - 0.46, y + 0.46, y + 0.46], color=colour)
-        text = (row.failure or "")[:24] if kld is None else f"{kld:.5f}" if kld > SMALLEST_KLD else "0"
+        reason = "\n".join(wrap(row.failure or "", LINE, max_lines=3, placeholder=" …"))
+        text = reason if kld is None else f"{kld:.5f}" if kld > SMALLEST_KLD else "0"
         axes.text(x, y, text, ha="center", va="center", color=_letters(colour), size=8 if kld is None else 10)
     axes.set_xticks(range(len(sides)), sides)
     axes.set_yticks(range(len(pairs)), pairs)

@@ -15,6 +15,7 @@ from turbotool.evalplan import WORSE, Corpus, Job
 from turbotool.evalprobe import Probe
 from turbotool.evalverdict import BASE, KLD, LN_RATIO, OFF, SAME_TOP, Comparison
 from turbotool.perplexity import Estimate
+from turbotool.table import aligned
 
 CSV_COLUMNS = (
     *("corpus", "k", "v", "rotation", "bits_per_value", "ppl", "ppl_error", "ppl_f16", "ppl_f16_error"),
@@ -115,18 +116,6 @@ def text(found: Sequence[Row]) -> str:
     listed = columns(found)
     entries = [[column.name for column in listed], *([column.of(row) for column in listed] for row in found)]
     return aligned(entries, [column.is_text for column in listed])
-
-
-def aligned(lines: Sequence[Sequence[str]], is_text: Sequence[bool]) -> str:
-    """Columns of the same width; text is set flush left, numbers flush right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            entry.ljust(width) if left else entry.rjust(width)
-            for entry, width, left in zip(line, widths, is_text, strict=True)
-        ).rstrip()
-        for line in lines
-    )
 
 
 def markdown_table(found: Sequence[Row]) -> str:

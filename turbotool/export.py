@@ -196,8 +196,8 @@ def _prove(there: Layout, out: Output, tree: Git, head: str, commits: Sequence[s
                 hint="let each commit change either files of upstream or our own, and add our own files first",
             )
         made = scratch.text("rev-list", "--reverse", f"{first}..HEAD").split()
-        for old, new in zip(commits, made, strict=True):
-            if _message(tree, old) != _message(tree, new):
+        for old, was, now in zip(commits, _messages(tree, commits), _messages(tree, made), strict=True):
+            if was != now:
                 raise SeriesError(
                     f"the message of {old} does not survive as a patch",
                     hint="take lines like `---`, `diff --git` and a first `From:` out of it; its subject is one line",
@@ -205,5 +205,8 @@ def _prove(there: Layout, out: Output, tree: Git, head: str, commits: Sequence[s
         return scratch.text("rev-parse", "HEAD")
 
 
-def _message(tree: Git, commit: str) -> str:
-    return tree.text("log", "-1", "--format=%B", commit).strip()
+def _messages(tree: Git, commits: Sequence[str]) -> list[str]:
+    if not commits:
+        return []
+    words = ("log", "-z", "--no-walk=unsorted", "--format=tformat:%B", *commits)
+    return [message.strip() for message in tree.run(*words).output.split("\0")[: len(commits)]]

@@ -18,7 +18,7 @@ VERBOSE = ("-lv", "4")  # the level at which the common tools print what the KV 
 
 CACHE = re.compile(
     r"llama_kv_cache\w*: size = *(?P<mib>[\d.]+) MiB "
-    r"\( *(?P<cells>\d+) cells, *(?P<layers>\d+) layers, *(?P<streams>\d+)/\d+ seqs\), "
+    r"\( *(?P<cells>\d+) cells, *(?P<layers>\d+) layers, *\d+/(?P<streams>\d+) seqs\), "
     r"K \((?P<k>\w+)\): *(?P<mib_k>[\d.]+) MiB, V \((?P<v>\w+)\): *(?P<mib_v>[\d.]+) MiB$"
 )
 BUFFER = re.compile(r"llama_kv_cache\w*: +(?P<name>\S+) KV buffer size = *(?P<mib>[\d.]+) MiB$")
@@ -83,15 +83,15 @@ def whole_lines(text: str) -> Iterator[str]:
 
 def parse(log: str) -> Effective:
     """The effective configuration in a log. The last value wins where a binary builds more than one context."""
-    caches: dict[tuple[str, ...], Cache] = {}
-    buffers: dict[str, float] = {}
+    caches: list[Cache] = []
+    buffers: list[tuple[str, float]] = []
     single: dict[str, str] = {}
     rotations: dict[str, Rotation] = {}
     for line in whole_lines(log):
         if match := CACHE.search(line):
-            caches[match.group("cells", "layers")] = _cache(match)
+            caches.append(_cache(match))
         elif match := BUFFER.search(line):
-            buffers[match["name"]] = float(match["mib"])
+            buffers.append((match["name"], float(match["mib"])))
         elif match := ROTATION.search(line):
             size = int(match["size"]) if match["size"] else None
             rotations[f"{match['kind']}_{match['side']}"] = Rotation(
@@ -106,8 +106,9 @@ def parse(log: str) -> Effective:
             single["flash_attn"] = match["state"]
         elif match := CONTEXT.search(line):
             single["n_ctx"] = match["n"]
+            caches, buffers = [], []  # a new context begins
     n_ctx = int(single["n_ctx"]) if "n_ctx" in single else None
-    return Effective(tuple(caches.values()), tuple(buffers.items()), single.get("flash_attn"), n_ctx, **rotations)
+    return Effective(tuple(caches), tuple(buffers), single.get("flash_attn"), n_ctx, **rotations)
 
 
 def _cache(match: re.Match[str]) -> Cache:

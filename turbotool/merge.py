@@ -67,6 +67,7 @@ def apply_patch(scratch: Git, patch: Patch) -> Outcome:
     if not _pick(scratch, pair):
         failing = dict(_failing(scratch, patch, before))
         _pick(scratch, pair)  # leave the markers to whoever repairs it
+        _drop_gone(scratch)
         return Outcome(CONFLICT, failing=failing)
     return _commit_merge(scratch, patch, CLEAN if fits else MERGED)
 
@@ -135,6 +136,14 @@ def _pick(scratch: Git, pair: str, *options: str) -> bool:
     """Stage the change of a commit on top of HEAD. False if it conflicts."""
     words = ("-c", "merge.conflictStyle=diff3", "cherry-pick", "--no-commit", "--allow-empty", *options)
     return scratch.run(*words, pair, check=False).returncode == 0
+
+
+def _drop_gone(scratch: Git) -> None:
+    """Remove the files that only the patch knows: git leaves them there, and they would be committed as new ones."""
+    there = set(scratch.files("HEAD"))
+    for path in scratch.names("diff", "--name-only", "--diff-filter=U", "-z"):
+        if path not in there:
+            (scratch.folder / path).unlink(missing_ok=True)
 
 
 def _failing(scratch: Git, patch: Patch, before: str) -> Iterator[tuple[tuple[str, int], tuple[Clash, ...]]]:

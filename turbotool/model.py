@@ -4,37 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from turbotool.errors import HashMismatch, ModelError
-from turbotool.gguf_header import Header, Value, read_header
+from turbotool.gguf_header import Header, read_header
+from turbotool.kvshape import KvShape, head_dims, read_shape
 from turbotool.layout import Layout
 from turbotool.lock import sha256_file
+from turbotool.metadata import OTHER_MODEL, Metadata
 from turbotool.output import Output
 from turbotool.process import out_of_space
 
 COPY_BYTES = 1 << 20
-MAX_LAYERS = 4096
+PART = re.compile(r"(.*)-\d{5}-of-(\d{5})\.gguf")
 
 
 @dataclass(frozen=True)
 class Model:
-    """A GGUF file whose header was read and checked. Dimensions are in values per head; `n_head_kv` is per layer.
+    """A GGUF file whose header was read and checked; `kv` is what its layers keep of the tokens they have seen.
 
-    `n_vocab` is how many tokens the output layer knows, 0 if the file does not say.
+    Dimensions are in values per head. `n_vocab` is how many tokens the output layer knows, 0 if the file does not say.
     """
 
     path: Path
     arch: str
-    n_layer: int
-    n_head: int
-    n_head_kv: tuple[int, ...]
     head_dim_k: int
     head_dim_v: int
     n_ctx_train: int
+    kv: KvShape
     is_default: bool = False
     n_vocab: int = 0
 
@@ -44,61 +45,36 @@ def read_model(path: Path, *, is_default: bool = False) -> Model:
     header = read_header(path)
     arch = header.metadata.get("general.architecture")
     if not isinstance(arch, str) or not arch:
-        raise ModelError(
-            f"{path}: no general.architecture in the metadata", hint="name a language model in GGUF form with --model"
-        )
-    n_layer = _integer(header, path, f"{arch}.block_count")
-    if n_layer > MAX_LAYERS:  # per-layer values are spread over as many layers as the file claims
-        raise ModelError(
-            f"{path}: {arch}.block_count is {n_layer}, more than {MAX_LAYERS}", hint="download the model again"
-        )
-    heads = _per_layer(header, path, f"{arch}.attention.head_count", n_layer)
-    kv_heads = _per_layer(header, path, f"{arch}.attention.head_count_kv", n_layer, default=heads)
-    n_embd = _integer(header, path, f"{arch}.embedding_length")
-    derived = n_embd // max(heads) if max(heads, default=0) else 0
+        raise ModelError(f"{path}: no general.architecture in the metadata", hint=OTHER_MODEL)
+    meta = Metadata(header, path, arch)
+    head_k, head_v = head_dims(meta)
     return Model(
-        path=path,
-        arch=arch,
-        n_layer=n_layer,
-        n_head=max(heads, default=0),
-        n_head_kv=kv_heads,
-        head_dim_k=_integer(header, path, f"{arch}.attention.key_length", default=derived),
-        head_dim_v=_integer(header, path, f"{arch}.attention.value_length", default=derived),
-        n_ctx_train=_integer(header, path, f"{arch}.context_length"),
+        path,
+        arch,
+        head_k,
+        head_v,
+        meta.integer("context_length"),
+        read_shape(meta),
         is_default=is_default,
         n_vocab=_vocabulary(header),
     )
+
+
+def weight_bytes(path: Path) -> int:
+    """Size of a model file; of one in parts (`NAME-00001-of-00003.gguf`) of all of them. Raises ModelError."""
+    parts = [path]
+    if match := PART.fullmatch(path.name):
+        parts = [path.with_name(f"{match[1]}-{n:05d}-of-{match[2]}.gguf") for n in range(1, int(match[2]) + 1)] or parts
+    try:
+        return sum(part.stat().st_size for part in parts)
+    except OSError as error:
+        raise ModelError(f"cannot read {error.filename}: {error.strerror}", hint="download all parts") from error
 
 
 def _vocabulary(header: Header) -> int:
     """Rows of the output layer, or of the embedding where it serves as one; the file's list of tokens is not kept."""
     rows = {tensor.name: tensor.shape[1] for tensor in header.tensors if len(tensor.shape) > 1}
     return rows.get("output.weight") or rows.get("token_embd.weight") or 0
-
-
-def _integer(header: Header, path: Path, key: str, default: int | None = None) -> int:
-    value: Value | None = header.metadata.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 32:
-        raise ModelError(
-            f"{path}: {key} is {value!r}, not a positive number", hint="name a language model in GGUF form with --model"
-        )
-    return value
-
-
-def _per_layer(
-    header: Header, path: Path, key: str, n_layer: int, default: tuple[int, ...] | None = None
-) -> tuple[int, ...]:
-    value = header.metadata.get(key)
-    if value is None and default is not None:
-        return default
-    if not isinstance(value, tuple):
-        return (_integer(header, path, key),) * n_layer
-    counts = tuple(item for item in value if isinstance(item, int) and item >= 0)
-    if len(counts) != n_layer:
-        raise ModelError(
-            f"{path}: {key} has {len(value)} values for {n_layer} layers", hint="the file is damaged; download it again"
-        )
-    return counts
 
 
 def default_model(layout: Layout, out: Output) -> Path:

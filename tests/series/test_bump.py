@@ -95,15 +95,16 @@ def test_a_failed_proof_keeps_the_pin_and_the_attempt_until_it_is_repaired(
     there = attempt.layout(patched.layout)
     assert f"its tree is {there.tree}" in capsys.readouterr().err
     assert pinned(patched) == before
-    with pytest.raises(CompileFailed):
-        go_on(patched.layout, QUIET, skip=False, backend="cpu")
+    with pytest.raises(CompileFailed):  # it is proven for the same backend as before
+        go_on(patched.layout, QUIET, skip=False)
     repaired = Project(there, patched.upstream)
     repaired.edit("src/core.cpp", "line 9\n", "line nine\n")
     with pytest.raises(DirtyTree, match="not committed"):
-        go_on(patched.layout, QUIET, skip=False, backend="cpu")
+        go_on(patched.layout, QUIET, skip=False)
     repaired.commit("Follow upstream")
-    done = go_on(patched.layout, QUIET, skip=False, backend="cpu")
+    done = go_on(patched.layout, QUIET, skip=False)
     assert done is not None
+    assert done.proven
     assert done.patches == (REGISTER, ROTATE, "follow-upstream.patch")
     assert ensure_applied(patched.layout, QUIET).cached
 
@@ -125,11 +126,39 @@ def test_a_conflict_is_repaired_and_continued(patched: Project) -> None:
         bumped(patched, "main")
     (place / "src/core.cpp").write_text(LINES.replace("line 10\n", "line ten\nturbo 10\n"))
     assert pinned(patched) == before
-    done = go_on(patched.layout, QUIET, skip=False, backend=None)
+    done = go_on(patched.layout, QUIET, skip=False)
     assert done is not None
     assert (done.patches, done.dropped) == ((REGISTER, ROTATE), ())
     assert "line ten\nturbo 10\n" in (patched.layout.tree / "src/core.cpp").read_text()
     assert ensure_applied(patched.layout, QUIET).cached
+
+
+def test_the_report_alone_says_what_the_patch_does_where_it_clashes(patched: Project) -> None:
+    with pytest.raises(PatchConflict) as caught:
+        bumped(patched, release(patched, "v2", CLASHES))
+    path = Path(str((caught.value.report or {})["path"]))
+    assert path.read_bytes() == (patched.layout.patches / REGISTER).read_bytes()
+    said = [line.strip() for line in caught.value.message.splitlines()]
+    at = said.index("the patch's own change:")
+    assert said[at - 2 : at + 4] == ["-line 10", "+line ten", said[at], "line 10", "+turbo 10", "line 11"]
+    assert f"the whole patch: {path}" in said
+    assert any("<<<<<<< to |||||||" in line for line in said)
+
+
+def test_a_file_that_is_gone_is_not_left_to_become_a_file_of_ours(patched: Project) -> None:
+    (patched.upstream.folder / "src/core.cpp").unlink()
+    place = stopped(patched, release(patched, "v2", {}))
+    assert not (place / "src/core.cpp").exists()
+    with pytest.raises(SeriesError, match="nothing is changed") as caught:
+        go_on(patched.layout, QUIET, skip=False)
+    assert caught.value.hint == "turbotool patch skip"
+    with pytest.raises(PatchConflict):  # the second patch changes that file too, and another one
+        go_on(patched.layout, QUIET, skip=True)
+    done = go_on(patched.layout, QUIET, skip=False)
+    assert done is not None
+    assert (done.patches, done.dropped) == ((ROTATE,), (REGISTER,))
+    assert not (patched.layout.tree / "src/core.cpp").exists()
+    assert "TWO" in (patched.layout.tree / "src/dos.h").read_text()
 
 
 def test_a_patch_is_skipped_or_the_bump_aborted(patched: Project) -> None:
@@ -139,7 +168,7 @@ def test_a_patch_is_skipped_or_the_bump_aborted(patched: Project) -> None:
     assert give_up(patched.layout, QUIET) is not None
     assert (give_up(patched.layout, QUIET), pinned(patched)) == (None, before)
     stopped(patched, ref)
-    done = go_on(patched.layout, QUIET, skip=True, backend=None)
+    done = go_on(patched.layout, QUIET, skip=True)
     assert done is not None
     assert (done.patches, done.dropped) == ((ROTATE,), (REGISTER,))
     assert series.names(patched.layout) == (ROTATE,)
@@ -164,9 +193,9 @@ def test_edits_in_the_vendored_tree_or_in_patches_stop_a_bump_before_and_after(p
     original = path.read_bytes()
     path.write_bytes(original.replace(b"turbo 30", b"TURBO 30"))
     with pytest.raises((SeriesError, HashMismatch), match="changed since the bump"):
-        go_on(patched.layout, QUIET, skip=False, backend=None)
+        go_on(patched.layout, QUIET, skip=False)
     path.write_bytes(original)
-    assert go_on(patched.layout, QUIET, skip=False, backend=None) is not None
+    assert go_on(patched.layout, QUIET, skip=False) is not None
 
 
 def test_the_pin_itself_is_nothing_to_do(patched: Project) -> None:

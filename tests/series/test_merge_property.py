@@ -5,9 +5,11 @@ The judge is git used by hand, on a history of its own: `git rebase` for the tre
 
 from __future__ import annotations
 
+import os
 import re
-import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,18 +158,17 @@ def check_merge(project: Project, folder: Path, series: Series, upstream: Upstre
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("template") / "project"
-    ensure_applied(make_project(folder).layout, QUIET)
-    return folder
+def template() -> Iterator[Path]:
+    """In memory where the system has a folder for that: a trial runs more than a hundred git commands."""
+    memory = Path("/dev/shm")  # noqa: S108 - the folder inside it is a random one
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        ensure_applied(make_project(Path(folder, "project")).layout, QUIET)
+        yield Path(folder, "project")
 
 
-def trial(template: Path, tmp_path_factory: pytest.TempPathFactory, series: Series, upstream: Upstream) -> None:
-    folder = tmp_path_factory.mktemp("trial")
-    try:
-        check_merge(copy_project(template, folder / "project"), folder, series, upstream)
-    finally:
-        shutil.rmtree(folder)
+def trial(template: Path, series: Series, upstream: Upstream) -> None:
+    with tempfile.TemporaryDirectory(dir=template.parent) as folder:
+        check_merge(copy_project(template, Path(folder, "project")), Path(folder), series, upstream)
 
 
 def checked(trials: int) -> settings:
@@ -179,15 +180,16 @@ def checked(trials: int) -> settings:
 @checked(30)
 @given(series=SERIES, upstream=UPSTREAM)
 def test_a_bump_is_a_merge_by_hand_or_names_the_hunks_that_clash(
-    template: Path, tmp_path_factory: pytest.TempPathFactory, series: Series, upstream: Upstream
+    template: Path, series: Series, upstream: Upstream
 ) -> None:
-    trial(template, tmp_path_factory, series, upstream)
+    trial(template, series, upstream)
 
 
 @pytest.mark.slow
-@checked(500)
+@pytest.mark.parametrize("part", range(10))  # for pytest -n auto to run them side by side
+@checked(50)
 @given(series=SERIES, upstream=UPSTREAM)
 def test_five_hundred_bumps_are_merges_by_hand_or_name_the_hunks_that_clash(
-    template: Path, tmp_path_factory: pytest.TempPathFactory, series: Series, upstream: Upstream
+    template: Path, part: int, series: Series, upstream: Upstream
 ) -> None:
-    trial(template, tmp_path_factory, series, upstream)
+    trial(template, series, upstream)

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from turbotool.cachetype import BLOCKS, CachePair, row_bytes
+from turbotool.cachetype import BLOCKS, CachePair
 from turbotool.checks.core import Context, Outcome
 from turbotool.generate import complete
-from turbotool.kvlog import Cache
-from turbotool.model import Model
+from turbotool.kvmemory import expected_mib
 from turbotool.server import Continuation, Server, serve
 
-MIB = 1 << 20
 SIZE_CTX = 2048
 PASSAGE = "The history of the city begins with a small harbour on the northern coast. In the early years"
 CONTINUED = 24
 COPIES = 2
-
-
-def expected_mib(model: Model, cache: Cache, pair: CachePair) -> float | None:
-    """MiB that a cache must take: heads x head x cells of its layers; None if the log does not say which they are."""
-    if cache.layers != model.n_layer and len(set(model.n_head_kv)) > 1:
-        return None
-    heads = sum(model.n_head_kv) if cache.layers == model.n_layer else cache.layers * model.n_head_kv[0]
-    row = row_bytes(pair.k, model.head_dim_k) + row_bytes(pair.v, model.head_dim_v)
-    return heads * row * cache.cells * cache.streams / MIB
 
 
 def kv_buffer_size(context: Context) -> Outcome:
@@ -32,17 +21,12 @@ def kv_buffer_size(context: Context) -> Outcome:
     for name in names:
         pair = CachePair(name, name)
         run = complete(context.runner, context.model, pair, "x", n=1, ctx=SIZE_CTX).run
-        wanted = [expected_mib(context.model, cache, pair) for cache in run.effective.caches]
-        if None in wanted:
-            return Outcome(
-                False,
-                None,
-                "exact",
-                f"{context.model.arch}: the log does not say which layers a cache holds",
-                skipped=True,
-            )
+        wanted = expected_mib(context.model.kv, pair, run.effective.caches)
+        if wanted is None:
+            reason = context.model.kv.problem or f"{context.model.arch}: the log names other caches than the model has"
+            return Outcome(False, None, "exact", reason, skipped=bool(context.model.kv.problem))
         found[name] = sum(mib for _, mib in run.effective.buffers)
-        total = sum(value for value in wanted if value is not None)
+        total = sum(wanted)
         # both are printed with two decimals, each cache by itself
         if abs(found[name] - total) > 0.006 * max(1, len(wanted)):
             faults.append(f"{name} takes {found[name]:.2f} MiB, {total:.2f} expected")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from turbotool.cli import fail, output_options, prepare_folder
+from turbotool.cli import fail, numbers, output_options, prepare_folder
 from turbotool.output import Output
 
 if TYPE_CHECKING:  # the command line imports this module to print its help
@@ -22,25 +22,7 @@ if TYPE_CHECKING:  # the command line imports this module to print its help
 PATH = click.Path(path_type=Path)
 KV = "f16,q8_0,q4_0,turbo4,turbo3,turbo2"
 MAX_TOKENS = 1 << 24
-MAX_DIGITS = 10
 MAX_THREADS = 512  # ggml's own limit
-
-
-def numbers(low: int, high: int) -> Callable[[click.Context, click.Parameter, str | None], tuple[int, ...] | None]:
-    """A callback that reads `0,512,4096`, without repetitions."""
-
-    def parse(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-        if value is None:
-            return None
-        found = []
-        for word in map(str.strip, value.split(",")):
-            readable = word.isascii() and word.isdigit() and len(word) < MAX_DIGITS
-            if not (readable and low <= int(word) <= high):
-                raise click.BadParameter(f"'{word}' is not a number from {low} to {high}", ctx=ctx, param=parameter)
-            found.append(int(word))
-        return tuple(dict.fromkeys(found))
-
-    return parse
 
 
 @click.command()

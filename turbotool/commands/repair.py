@@ -17,26 +17,27 @@ if TYPE_CHECKING:  # the command line imports this module to print its help
 
 
 def proof_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --backend and --no-verify, and hand the command `backend`, None without a proof."""
-    backend = click.option("--backend", default="cpu", show_default=True, help="bump: build and verify for this one.")
-    leave_out = click.option("--no-verify", is_flag=True, help="bump: move the pin unproven, without build and verify.")
+    """Add --backend (None if not given) and --no-verify."""
+    text = "Build and verify the new pin for this backend; cpu, unless the bump began with another."
+    backend = click.option("--backend", help=text)
+    leave_out = click.option("--no-verify", is_flag=True, help="Move the pin unproven, without build and verify.")
     return backend(leave_out(function))
 
 
 @click.command("continue")
 @proof_options
 @output_options
-def continue_(backend: str, no_verify: bool, out: Output) -> None:
+def continue_(backend: str | None, no_verify: bool, out: Output) -> None:
     """Take the repaired files as the patch that stopped, and go on with the rest."""
-    _resume(out, None if no_verify else backend, skip=False)
+    _resume(out, "" if no_verify else backend, skip=False)
 
 
 @click.command()
 @proof_options
 @output_options
-def skip(backend: str, no_verify: bool, out: Output) -> None:
+def skip(backend: str | None, no_verify: bool, out: Output) -> None:
     """Leave out the patch that stopped, and go on with the rest."""
-    _resume(out, None if no_verify else backend, skip=True)
+    _resume(out, "" if no_verify else backend, skip=True)
 
 
 def _resume(out: Output, backend: str | None, *, skip: bool) -> None:

@@ -71,7 +71,7 @@ def _chosen(layout: Layout, source: str, url: str, ref: str, subdir: str) -> Ups
 @click.option("--subdir", default="", help="The folder inside an archive that holds the sources.")
 @proof_options
 @output_options
-def bump_(ref: str, subdir: str, backend: str, no_verify: bool, out: Output) -> None:
+def bump_(ref: str, subdir: str, backend: str | None, no_verify: bool, out: Output) -> None:
     """Move the pin to REF: a version, an archive, a git ref, or ADDRESS@REF.
 
     The series is merged onto it, built and verified; only then do lock, patches and vendored tree change.
@@ -81,4 +81,4 @@ def bump_(ref: str, subdir: str, backend: str, no_verify: bool, out: Output) -> 
 
     layout = find_layout()
     reference = parse_reference(layout, ref, subdir=subdir)
-    publish(bump(layout, out, reference, backend=None if no_verify else backend), out)
+    publish(bump(layout, out, reference, backend=None if no_verify else backend or "cpu"), out)

@@ -106,10 +106,7 @@ fa_plan make_plan(const ggml_tensor * dst, int64_t nth) {
 
     int64_t wanted = 1;
     if (nth > 1 && plan.n_blocks < 2 * nth) {
-        wanted = div_up(4 * nth, plan.n_blocks);
-        while (plan.n_blocks * wanted % nth != 0) {  // the same number of ranges for each thread
-            wanted++;
-        }
+        wanted = 2 * nth;
     }
 
     plan.split    = std::max(MIN_SPLIT, round_up(div_up(k->ne[1], wanted), TILE_KV));
@@ -690,20 +687,28 @@ class fa_worker {
         v_base = (const char *) v->data + head_kv * v->nb[2] + seq / (q->ne[3] / v->ne[3]) * v->nb[3];
     }
 
+    static int32_t float_bits(float x) {
+        int32_t bits;
+        memcpy(&bits, &x, sizeof(bits));
+        return bits;
+    }
+
     // levels within +-127 and their step
     static float quantize(const float * x, int64_t n, int8_t * levels) {
-        float amax  = 0.0f;
-        float probe = 0.0f;  // becomes NaN if x is not finite
+        int32_t top = 0;  // the bits of a float's magnitude order as it does; infinity and NaN are the largest
         for (int64_t i = 0; i < n; i++) {
-            amax = std::max(amax, fabsf(x[i]));
-            probe += 0.0f * x[i];
+            top = std::max(top, float_bits(x[i]) & 0x7fffffff);
         }
-        if (amax == 0.0f || probe != 0.0f) {
+        if (top == 0 || top >= 0x7f800000) {
             memset(levels, 0, n);
-            return probe;
+            return top == 0 ? 0.0f : NAN;
         }
+        float amax;
+        memcpy(&amax, &top, sizeof(amax));
+
+        const float magic = 12582912.0f;  // 1.5*2^23: the sum's low mantissa bits are the rounded product
         for (int64_t i = 0; i < n; i++) {
-            levels[i] = (int8_t) lrintf(127.0f * (x[i] / amax));
+            levels[i] = (int8_t) float_bits(127.0f * (x[i] / amax) + magic);
         }
         return amax / 127.0f;
     }
@@ -924,26 +929,24 @@ bool ggml_compute_forward_flash_attn_kv(const ggml_compute_params * params, ggml
 
     fa_worker worker(params, dst, plan);
 
-    if (plan.n_splits > 1) {
-        // each thread takes ranges that follow one another, all heads of one before the next: their rows share cache lines
-        for (int64_t item = n_items * params->ith / params->nth; item < n_items * (params->ith + 1) / params->nth;
-             item++) {
-            worker.run(item);
-        }
-        ggml_barrier(params->threadpool);
-        for (int64_t i = params->ith; i < ggml_nrows(dst); i += params->nth) {
-            worker.join(i);
-        }
-        return true;
-    }
-
     if (params->ith == 0) {
         ggml_threadpool_chunk_set(params->threadpool, params->nth);
     }
     ggml_barrier(params->threadpool);
 
-    for (int64_t item = params->ith; item < n_items; item = ggml_threadpool_chunk_add(params->threadpool, 1)) {
-        worker.run(item);
+    // where there are enough ranges, a thread takes all blocks of one: the rows of the KV heads share cache lines
+    const int64_t step = plan.n_splits > 1 && plan.n_splits >= params->nth ? plan.n_blocks : 1;
+    for (int64_t first = params->ith * step; first < n_items;
+         first         = ggml_threadpool_chunk_add(params->threadpool, 1) * step) {
+        for (int64_t item = first; item < first + step; item++) {
+            worker.run(item);
+        }
+    }
+    if (plan.n_splits > 1) {
+        ggml_barrier(params->threadpool);
+        for (int64_t i = params->ith; i < ggml_nrows(dst); i += params->nth) {
+            worker.join(i);
+        }
     }
     return true;
 }

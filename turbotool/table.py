@@ -1,0 +1,17 @@
+"""Rows of text as aligned lines, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def aligned(lines: Sequence[Sequence[str]], is_text: Sequence[bool]) -> str:
+    """Columns two blanks apart; those of text flush left, those of numbers flush right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            entry.ljust(width) if left else entry.rjust(width)
+            for entry, width, left in zip(line, widths, is_text, strict=True)
+        ).rstrip()
+        for line in lines
+    )

@@ -318,7 +318,7 @@ def _publish(found: Evaluation, folder: Path | None, out: Output) -> None:
 def _publish_all(found: list[Outcome], command: str, folder: Path | None, out: Output) -> None:
     """The same for several models: one table of all of them, and a report of each beside that of all."""
     from turbotool.evalmodels import conclusions, documents, failure, kld_table, ppl_table
-    from turbotool.evaltable import aligned
+    from turbotool.table import aligned
 
     if folder:
         from turbotool.evalmodelsreport import write_reports

@@ -1,10 +1,14 @@
-"""The command line, run in this process."""
+"""The command line, run in this process or in one of its own."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,3 +37,17 @@ def typed(words: Sequence[str], capsys: pytest.CaptureFixture[str]) -> Done:
         run(list(words))
     out, err = capsys.readouterr()
     return Done(int(caught.value.code or 0), out, err)
+
+
+def apart(folder: Path, *words: str | Path) -> Done:
+    """Run turbotool in a process of its own, with a work folder and a cache in `folder`."""
+    environment = {"TURBOTOOL_WORK": str(folder / "work"), "TURBOTOOL_CACHE": str(folder / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-m", "turbotool", *map(str, words)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)

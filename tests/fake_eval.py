@@ -29,8 +29,10 @@ sides = "".join(side for side in "KV" if rotated[side]).lower() or "off"
 name = f"{k}/{v}/{sides}"
 def log(what):
     with (here.parent / "runs.jsonl").open("a") as stream:
-        stream.write(json.dumps({"what": what, "cell": name, "words": words}) + "\n")
-trouble = known["trouble"].get(name, "")
+        stream.write(json.dumps({"what": what, "cell": name, "words": words, "pid": os.getpid()}) + "\n")
+def trouble_with(what):
+    return known["trouble"].get(f"{Path(asked['-m']).name}: {what}", known["trouble"].get(what, ""))
+trouble = trouble_with(name)
 ran = "f16" if trouble == "substitute" else k
 print("x I llama_context: flash_attn            = enabled")
 mib = {name: 512 * 2 * bytes / 2**20 for name, bytes in known["bytes"].items()}
@@ -45,7 +47,7 @@ for side, type in (("k", k), ("v", v)):
 """
 
 PERPLEXITY = r"""
-def fail():
+def fail(trouble):
     if trouble == "kill":
         os.kill(os.getppid(), signal.SIGKILL)
     if trouble == "interrupt":
@@ -57,6 +59,7 @@ def fail():
 ctx = int(asked["-c"])
 if "-f" in asked:
     log("base" if "--save-all-logits" in asked else "length")
+    fail(trouble_with("base"))
     tokens = len(Path(asked["-f"]).read_text().split())
     if tokens < 2 * ctx:
         print(f"x E perplexity: you need at least {2 * ctx} tokens to evaluate perplexity with a context of {ctx}")
@@ -67,12 +70,13 @@ if "-f" in asked:
     chunks, vocabulary = min(int(asked["--chunks"]), tokens // ctx), 4
     size = 4 * ctx + (ctx - 1 - ctx // 2) * 2 * (2 * ((vocabulary + 1) // 2) + 4)
     data = struct.pack("<8sIii", b"_logits_", ctx, vocabulary, chunks) + bytes(size * chunks)
-    Path(asked["--save-all-logits"]).write_bytes(data[:-1] if known["trouble"].get("base") == "short" else data)
+    Path(asked["--save-all-logits"]).write_bytes(data[:-1] if trouble_with("base") == "short" else data)
     print("".join(f"[{i + 1}]20.0000," for i in range(chunks)))
     print("x I Final estimate: PPL = 20.0000 +/- 1.00000")
     sys.exit(0)
 log("cell")
-fail()
+fail(trouble)
+time.sleep(known["seconds"])
 if trouble == "silent":
     sys.exit(0)
 _, _, _, chunks = struct.unpack("<8sIii", Path(asked["--kl-divergence-base"]).read_bytes()[:20])
@@ -124,15 +128,16 @@ print("[ Prompt: 1 t/s | Generation: 1 t/s ]")
 
 
 def eval_programs(folder: Path, **behaviour: object) -> Path:
-    """A folder with both fakes. `trouble` maps `k/v/rotation` to what goes wrong with that cell.
+    """A folder with both fakes. `trouble` maps `k/v/rotation` to what goes wrong with that cell, on one model if its
+    file's name and a colon stand before.
 
     That is a signal's name, `silent`, `nan`, `substitute` (K is f16), `blocked` (no rotation), `forgets` (Paris), or
-    `interrupt` or `kill`, which are Ctrl-C and the end for turbotool. `base` may be `short`, and with `ppl` -1
-    perplexity falls where it should rise.
+    `interrupt` or `kill`, which are Ctrl-C and the end for turbotool. `base` may be `short` or a signal's name, and
+    with `ppl` -1 perplexity falls where it should rise. Each cell takes `seconds` at least.
     """
     python_program(folder / "llama-perplexity", COMMON + PERPLEXITY)
     python_program(folder / "llama-cli", COMMON + CLI)
-    known = {"kld": KLD, "bytes": BYTES, "trouble": {}, **behaviour}
+    known = {"kld": KLD, "bytes": BYTES, "trouble": {}, "seconds": 0, **behaviour}
     (folder / "behaviour.json").write_text(json.dumps(known), encoding="utf-8")
     return folder
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,33 @@ def test_text_fits_a_terminal_of_80_columns(tmp_path: Path, monkeypatch: pytest.
     tables = render(report(layout_in(tmp_path), dict(os.environ))).split("turbotool   ")[0]
     assert max(len(line.rstrip()) for line in tables.splitlines()) <= 80
     assert "cmake" in tables
+
+
+def pinned(folder: Path, day: str) -> Layout:
+    layout = layout_in(folder)
+    layout.lock_file.parent.mkdir(parents=True)
+    up = f'[upstream]\nsource = "pypi"\ncommit = "c0ffee"\ntree = "1"\n{day}\n'
+    layout.lock_file.write_text(f'{up}[series]\ntree = "2"\noverlay = "3"\npatches = []\n')
+    return layout
+
+
+@pytest.mark.parametrize(
+    ("day", "age", "warned"),
+    [('date = "2026-10-02"', 60, False), ('date = "2026-10-01"', 61, True), ("", None, False)],
+)
+def test_a_pin_older_than_60_days_is_warned_about_with_the_next_command(
+    tmp_path: Path, day: str, age: int | None, warned: bool
+) -> None:
+    found = examine(pinned(tmp_path, day), find_tools({}), Host("Linux", "x86_64", {}, ()), date(2026, 12, 1))
+    assert found.pin["age_days"] == age
+    assert ["turbotool patch rehearse --onto master" in line for line in found.warnings] == [True] * warned
+    assert ("61 days old" in render(found)) is warned
+
+
+def test_a_day_in_the_lock_that_is_none_is_told(tmp_path: Path) -> None:
+    found = report(pinned(tmp_path, 'date = "2026-13-01"'), {})
+    assert "'2026-13-01'" in str(found.pin["error"])
+    assert found.warnings == ()
 
 
 def doctor(folder: Path, *words: str, path: str) -> subprocess.CompletedProcess[str]:

@@ -27,6 +27,7 @@ from turbotool.errors import (
     ModelError,
     NoSpace,
     ToolMissing,
+    TurbotoolError,
     UnknownCacheType,
 )
 
@@ -218,6 +219,11 @@ def test_programs_that_are_replaced_while_they_are_measured_are_noticed(
         (["--rotation", "both"], UnknownCacheType.exit_code, "unknown rotation 'both'"),
         (["--corpus", "nowhere.txt"], CorpusError.exit_code, "cannot read the text nowhere.txt"),
         (["--ctx", "20000"], CorpusError.exit_code, "needs a text of at least 40000"),
+        (
+            ["--corpus", "short.txt"],
+            CorpusError.exit_code,
+            "has at most 5 tokens; a chunk of 512 needs a text of at least 1024",
+        ),
         (["--ctx", "64", "--chunks", "3"], 2, "use --chunks 4 or more"),
         (["--bin-dir", "nowhere"], ToolMissing.exit_code, "there is no folder"),
         (["--bin-dir", "work"], ToolMissing.exit_code, "has no llama-perplexity"),
@@ -230,6 +236,7 @@ def test_a_mistake_is_refused_before_anything_is_measured(
 ) -> None:
     monkeypatch.chdir(site.folder)
     (site.folder / "work").mkdir()
+    (site.folder / "short.txt").write_text("word")
     done = site.eval(*words)
     assert (done.code, eval_runs(site.folder)) == (code, [])
     assert complaint in done.stderr
@@ -282,11 +289,23 @@ def test_a_disk_that_cannot_hold_the_base_is_refused_before_anything_runs(
     assert eval_runs(site.folder) == []
 
 
-def test_base_logits_that_were_cut_by_a_full_disk_are_not_used(site: Site) -> None:
+@pytest.mark.parametrize(
+    ("free", "error", "says"),
+    [
+        ([1 << 40], BinaryFailed, "wrote incomplete base logits"),
+        ([1 << 40, 0], NoSpace, "the rest of the base logits needs about 0 MiB"),
+    ],
+)
+def test_base_logits_that_were_cut_are_not_used(
+    site: Site, monkeypatch: pytest.MonkeyPatch, free: list[int], error: type[TurbotoolError], says: str
+) -> None:
+    """By a disk that another program filled meanwhile, or for another reason."""
+    left = iter(free)
+    monkeypatch.setattr(atomic.shutil, "disk_usage", lambda _: SimpleNamespace(free=next(left, free[-1])))  # type: ignore[attr-defined]
     eval_programs(site.folder / "bin", trouble={"base": "short"})
     done = site.eval(*KV)
-    assert done.code == BinaryFailed.exit_code
-    assert "incomplete base logits" in done.stderr
+    assert done.code == error.exit_code
+    assert says in done.stderr
     assert site.measured() == []
     assert not list(site.work.glob("*.logits"))
 
@@ -332,8 +351,8 @@ def test_verdicts_and_recommendation_follow_from_the_figures(site: Site) -> None
     recommended = done.document["recommendation"]
     assert (recommended["k"], recommended["v"], recommended["rotation"]) == ("q8_0", "turbo4", "v")
     assert recommended["environment"] == {"LLAMA_ATTN_ROT_V_OVERRIDE": "1"}
-    # 2 layers, 1 head of 64 on each side: 256 bytes a token and layer in f16, 102 in q8_0/turbo4
-    assert recommended["saved_mib"] == pytest.approx(1000 * 2 * (256 - 102) / 2**20)
+    # 2 layers, 1 head of 64 on each side: 256 bytes a cell and layer in f16, 102 in q8_0/turbo4; cells come in 256s
+    assert recommended["saved_mib"] == pytest.approx(1024 * 2 * (256 - 102) / 2**20)
     assert recommended["command"] == (
         f"LLAMA_ATTN_ROT_V_OVERRIDE=1 llama-server -m {site.folder}/model.gguf -c 1000 -fa on -ctk q8_0 -ctv turbo4"
     )

@@ -6,8 +6,6 @@ import csv
 import json
 import os
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from command_line import Done
+from command_line import Done, apart
 from fake_eval import eval_programs, eval_runs
 from test_eval_command import KV, Site, cells_of, site  # noqa: F401 (a fixture)
 from tiny_gguf import gguf, write
@@ -23,8 +21,8 @@ from tiny_gguf import gguf, write
 from turbotool import evalplot
 from turbotool.benchplot import COLOURS, INK
 from turbotool.errors import BinaryFailed, ToolMissing
-from turbotool.evalcell import ROTATIONS
 from turbotool.evalplot import Point, pareto
+from turbotool.rotation import ROTATIONS
 
 pytest.importorskip("scipy")
 pytest.importorskip("matplotlib")
@@ -72,19 +70,11 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
     write(folder, gguf())
     (folder / "text.txt").write_text("word " * 5000)
     eval_programs(folder / "bin", trouble={"q8_0/q8_0/v": "SIGSEGV", "turbo4/turbo4/v": "nan"})
-    named = [folder / "model.gguf", "--corpus", folder / "text.txt", "--bin-dir", folder / "bin"]
-    words = ["--kv", "q8_0,q8_0/turbo4,turbo4", *KV[2:], "--report", folder / "report", "--json"]
-    environment = {"TURBOTOOL_WORK": str(folder / "work"), "TURBOTOOL_CACHE": str(folder / "cache")}
-    done = subprocess.run(
-        [sys.executable, "-m", "turbotool", "eval", *map(str, [*named, *words])],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == BinaryFailed.exit_code
-    return folder / "report", Done(done.returncode, done.stdout, done.stderr)
+    words: list[str | Path] = [folder / "model.gguf", "--corpus", folder / "text.txt", "--bin-dir", folder / "bin"]
+    words += ["--kv", "q8_0,q8_0/turbo4,turbo4", *KV[2:], "--report", folder / "report", "--json"]
+    done = apart(folder, "eval", *words)
+    assert done.code == BinaryFailed.exit_code
+    return folder / "report", done
 
 
 def test_a_report_is_four_files_that_name_no_folder(report: tuple[Path, Done]) -> None:

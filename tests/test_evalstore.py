@@ -18,10 +18,11 @@ from known_model import known_model
 from turbotool import lock
 from turbotool.cachetype import CachePair
 from turbotool.errors import StoreError, UnknownCacheType
-from turbotool.evalcell import ROTATIONS, Configuration, Measured, Origin, parse_rotations
+from turbotool.evalcell import Configuration, Measured, Origin, parse_rotations
 from turbotool.evalstore import open_store
 from turbotool.output import Output
 from turbotool.perplexity import Estimate, parse_divergence
+from turbotool.rotation import ROTATIONS
 
 QUIET = Output(quiet=True)
 LOG = (Path(__file__).parent / "data" / "kld-q8_0-turbo4.log").read_text(encoding="utf-8")

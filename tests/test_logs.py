@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from known_model import known_model
 
@@ -208,11 +208,12 @@ def test_the_size_of_base_logits_is_known_beforehand() -> None:
     assert perplexity.base_bytes(49153, 512, 4) == perplexity.base_bytes(49154, 512, 4)
 
 
-@settings(max_examples=300)
-@given(st.integers(0, len(KLD.encode())))
-def test_a_kld_log_cut_at_any_byte_gives_all_or_nothing(cut: int) -> None:
-    found = perplexity.parse_divergence(KLD.encode()[:cut].decode("utf-8", errors="replace"))
-    assert found in (None, perplexity.parse_divergence(KLD))
+@pytest.mark.parametrize("log", [KLD, KLD_TURBO])
+def test_a_kld_log_cut_at_any_byte_gives_all_or_nothing(log: str) -> None:
+    raw, whole = log.encode(), perplexity.parse_divergence(log)
+    parts = [perplexity.parse_divergence(raw[:cut].decode("utf-8", errors="replace")) for cut in range(len(raw))]
+    assert whole is not None
+    assert [part for part in parts if part not in (None, whole)] == []
 
 
 @given(st.integers(0, len(PPL)))

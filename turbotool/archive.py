@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import stat
 import tarfile
@@ -29,6 +30,7 @@ DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
     EOFError,
+    IndexError,  # zipfile, of a member without a name
     ValueError,
     OverflowError,
     RuntimeError,
@@ -160,10 +162,11 @@ def read_member(archive: Path, member: str, into: Path, *, limit: int) -> None:
     with space_guard(into), _guarded(archive), zipfile.ZipFile(archive) as file:
         meter = Meter(archive, Limits(total=limit, ratio=1100.0), archive.stat().st_size)
         try:
-            source = file.open(member)
+            info = file.getinfo(member)
         except KeyError as error:
             raise ArchiveError(f"{archive}: holds no member {member!r}", hint=HINT) from error
-        with source, into.open("wb") as stream:
+        _check_compression(archive, info)
+        with file.open(info) as source, into.open("wb") as stream:
             _copy(source, stream, meter, member)
 
 
@@ -191,7 +194,8 @@ def _guarded(archive: Path) -> Iterator[None]:
             f"{archive} is damaged or not an archive: {error or type(error).__name__}", hint=HINT
         ) from error
     except OSError as error:
-        if error.errno is not None:  # from the system: a full disk, a missing file
+        # From the system: a full disk, a missing file. Invalid is a place before the file's beginning, in a bad header.
+        if error.errno not in (None, errno.EINVAL):
             raise
         raise ArchiveError(f"{archive} is damaged: {error}", hint=HINT) from error
 
@@ -283,11 +287,7 @@ def _unpack_zip(archive: Path, target: Target, meter: Meter) -> None:
             name, mode = member.filename, member.external_attr >> 16
             meter.member(name)
             kind = stat.S_IFMT(mode)
-            if member.compress_type not in (
-                zipfile.ZIP_STORED,
-                zipfile.ZIP_DEFLATED,
-            ):  # the others may ask for any memory
-                raise ArchiveError(f"{archive}: member {name!r} has an unsupported compression", hint=HINT)
+            _check_compression(archive, member)
             if member.is_dir():
                 if path := target.place(name, "folder"):
                     path.mkdir(exist_ok=True)
@@ -301,6 +301,11 @@ def _unpack_zip(archive: Path, target: Target, meter: Meter) -> None:
                         _write(source, path, bool(mode & stat.S_IXUSR), meter, name)
             else:
                 raise ArchiveError(f"{archive}: member {name!r} is neither file, folder nor link", hint=HINT)
+
+
+def _check_compression(archive: Path, member: zipfile.ZipInfo) -> None:
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # the others may ask for any memory
+        raise ArchiveError(f"{archive}: member {member.filename!r} has an unsupported compression", hint=HINT)
 
 
 def _write(source: IO[bytes], path: Path, executable: bool, meter: Meter, name: str) -> int:

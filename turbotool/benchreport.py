@@ -14,7 +14,7 @@ from turbotool.benchdocument import Subject, shareable, without_folders
 from turbotool.benchplan import Plan
 from turbotool.benchtable import TITLES, markdown_row, markdown_table, of_kind
 from turbotool.llamabench import DECODE, PREFILL
-from turbotool.machine import Machine
+from turbotool.machine import describe
 
 JSON_NAME = "bench.json"
 MARKDOWN_NAME = "bench.md"
@@ -92,14 +92,6 @@ def _facts(subject: Subject, ledger: Ledger) -> str:
         ("rotation of K and V", "off (`LLAMA_ATTN_ROT_DISABLE=1`), on every build"),
     ]
     return "\n".join([markdown_row(["", ""]), markdown_row(["---", "---"]), *map(markdown_row, rows)])
-
-
-def describe(machine: Machine) -> str:
-    """`Some CPU, 8 cores, 16 threads, AVX2 FMA, Linux x86_64`."""
-    cores = [f"{machine.cores} cores"] if machine.cores else []
-    usable = f" ({machine.usable} usable)" if machine.usable < machine.threads else ""
-    features = [" ".join(machine.features)] if machine.features else []
-    return ", ".join([machine.cpu, *cores, f"{machine.threads} threads{usable}", *features, machine.system])
 
 
 def _missing(plan: Plan, ledger: Ledger) -> list[str]:

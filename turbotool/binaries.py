@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,7 +95,8 @@ def bare_environment(extra: Mapping[str, str]) -> dict[str, str]:
 class Runner:
     """Runs the programs of one build and keeps every cache run for the check that compares requested and effective.
 
-    `timed`: speed is measured, so the threads of the programs wait as they do by default.
+    `timed`: speed is measured, so the threads of the programs wait as they do by default. When `stop` says so, a run
+    ends with Interrupted.
     """
 
     binaries: Binaries
@@ -104,6 +105,7 @@ class Runner:
     log: Path | None = None
     runs: list[Run] = field(default_factory=list)
     timed: bool = False
+    stop: Callable[[], bool] | None = None
 
     def plain(
         self,
@@ -116,7 +118,7 @@ class Runner:
         """Run a program to its end, however it ends. Raises ToolMissing, or ToolFailed on timeout."""
         command = [*self.binaries.command(name), *arguments]
         variables = self.environment(env or {})
-        return run(command, cwd=self.work, env=variables, log=self.log, timeout=timeout, check=False)
+        return run(command, cwd=self.work, env=variables, log=self.log, timeout=timeout, stop=self.stop, check=False)
 
     def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
         """What the programs find in their environment."""

@@ -61,6 +61,31 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
+class CommandWithOthers(click.Command):
+    """A command that hands over to another one if its first word is that one's name: `eval MODEL`, `eval compare A B`.
+
+    A file of such a name is reached as `./compare`.
+    """
+
+    def __init__(self, *args: Any, others: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
+        """`others` are modules and one line for --help by the command's name, as in COMMANDS."""
+        super().__init__(*args, **kwargs)
+        self.others = others
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        if args and args[0] in self.others:
+            other = cast(click.Command, getattr(importlib.import_module(self.others[args[0]][0]), args[0]))
+            return other.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_options(ctx, formatter)
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in self.others.items()])
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="turbotool")
 def main() -> None:

@@ -7,20 +7,22 @@ from dataclasses import dataclass
 
 MAX_MESSAGE = 400
 _PATH = r"(?:[A-Za-z]:)?[^\s:][^:\n]*?"
+_LINE = r"(?P<line>\d{1,9})"
+_LD = r"\S{0,1024}ld[\w.-]{0,64}"  # bounded: a long line of nothing but ld takes time that grows with its square
 
 # In this order: CMake, gcc and clang, nvcc and MSVC, MSVC's linker, GNU-like linkers, Apple's linker, any other.
 _FORMATS = tuple(
     re.compile(pattern, re.MULTILINE)
     for pattern in (
-        r"^CMake Error at (?P<file>[^\n]+?):(?P<line>\d+) \([^\n]*\):\n"
+        rf"^CMake Error at (?P<file>[^\n]+?):{_LINE} \([^\n]*\):\n"
         r"(?P<message>(?:[ \t]*\n)*[ \t]+[^\n]+(?:\n[ \t]+\S[^\n]*)*)",
         r"^CMake Error(?: in (?P<file>[^\n:]+))?:\s*(?P<message>[^\n]+)",
-        rf"^(?P<file>{_PATH}):(?P<line>\d+):(?:\d+:)? (?:fatal )?error: (?P<message>[^\n]+)",
-        rf"^(?P<file>{_PATH})\((?P<line>\d+)(?:,\d+)?\)\s*: "
+        rf"^(?P<file>{_PATH}):{_LINE}:(?:\d+:)? (?:fatal )?error: (?P<message>[^\n]+)",
+        rf"^(?P<file>{_PATH})\({_LINE}(?:,\d+)?\)\s*: "
         r"(?:catastrophic |fatal )?error(?: [A-Z]+\d+| #[\w-]+)?: (?P<message>[^\n]+)",
         r"^(?P<file>[^\n:]+?) : (?:fatal )?error (?P<message>LNK\d+: [^\n]+)",
-        r"^(?:\S*ld[\w.-]*: )?(?P<file>[^\n:]+?)(?::[^\n]*?)?: (?P<message>undefined reference to [^\n]+)",
-        r"^\S*ld[\w.-]*: (?:error: |fatal: )?"
+        rf"^(?:{_LD}: )?(?P<file>[^\n:]+?)(?::[^\n]*?)?: (?P<message>undefined reference to [^\n]+)",
+        rf"^{_LD}: (?:error: |fatal: )?"
         r"(?P<message>(?:undefined symbol|cannot find|library not found|symbol\(s\) not found|duplicate symbol)[^\n]*)",
         r"^(?P<message>Undefined symbols for architecture [^\n]+\n[^\n]+)",
         r"^(?:\S+: )?(?:fatal )?error: (?P<message>[^\n]+)",

@@ -105,8 +105,8 @@ def _write_atomically(target: Path, data: bytes) -> None:
         raise out_of_space(error, target) from error
 
 
-def named_corpus(path: Path) -> Path:
-    """Check a text given by the user. Raises CorpusError if it is missing, not UTF-8 or too short."""
+def named_corpus(path: Path, shortest: int = MIN_CHARACTERS) -> Path:
+    """Check a text given by the user. Raises CorpusError if it is missing, not UTF-8 or has too few characters."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -118,9 +118,9 @@ def named_corpus(path: Path) -> Path:
             f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} at position {error.start}",
             hint=f"convert it, for example: iconv -f latin1 -t utf-8 {path} > text.txt",
         ) from error
-    if len(text) < MIN_CHARACTERS:
+    if len(text) < shortest:
         raise CorpusError(
-            f"{path} has {len(text)} characters, fewer than {MIN_CHARACTERS}",
+            f"{path} has {len(text)} characters, fewer than {shortest}",
             hint="name a longer text with --corpus FILE",
         )
     return path.resolve()

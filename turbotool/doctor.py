@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date, datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from turbotool.buildkey import toolchain
 from turbotool.errors import TurbotoolError
 from turbotool.layout import Layout
 from turbotool.tools import Tool, Tools, installer
+
+OLD = 60  # days after which a pin that nobody moved is worth a warning
+REHEARSE = "turbotool patch rehearse --onto master"
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Report:
     disk_free: int
     memory_free: int | None
     work: Path
-    pin: Mapping[str, str]
+    pin: Mapping[str, object]
     tree: Mapping[str, object]
     builds: tuple[Mapping[str, object], ...]
 
@@ -50,9 +54,18 @@ class Report:
         """True when the cpu backend can be built."""
         return next(backend.ok for backend in self.backends if backend.name == "cpu")
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is worth a look although everything works, each with the next command to type."""
+        age = self.pin.get("age_days")
+        if not isinstance(age, int) or age <= OLD:
+            return ()
+        return (f"the pinned llama.cpp is {age} days old, more than {OLD}; does the series fit today's? {REHEARSE}",)
+
     def as_json(self) -> dict[str, object]:
         return {
             "ok": self.ok,
+            "warnings": list(self.warnings),
             "tools": [tool_json(name, tool) for name, tool in self.tools.by_name.items()],
             "backends": [vars(backend) for backend in self.backends],
             "python": dict(self.python),
@@ -71,8 +84,9 @@ def tool_json(name: str, tool: Tool) -> dict[str, object]:
     return {"name": name, "tried": list(tool.tried), "candidates": candidates}
 
 
-def examine(layout: Layout, tools: Tools, host: Host) -> Report:
-    """Look at everything; a part that cannot be read is reported, never raised."""
+def examine(layout: Layout, tools: Tools, host: Host, today: date | None = None) -> Report:
+    """Look at everything; a part that cannot be read is reported, never raised. `today` is the day in UTC."""
+    pin = _pin(layout, today or datetime.now(timezone.utc).date())
     return Report(
         tools=tools,
         backends=tuple(_backend(backend, tools, host) for backend in BACKENDS.values()),
@@ -81,8 +95,8 @@ def examine(layout: Layout, tools: Tools, host: Host) -> Report:
         disk_free=shutil.disk_usage(next(f for f in (layout.work, *layout.work.parents) if f.exists())).free,
         memory_free=memory_free(),
         work=layout.work,
-        pin=_pin(layout),
-        tree=_tree(layout),
+        pin=pin,
+        tree=_tree(layout, pin.get("tree")),
         builds=tuple(_build(layout, name) for name in BACKENDS if layout.build(name).is_dir()),
     )
 
@@ -135,17 +149,20 @@ def memory_free(meminfo: Path = Path("/proc/meminfo")) -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def _pin(layout: Layout) -> dict[str, str]:
+def _pin(layout: Layout, today: date) -> dict[str, object]:
+    """What is pinned, and its age in days if the lock tells its day: nobody is asked."""
     from turbotool.lock import read_lock
 
     try:
         lock = read_lock(layout)
     except TurbotoolError as error:
         return {"error": error.message}
-    return {"commit": lock.upstream.commit, "source": lock.upstream.source, "tree": lock.series.tree}
+    up = lock.upstream
+    age = (today - date.fromisoformat(up.date)).days if up.date else None
+    return {"commit": up.commit, "source": up.source, "tree": lock.series.tree, "date": up.date, "age_days": age}
 
 
-def _tree(layout: Layout) -> dict[str, object]:
+def _tree(layout: Layout, locked: object) -> dict[str, object]:
     """The vendored tree: present, free of edits, and equal to the lock's tree after all patches."""
     if not (layout.tree / ".git").exists():
         return {"present": False}
@@ -165,7 +182,7 @@ def _tree(layout: Layout) -> dict[str, object]:
         "present": True,
         "tree": head,
         "edited": len(edits.splitlines()),
-        "applied": head == _pin(layout).get("tree"),
+        "applied": head == locked,
     }
 
 
@@ -236,13 +253,21 @@ def _facts(report: Report) -> list[str]:
         f"packages    {packages or 'unknown'}",
         f"free        disk {report.disk_free / gib:.1f} GiB, memory {memory}",
         f"work        {report.work}",
-        f"upstream    {pin.get('error') or pin['commit'] + ' from ' + pin['source']}",
+        f"upstream    {_describe_pin(pin)}",
         f"tree        {_describe_tree(tree)}",
         *(f"build       {_describe_build(build)}" for build in report.builds),
     ]
     if missing:
         lines.append(f"missing     {', '.join(missing)}: python -m pip install {' '.join(missing)}")
+    lines += [f"warning     {warning}" for warning in report.warnings]
     return lines
+
+
+def _describe_pin(pin: Mapping[str, object]) -> str:
+    if "error" in pin:
+        return str(pin["error"])
+    dated = f", of {pin['date']} ({pin['age_days']} days ago)" if pin["date"] else ""
+    return f"{pin['commit']} from {pin['source']}{dated}"
 
 
 def _describe_tree(tree: Mapping[str, object]) -> str:

@@ -18,6 +18,10 @@ class TurbotoolError(Exception):
         self.message = message
         self.hint = hint
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """So that an error of any class can come back from another process."""
+        return _restored, (type(self), self.args, self.__dict__)
+
     def as_json(self) -> dict[str, object]:
         """The `error` document of the contract: class, code, message, hint."""
         return {
@@ -26,6 +30,14 @@ class TurbotoolError(Exception):
             "message": self.message,
             "hint": self.hint,
         }
+
+
+def _restored(
+    error_class: type[TurbotoolError], arguments: tuple[object, ...], state: dict[str, object]
+) -> TurbotoolError:
+    error = error_class.__new__(error_class, *arguments)
+    error.__dict__.update(state)
+    return error
 
 
 class VerificationFailed(TurbotoolError):
@@ -165,10 +177,28 @@ class StoreError(TurbotoolError):
     exit_code = 29
 
 
+class PlanError(TurbotoolError):
+    """A plan of an evaluation is not shipped, unreadable, or names an unknown key or a value that is not allowed."""
+
+    exit_code = 30
+
+
 class PackageError(TurbotoolError):
     """A package would not run elsewhere, tells where it was built, or lacks a licence; the message lists all cases."""
 
     exit_code = 31
+
+
+class ResultError(TurbotoolError):
+    """A document of results is missing, unreadable, or of something else than the one it is compared with."""
+
+    exit_code = 32
+
+
+class ClusterError(TurbotoolError):
+    """A Dask scheduler cannot be reached, has no worker that can be used, or was lost."""
+
+    exit_code = 33
 
 
 class Interrupted(TurbotoolError):

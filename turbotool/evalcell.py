@@ -13,10 +13,9 @@ from turbotool.cachetype import CachePair, row_bytes
 from turbotool.errors import UnknownCacheType
 from turbotool.model import Model
 from turbotool.perplexity import Divergence, Estimate, Quantiles, Running
-from turbotool.rotation import OFF, Knobs
+from turbotool.rotation import ROTATIONS, Knobs
 
 F16 = CachePair("f16", "f16")
-ROTATIONS = {"off": OFF, "k": Knobs(k=True), "v": Knobs(v=True), "kv": Knobs(k=True, v=True)}
 ESTIMATES = ("ppl", "ppl_base", "ln_ratio", "ratio", "difference", "mean", "mean_dp", "rms_dp", "same_top")
 KEY_VERSION = 1  # of what `Measured` means; a new number forgets what older versions of turbotool measured
 
@@ -68,11 +67,15 @@ def digest(fields: Mapping[str, object]) -> str:
 
 @dataclass(frozen=True)
 class Measured:
-    """A comparison with f16, the configuration that the program reported, and how long the run took (seconds)."""
+    """A comparison with f16, the configuration that the program reported, and how long the run took (seconds).
+
+    `machine` describes where it ran; empty for what older versions of turbotool measured.
+    """
 
     divergence: Divergence
     effective: Mapping[str, Any]
     seconds: float
+    machine: str = ""
 
     @property
     def is_finite(self) -> bool:
@@ -81,12 +84,18 @@ class Measured:
 
     def as_json(self) -> dict[str, object]:
         """What `from_json` reads back."""
-        return {"divergence": asdict(self.divergence), "effective": dict(self.effective), "seconds": self.seconds}
+        return {
+            "divergence": asdict(self.divergence),
+            "effective": dict(self.effective),
+            "seconds": self.seconds,
+            "machine": self.machine,
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Measured:
         """Raises KeyError, TypeError or ValueError for anything else."""
-        return cls(_divergence(data["divergence"]), dict(data["effective"]), float(data["seconds"]))
+        divergence, machine = _divergence(data["divergence"]), str(data.get("machine", ""))
+        return cls(divergence, dict(data["effective"]), float(data["seconds"]), machine)
 
 
 def _divergence(data: Mapping[str, Any]) -> Divergence:

@@ -98,6 +98,8 @@ def choose(sweep: Sweep, ledger: Ledger, comparisons: Sequence[Comparison], tole
     inside = [one for one in sweep.configurations if _holds(sweep, ledger, one, tolerance)]
     candidates = [one for one in inside if one.pair != F16 and _worth_it(one, inside, comparisons)]
     if not candidates:
+        if all(one.pair == F16 for one in sweep.configurations):
+            return _choice(sweep, ledger, Configuration(F16), "nothing smaller was asked for", ctx)
         reason = f"nothing smaller stays inside: {tolerance}{_doubt(sweep, ledger, tolerance)}"
         return _choice(sweep, ledger, Configuration(F16), reason, ctx)
     best = min(candidates, key=lambda one: (one.bits_per_value(sweep.model), _worst_kld(sweep, ledger, one)))

@@ -25,7 +25,9 @@ UNITS = {
     "bits_per_value": "bits of a cached value, both sides averaged, padding included",
     "*_error": "standard error over tokens",
     "low, high": "interval of a paired difference over chunks",
+    "running": "means over the chunks up to each, as printed",
 }
+RUNNING = {"ppl": "ppl", "ln_ppl_ratio": "ln_ratio", "mean_kld": "kld", "rms_dp": "rms_dp", "same_top": "same_top"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Evaluation:
     tolerance: Tolerance
     machine: Machine
     command: str
+    plan: str | None = None
 
 
 def document(evaluation: Evaluation) -> dict[str, object]:
@@ -61,6 +64,7 @@ def document(evaluation: Evaluation) -> dict[str, object]:
         "settings": {"ctx": sweep.ctx, "chunks": sweep.chunks, "flash_attn": "on"},
         "machine": evaluation.machine.as_json(),
         "command": evaluation.command,
+        "plan": evaluation.plan,
         "units": UNITS,
         "cells": [cell(evaluation, corpus, one) for corpus in sweep.corpora for one in sweep.configurations],
         "left_out": [{"k": one.pair.k, "v": one.pair.v, "rotation": one.rotation} for one in sweep.left_out],
@@ -99,6 +103,7 @@ def cell_of(evaluation: Evaluation, job: Job) -> dict[str, object]:
         **statistics(measured),
         "effective": measured and dict(measured.effective),
         "seconds": measured and round(measured.seconds, 2),
+        "machine": measured and measured.machine,
         "failure": failure(evaluation.ledger, job),
     }
 
@@ -128,6 +133,7 @@ def statistics(measured: Measured | None) -> dict[str, object]:
         "kld": found and {f"{percent:g}%": value for percent, value in found.kld.points},
         "dp": found and {f"{percent:g}%": value for percent, value in found.dp.points},
         "chunks": found and len(found.running),
+        "running": found and {name: [getattr(row, of).value for row in found.running] for name, of in RUNNING.items()},
     }
 
 
@@ -192,8 +198,12 @@ def _shared(value: object, evaluation: Evaluation) -> object:
 
 
 def without_folders(text: str, evaluation: Evaluation) -> str:
+    """The first line of a text, with names in place of the paths that `nameless` knows."""
+    return nameless(text, evaluation.sweep)
+
+
+def nameless(text: str, sweep: Sweep) -> str:
     """The first line of a text, with names in place of the paths of model, texts, programs and work folder."""
-    sweep = evaluation.sweep
     names = {str(sweep.model.path): sweep.model.path.name, str(sweep.runner.binaries.bin_dir): "BIN_DIR"}
     names |= {str(sweep.runner.work): "work", **{str(corpus.path): corpus.name for corpus in sweep.corpora}}
     found = text.partition("\n")[0]

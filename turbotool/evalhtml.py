@@ -38,24 +38,29 @@ def page(evaluation: Evaluation, title: str, facts: Iterable[tuple[str, str]]) -
     """The whole file."""
     found = evaluation.comparisons
     body = [
-        f"<h1>{escape(title)}</h1>",
         _conclusions(evaluation),
         *(_of_text(evaluation, corpus) for corpus in evaluation.sweep.corpora),
         "<h2>Differences</h2>",
         f'<p class="note">{escape(summary(found))}. Paired over chunks, by Student&#8217;s t.</p>',
-        _table(intervals(found), numbers=(5, 6)),
+        table(intervals(found), numbers=(5, 6)),
         "<h2>Controls</h2>",
         _probes(evaluation),
         "<h2>Effective configuration</h2>",
         '<p class="note">Read back from the log of each run; a cell that ran otherwise than asked has no figures.</p>',
-        _table(effective(evaluation)),
+        table(effective(evaluation)),
         "<h2>Setting</h2>",
-        _table([["what", "value"], *map(list, facts)], long=(1,)),
+        table([["what", "value"], *map(list, facts)], long=(1,)),
         f"<p>The command that repeats it:</p><pre>{escape(evaluation.command)}</pre>",
     ]
+    return whole(title, body)
+
+
+def whole(title: str, body: Sequence[str]) -> str:
+    """A file with that title and these elements."""
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
     head += f"<style>{STYLE}</style>"
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{_lines(body)}</body></html>\n'
+    lines = _lines([f"<h1>{escape(title)}</h1>", *body])
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{lines}</body></html>\n'
 
 
 def _lines(parts: Iterable[str]) -> str:
@@ -98,7 +103,7 @@ def _cells(found: Sequence[Row]) -> str:
     listed = columns(found)
     numbers = tuple(number for number, column in enumerate(listed) if not column.is_text)
     lines = [[column.name for column in listed], *([column.of(row) for column in listed] for row in found)]
-    return _table(lines, numbers=numbers)
+    return table(lines, numbers=numbers)
 
 
 def _probes(evaluation: Evaluation) -> str:
@@ -107,10 +112,10 @@ def _probes(evaluation: Evaluation) -> str:
         for answer in probe.answers:
             said = " ".join((answer.error or answer.text).split())[:120]
             lines.append([str(probe.configuration), answer.prompt, said, "yes" if answer.right else "no"])
-    return _table(lines, long=(2,))
+    return table(lines, long=(2,))
 
 
-def _table(lines: Sequence[Sequence[str]], *, numbers: Sequence[int] = (), long: Sequence[int] = ()) -> str:
+def table(lines: Sequence[Sequence[str]], *, numbers: Sequence[int] = (), long: Sequence[int] = ()) -> str:
     """A table whose first line is its heading; verdicts have their colour."""
     head = "".join(_entry("th", text, number in numbers, False) for number, text in enumerate(lines[0]))
     body = "".join(
@@ -121,6 +126,7 @@ def _table(lines: Sequence[Sequence[str]], *, numbers: Sequence[int] = (), long:
 
 
 def _entry(tag: str, text: str, number: bool, long: bool) -> str:
-    names = [name for name, on in (("number", number), ("long", long), (text, text in ("better", "worse"))) if on]
+    verdict = text.rpartition(" ")[2]
+    names = [name for name, on in (("number", number), ("long", long), (verdict, verdict in ("better", "worse"))) if on]
     attribute = f' class="{" ".join(names)}"' if names else ""
     return f"<{tag}{attribute}>{escape(text)}</{tag}>"

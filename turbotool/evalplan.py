@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from turbotool.binaries import Binaries, Runner
 from turbotool.cachetype import CachePair
@@ -173,11 +174,17 @@ def require_tokens(path: Path, ctx: int) -> None:
         )
 
 
-def binaries_hash(store: Store, binaries: Binaries) -> str:
+class Hashes(Protocol):
+    """What knows the sha256 of a file without reading it twice."""
+
+    def sha256(self, path: Path) -> str: ...
+
+
+def binaries_hash(hashes: Hashes, binaries: Binaries) -> str:
     """One sha256 over the programs that an evaluation runs and every library beside them.
 
     Libraries that a program finds in another folder are not seen; those of `turbotool build` lie beside it.
     """
     names = [binaries.path(name) for name in PROGRAMS]
     names += [path for path in binaries.bin_dir.iterdir() if LIBRARIES.search(path.name) and not path.is_symlink()]
-    return digest({path.name: store.sha256(path) for path in names})
+    return digest({path.name: hashes.sha256(path) for path in names})

@@ -10,8 +10,8 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from turbotool.benchplot import COLOURS, INK
-from turbotool.evalcell import ROTATIONS
 from turbotool.evaltable import Row
+from turbotool.rotation import ROTATIONS
 
 if TYPE_CHECKING:  # an extra, and slow to import
     from matplotlib.axes import Axes

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 from turbotool.atomic import write_file
-from turbotool.benchreport import describe
 from turbotool.benchtable import markdown_row
 from turbotool.evaldocument import Evaluation, shareable, without_folders
 from turbotool.evalhtml import page
-from turbotool.evaltable import comma_separated, conclusions, intervals, markdown_table, rows
+from turbotool.evaltable import comma_separated, conclusions, intervals, markdown_lines, markdown_table, rows
 from turbotool.evalverdict import summary
+from turbotool.machine import describe
 
 JSON_NAME, CSV_NAME, MARKDOWN_NAME, HTML_NAME = "eval.json", "eval.csv", "eval.md", "eval.html"
 
@@ -41,8 +41,15 @@ def facts(evaluation: Evaluation) -> tuple[tuple[str, str], ...]:
         *([("tree", binaries.tree)] if binaries.tree else []),
         ("flash attention", "on"),
         ("rotation", "in force as asked in every cell, read back from the log of its run"),
-        ("machine", describe(evaluation.machine)),
+        *([("plan", evaluation.plan)] if evaluation.plan else []),
+        *(("machine", machine) for machine in machines(evaluation)),
     )
+
+
+def machines(evaluation: Evaluation) -> list[str]:
+    """Those that measured; this one if the store does not say."""
+    found = {measured.machine for measured in evaluation.ledger.measured.values()} - {""}
+    return sorted(found) or [describe(evaluation.machine)]
 
 
 def markdown(evaluation: Evaluation) -> str:
@@ -53,7 +60,6 @@ def markdown(evaluation: Evaluation) -> str:
     for corpus in evaluation.sweep.corpora:
         parts += [f"## {corpus.name}", markdown_table(rows(evaluation, corpus))]
     parts += ["## Differences", summary(evaluation.comparisons) + "."]
-    header, *body = intervals(evaluation.comparisons)
-    parts.append("\n".join(map(markdown_row, [header, ["---"] * len(header), *body])))
+    parts.append(markdown_lines(intervals(evaluation.comparisons)))
     table = [markdown_row(["", ""]), markdown_row(["---", "---"]), *map(markdown_row, facts(evaluation))]
     return "\n\n".join([*parts, "## Setting", "\n".join(table)]) + "\n"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -13,6 +14,7 @@ from turbotool.cachetype import CachePair
 from turbotool.errors import (
     BinaryFailed,
     Busy,
+    ClusterError,
     ConfigurationMismatch,
     Interrupted,
     NoSpace,
@@ -20,14 +22,15 @@ from turbotool.errors import (
     TurbotoolError,
 )
 from turbotool.evalcell import F16, Configuration, Measured
-from turbotool.evalplan import Corpus, Job, Sweep, binaries_hash
+from turbotool.evalplan import Corpus, Hashes, Job, Sweep, binaries_hash
 from turbotool.evalstore import Store
+from turbotool.machine import describe, kin, read_machine
 from turbotool.output import Output, Progress, minutes
 from turbotool.perplexity import base_bytes, compare, require_chunk, write_base
 
 BASE_MAGIC = b"_logits_"
 BASE_HEADER = struct.Struct("<8sIii")  # magic, tokens a chunk, vocabulary, chunks
-FATAL = (Interrupted, NoSpace, Busy, StoreError)
+FATAL = (Interrupted, NoSpace, Busy, StoreError, ClusterError)
 
 
 @dataclass
@@ -66,13 +69,14 @@ class Forecast:
 
 @dataclass
 class Work:
-    """A sweep in progress; `queue` are the runs that are left."""
+    """A sweep in progress; `queue` are the runs that are left, of which `at_once` run at the same time."""
 
     sweep: Sweep
     store: Store
     ledger: Ledger
     forecast: Forecast
     queue: list[Job]
+    at_once: int = 1
     step: Progress = lambda done, total, what="", left=None: None
 
     @property
@@ -81,31 +85,52 @@ class Work:
 
     def tell(self, what: str) -> None:
         """Move the progress bar."""
-        self.step(self.ledger.ended, self.total, what, self.forecast.total(self.queue))
+        left = self.forecast.total(self.queue)
+        self.step(self.ledger.ended, self.total, what, None if left is None else left / self.at_once)
+
+    def keep(self, job: Job, measured: Measured) -> None:
+        """Commit a measurement at once."""
+        self.store.keep(self.sweep.key(job), f"{self.sweep.model.path.name}: {job}", measured)
+        self.ledger.measured[job] = measured
+        self.ledger.fresh += 1
+        self.ledger.seconds += measured.seconds
+        self.forecast.learn(job.configuration, measured.seconds)
 
 
-def run_sweep(sweep: Sweep, store: Store, folder: Path, out: Output) -> Ledger:
-    """Measure what the store does not hold. A cell that fails does not keep the others from running.
+def run_sweep(sweep: Sweep, store: Store, folder: Path, out: Output, scheduler: str | None = None) -> Ledger:
+    """Measure what the store does not hold, here or on the workers of a Dask `scheduler`.
 
-    Base logits lie in `folder` while they are needed; those that a killed run left are used. Raises CorpusError,
-    NoSpace, StoreError and Interrupted; what was measured before is in the store.
+    A cell that fails does not keep the others from running. Base logits lie in `folder` while they are needed; those
+    that a killed run left are used. Raises CorpusError, NoSpace, StoreError, ClusterError and Interrupted; what was
+    measured before is in the store.
     """
     work = look_up(sweep, store)
-    needed = {job.corpus: base_path(sweep, job.corpus, folder) for job in work.queue}
-    _announce(work, len(needed), out)
-    _remove_others(folder, set(needed.values()))
-    for corpus in list(needed)[1:]:  # the first one is told at once; the others not after hours
+    corpora = list(dict.fromkeys(job.corpus for job in work.queue))
+    _announce(work, len(corpora), out)
+    prefixes = [base_prefix(sweep, corpus) for corpus in corpora]
+    remove_bases(folder, lambda name: not name.startswith(tuple(prefixes)))
+    for corpus in corpora[1:]:  # the first one is told at once; the others not after hours
         require_chunk(sweep.runner, sweep.model, sweep.text(corpus), F16)
     with out.progress("eval") as work.step:
-        for corpus, base in needed.items():
-            ensure_base(work, corpus, base)
-            for job in [job for job in work.queue if job.corpus == corpus]:
-                work.tell(str(job))
-                measure(work, job, base)
-                work.queue.remove(job)
-            base.unlink(missing_ok=True)
+        if scheduler and work.queue:
+            from turbotool.evalcluster import measure_all
+
+            measure_all(work, folder, scheduler, out)
+        else:
+            _measure_here(work, corpora, folder)
         work.tell("done")
     return work.ledger
+
+
+def _measure_here(work: Work, corpora: Sequence[Corpus], folder: Path) -> None:
+    for corpus in corpora:
+        base = base_path(work.sweep, corpus, folder)
+        ensure_base(work, corpus, base)
+        for job in [job for job in work.queue if job.corpus == corpus]:
+            work.tell(str(job))
+            measure(work, job, base)
+            work.queue.remove(job)
+        base.unlink(missing_ok=True)
 
 
 def look_up(sweep: Sweep, store: Store) -> Work:
@@ -131,30 +156,28 @@ def _announce(work: Work, bases: int, out: Output) -> None:
 
 
 def measure(work: Work, job: Job, base: Path) -> None:
-    """One run, committed at once. A crash, a time-out or a refused configuration is entered as the cell's failure.
-
-    What another build measured must not pass for this one's: if the programs were replaced, the cell has failed.
-    """
-    sweep, configuration = work.sweep, job.configuration
-    text = sweep.text(job.corpus)
+    """One run. A crash, a time-out or a refused configuration is entered as the cell's failure."""
     try:
-        found, run = compare(sweep.runner, sweep.model, text, configuration.pair, base, configuration.knobs)
-        if binaries_hash(work.store, sweep.runner.binaries) != sweep.binaries:
-            raise ConfigurationMismatch(
-                f"the programs in {sweep.runner.binaries.bin_dir} were replaced while they were measured",
-                hint="run the command again",
-            )
+        work.keep(job, measured_cell(work.sweep, job, base, work.store))
     except FATAL:
         raise
     except TurbotoolError as error:
         work.ledger.failures[job] = error
-        return
-    measured = Measured(found, run.effective.as_json(), run.done.seconds)
-    work.store.keep(sweep.key(job), f"{sweep.model.path.name}: {job}", measured)
-    work.ledger.measured[job] = measured
-    work.ledger.fresh += 1
-    work.ledger.seconds += measured.seconds
-    work.forecast.learn(configuration, measured.seconds)
+
+
+def measured_cell(sweep: Sweep, job: Job, base: Path, hashes: Hashes) -> Measured:
+    """One run of the programs.
+
+    What another build measured must not pass for this one's: raises ConfigurationMismatch if they were replaced.
+    """
+    text, configuration = sweep.text(job.corpus), job.configuration
+    found, run = compare(sweep.runner, sweep.model, text, configuration.pair, base, configuration.knobs)
+    if binaries_hash(hashes, sweep.runner.binaries) != sweep.binaries:
+        raise ConfigurationMismatch(
+            f"the programs in {sweep.runner.binaries.bin_dir} were replaced while they were measured",
+            hint="run the command again",
+        )
+    return Measured(found, run.effective.as_json(), run.done.seconds, describe(read_machine()))
 
 
 def ensure_base(work: Work, corpus: Corpus, path: Path) -> None:
@@ -167,14 +190,25 @@ def ensure_base(work: Work, corpus: Corpus, path: Path) -> None:
     work.forecast.learn(Configuration(F16), took)
 
 
+def base_prefix(sweep: Sweep, corpus: Corpus) -> str:
+    """How the names of all files begin that hold base logits of a text, or belong to them."""
+    return sweep.origin(corpus).key(Configuration(F16))[:16]
+
+
 def base_path(sweep: Sweep, corpus: Corpus, folder: Path) -> Path:
-    return folder / f"{sweep.origin(corpus).key(Configuration(F16))[:16]}.logits"
+    """Where this machine has its base logits of a text in a folder that others may share.
+
+    Only machines that compute the same may use them: else KLD would measure how machines differ. What a GPU computes is
+    known of this machine alone.
+    """
+    where = kin(read_machine()) if sweep.runner.binaries.backend == "cpu" else platform.node()
+    return folder / f"{base_prefix(sweep, corpus)}-{where}.logits"
 
 
 def make_base(sweep: Sweep, corpus: Corpus, path: Path) -> float:
     """Write the base logits, under their name only when complete; the seconds that it took.
 
-    Raises NoSpace before anything runs if the disk cannot hold them.
+    Raises NoSpace, before anything runs if the disk cannot hold them.
     """
     most = min(sweep.chunks, (corpus.path.stat().st_size + 1) // sweep.ctx)
     if sweep.model.n_vocab:
@@ -187,8 +221,12 @@ def make_base(sweep: Sweep, corpus: Corpus, path: Path) -> float:
     finally:
         part.unlink(missing_ok=True)
     if not is_base(path, sweep):  # a stream that fills the disk fails without a word
-        path.unlink(missing_ok=True)
-        raise BinaryFailed("llama-perplexity wrote incomplete base logits; is the disk full?", how="no result")
+        try:
+            missing = base_bytes(sweep.model.n_vocab, sweep.ctx, base.chunks) - path.stat().st_size
+            need_space(path.parent, missing, "the rest of the base logits")
+        finally:
+            path.unlink(missing_ok=True)
+        raise BinaryFailed("llama-perplexity wrote incomplete base logits", how="no result")
     return base.run.done.seconds
 
 
@@ -204,9 +242,10 @@ def is_base(path: Path, sweep: Sweep) -> bool:
     return bool(magic == BASE_MAGIC and ctx == sweep.ctx and 0 < chunks <= sweep.chunks and whole)
 
 
-def _remove_others(folder: Path, needed: set[Path]) -> None:
-    for path in (*folder.glob("*.logits"), *folder.glob("*.part")):
-        if path not in needed:
+def remove_bases(folder: Path, which: Callable[[str], bool]) -> None:
+    """Remove base logits, and what belongs to them, by name."""
+    for path in (*folder.glob("*.logits"), *folder.glob("*.part"), *folder.glob("*.base-lock")):
+        if which(path.name):
             path.unlink(missing_ok=True)
 
 

@@ -18,7 +18,8 @@ from turbotool.perplexity import Running, scored
 
 CONFIDENCE = 0.95
 FEWEST_CHUNKS = 2
-HALF_5 = 0.5e-5  # of the last printed decimal
+HALF_4 = 0.5e-4  # of the last printed decimal
+HALF_5 = 0.5e-5
 HALF_6 = 0.5e-6
 PERCENT = 100.0
 HALF_PERCENT = 0.5e-3
@@ -78,6 +79,19 @@ def ln_ratio(measured: Measured) -> Series:
     return _means(measured, lambda row: row.ln_ratio.value, measured.divergence.ln_ratio.value)
 
 
+def ln_ppl(measured: Measured) -> Series:
+    """ln(PPL) of each chunk. Perplexities are printed with four decimals, the last one once more with six."""
+    ppls = [*(row.ppl.value for row in measured.divergence.running[:-1]), measured.divergence.ppl.value]
+    halves = [HALF_4] * (len(ppls) - 1) + [HALF_6]
+    return recover([math.log(ppl) for ppl in ppls], [half / ppl for half, ppl in zip(halves, ppls, strict=True)])
+
+
+def squared_dp(measured: Measured) -> Series:
+    """The mean square of the change of the right token's probability in each chunk, in squared percentage points."""
+    roots = [row.rms_dp.value for row in measured.divergence.running]
+    return recover([root**2 for root in roots], [(2 * root + HALF_PERCENT) * HALF_PERCENT for root in roots])
+
+
 def same_top(measured: Measured, ctx: int) -> Series:
     """Tokens of each chunk whose likeliest successor is the same, in percent.
 
@@ -112,6 +126,13 @@ def interval(series: Series, confidence: float = CONFIDENCE) -> Interval | None:
     standard_error = statistics.stdev(series.values) / math.sqrt(count)
     half = float(special.stdtrit(count - 1, (1 + confidence) / 2)) * standard_error + series.bound
     return Interval(mean, mean - half, mean + half, confidence, count)
+
+
+def z(confidence: float = CONFIDENCE) -> float:
+    """How many standard errors on both sides of a mean hold the true one, of very many values."""
+    from scipy import special
+
+    return float(special.ndtri((1 + confidence) / 2))
 
 
 def require_scipy() -> None:

@@ -130,6 +130,12 @@ def markdown_table(found: Sequence[Row]) -> str:
     )
 
 
+def markdown_lines(lines: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, the heading first."""
+    header, *body = lines
+    return "\n".join(map(markdown_row, [header, ["---"] * len(header), *body]))
+
+
 def intervals(found: Sequence[Comparison]) -> list[list[str]]:
     """Every comparison as a line of a table, the heading first."""
     lines = [["text", "cache", "rotation", "against", "quantity", "difference", "interval", "verdict"]]

@@ -16,7 +16,7 @@ GREEDY = ("--temp", "0", "--seed", "1", "--simple-io", "--log-colors", "off", "-
 # Small instruct models answer an unfinished sentence with small talk unless they are told what to do with it.
 SYSTEM = "Complete the sentence."
 EVALUATED = re.compile(r"common_perf_print: +eval time = .*/ +(\d+) runs")
-LOG = re.compile(r"\d+\.\d\d\.\d{3}\.\d{3} [DIWET] ")  # a timestamp and a level: where a log message begins
+LOG = re.compile(r"\d{1,9}\.\d\d\.\d{3}\.\d{3} [DIWET] ")  # a timestamp and a level: where a log message begins
 
 
 @dataclass(frozen=True)

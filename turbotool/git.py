@@ -49,6 +49,7 @@ SETTINGS = {
     "diff.suppressBlankEmpty": "false",
     "format.signOff": "false",
     "gc.auto": "0",  # a detached gc would outlive us and the lock
+    "http.sslVerify": "true",
     "maintenance.auto": "false",
     "merge.conflictStyle": "merge",
     "merge.renames": "true",
@@ -61,6 +62,9 @@ SETTINGS = {
 # The highest-ranking attributes file: bytes go in and out as they are, whatever a .gitattributes in the tree asks for.
 ATTRIBUTES = "* -text !eol -filter -ident !working-tree-encoding !diff !merge !export-subst !whitespace\n"
 
+# Encrypted transports, and folders of this machine. What git asks servers for is otherwise anybody's to answer.
+PROTOCOLS = "https:ssh:file"
+
 # Transport settings that a person may need to reach a server; they cannot change what a commit id means.
 NETWORK = (
     "GIT_SSH",
@@ -68,7 +72,6 @@ NETWORK = (
     "GIT_SSH_VARIANT",
     "GIT_SSL_CAINFO",
     "GIT_SSL_CAPATH",
-    "GIT_SSL_NO_VERIFY",
     "GIT_PROXY_COMMAND",
 )
 
@@ -81,6 +84,7 @@ def environment(ceiling: Path, *, network: bool = False, extra: Mapping[str, str
     """
     env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     env.update(
+        GIT_ALLOW_PROTOCOL=PROTOCOLS,
         GIT_CEILING_DIRECTORIES=str(ceiling),
         GIT_TERMINAL_PROMPT="0",
         GIT_AUTHOR_NAME=NAME,

@@ -16,12 +16,14 @@ from turbotool.rotation import Knobs, gate_is_on, turbo_size
 
 VERBOSE = ("-lv", "4")  # the level at which the common tools print what the KV cache is
 
+MAX_LINE = 4096  # characters; what programs log of themselves is far shorter, and int() refuses 4,300 digits
+MIB = r"\d+(?:\.\d+)?"
 CACHE = re.compile(
-    r"llama_kv_cache\w*: size = *(?P<mib>[\d.]+) MiB "
+    rf"llama_kv_cache\w*: size = *(?P<mib>{MIB}) MiB "
     r"\( *(?P<cells>\d+) cells, *(?P<layers>\d+) layers, *\d+/(?P<streams>\d+) seqs\), "
-    r"K \((?P<k>\w+)\): *(?P<mib_k>[\d.]+) MiB, V \((?P<v>\w+)\): *(?P<mib_v>[\d.]+) MiB$"
+    rf"K \((?P<k>\w+)\): *(?P<mib_k>{MIB}) MiB, V \((?P<v>\w+)\): *(?P<mib_v>{MIB}) MiB$"
 )
-BUFFER = re.compile(r"llama_kv_cache\w*: +(?P<name>\S+) KV buffer size = *(?P<mib>[\d.]+) MiB$")
+BUFFER = re.compile(rf"llama_kv_cache\w*: +(?P<name>\S+) KV buffer size = *(?P<mib>{MIB}) MiB$")
 ROTATION = re.compile(
     r"(?P<kind>attn|turbo)_rot_(?P<side>[kv]): (?P<state>on|off)"
     r"(?:, size (?P<size>\d+))?, type (?P<type>\w+)(?: \((?P<reason>.*)\))?$"
@@ -76,9 +78,10 @@ class Effective:
 
 
 def whole_lines(text: str) -> Iterator[str]:
-    """The lines that end with a line break, without colour codes: a cut last line is not among them."""
+    """The lines that end with a line break, without colour codes: neither a cut last line nor one over MAX_LINE."""
     for line in text.split("\n")[:-1]:
-        yield COLOUR.sub("", line).rstrip("\r")
+        if len(line) <= MAX_LINE:
+            yield COLOUR.sub("", line).rstrip("\r")
 
 
 def parse(log: str) -> Effective:

@@ -142,7 +142,7 @@ def _of(kind: type, value: Any) -> Any:
 
 
 def _time(value: Any) -> int:
-    if isinstance(value, int) and value > 0:
+    if isinstance(value, int) and 0 < value < 1 << 63:
         return value
     raise ValueError(f"{value!r} is no duration")
 

@@ -18,7 +18,10 @@ RESTORE = "git checkout -- vendor/lock.toml"
 
 @dataclass(frozen=True)
 class Upstream:
-    """Where the source came from. `tree`, git's id of the pristine files, decides; the rest finds them again."""
+    """Where the source came from. `tree`, git's id of the pristine files, decides; the rest finds them again.
+
+    `date` is the day of that upstream as its source tells it, such as 2026-10-01; '' where it does not.
+    """
 
     source: str
     tree: str
@@ -31,6 +34,7 @@ class Upstream:
     subdir: str = ""
     url: str = ""
     ref: str = ""
+    date: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,18 @@ def read_lock(layout: Layout) -> Lock:
         raise LockError(
             f"{path}: [upstream] source is {upstream.source!r}, not one of {', '.join(SOURCES)}", hint=RESTORE
         )
+    _check_date(path, upstream.date)
     model = _section(path, data, "model", Model) if "model" in data else None
     return Lock(upstream, _section(path, data, "series", SeriesLock), model)
+
+
+def _check_date(path: Path, date: str) -> None:
+    from datetime import date as day
+
+    try:
+        day.fromisoformat(date or "2026-01-01")
+    except ValueError as error:
+        raise LockError(f"{path}: [upstream] date is {date!r}, not a day such as 2026-01-31", hint=RESTORE) from error
 
 
 def _parse(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 from dataclasses import asdict, dataclass
@@ -63,6 +64,20 @@ def read_machine(cpuinfo: Path = CPUINFO) -> Machine:
         system=f"{platform.system()} {platform.machine()}",
         load=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     )
+
+
+def describe(machine: Machine) -> str:
+    """`Some CPU, 8 cores, 16 threads, AVX2 FMA, Linux x86_64`."""
+    cores = [f"{machine.cores} cores"] if machine.cores else []
+    usable = f" ({machine.usable} usable)" if machine.usable < machine.threads else ""
+    features = [" ".join(machine.features)] if machine.features else []
+    return ", ".join([machine.cpu, *cores, f"{machine.threads} threads{usable}", *features, machine.system])
+
+
+def kin(machine: Machine) -> str:
+    """Names machines whose CPUs compute the same to the last bit: equal processors that use as many threads."""
+    words = (machine.cpu, *machine.features, machine.system, str(machine.usable))
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:8]
 
 
 def usable_cpus() -> int:

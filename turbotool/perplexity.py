@@ -20,7 +20,7 @@ SECONDS_PER_CHUNK = 600.0  # of 512 tokens
 NUMBER = r"(-?\d+(?:\.\d+)?|-?nan|-?inf)"
 SPREAD = rf" *{NUMBER} ± +{NUMBER}"
 COLUMN = rf" +{NUMBER} ± +{NUMBER}"
-CHUNK_PPL = re.compile(r"\[(\d+)\](\d+(?:\.\d+)?|nan|inf),")
+CHUNK_PPL = re.compile(r"\[(\d{1,9})\](\d+(?:\.\d+)?|nan|inf),")
 FINAL_PPL = re.compile(rf"Final estimate: PPL = {NUMBER} \+/- {NUMBER}$")
 TOO_SHORT = re.compile(r"you need at least (\d+) tokens to evaluate perplexity")
 TOKENIZED = re.compile(r"tokenizes to only (\d+) tokens")

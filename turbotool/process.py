@@ -16,6 +16,7 @@ from pathlib import Path
 from turbotool.errors import Interrupted, NoSpace, ToolFailed, ToolMissing
 
 TAIL_LINES = 40
+POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def run(
     log: Path | None = None,
     on_line: Callable[[str], None] | None = None,
     timeout: float | None = None,
+    stop: Callable[[], bool] | None = None,
     check: bool = True,
     merge_stderr: bool = True,
     keep: Sequence[int] = (),
@@ -56,11 +58,12 @@ def run(
 
     `env` replaces the environment when given. `log` receives the command line, the output and the duration, appended.
     `on_line` sees each line as it comes. `timeout` is in seconds; a child that outlives it is killed with its group.
+    `stop` is asked all the time: when it says so, the child is killed with its group.
     With `merge_stderr=False` only stdout is returned and stderr is dropped. `keep` are file descriptors that the child
     inherits: with the one of a held lock file, a child that outlives a killed parent still holds the lock.
 
     Raises ToolMissing if the program does not exist, ToolFailed if `check` and the exit status is not 0 or on timeout,
-    NoSpace if the log cannot be written, Interrupted on Ctrl-C (after the child's group got it too).
+    NoSpace if the log cannot be written, Interrupted on Ctrl-C (after the child's group got it too) and after `stop`.
     """
     words = tuple(str(word) for word in command)
     started = time.monotonic()
@@ -80,10 +83,12 @@ def run(
         )
     except FileNotFoundError as error:
         raise ToolMissing(f"cannot start {words[0]}: {error}") from error
-    expired = threading.Event()
-    with _watchdog(child, timeout, expired):
+    expired, stopped = threading.Event(), threading.Event()
+    with _watchdog(child, timeout, expired), _stopper(child, stop, stopped):
         output = _collect(child, words, cwd, stdin, log, on_line)
     done = Completed(words, cwd, time.monotonic() - started, child.returncode, output, log)
+    if stopped.is_set():
+        raise Interrupted(f"stopped: {display(words)}")
     if expired.is_set():
         raise ToolFailed(f"{display(words)} did not end within {timeout:.0f} s\n{done.tail}")
     if check and done.returncode != 0:
@@ -114,6 +119,25 @@ def _watchdog(child: subprocess.Popen[str], timeout: float | None, expired: thre
     finally:
         if timer:
             timer.cancel()
+
+
+@contextlib.contextmanager
+def _stopper(child: subprocess.Popen[str], stop: Callable[[], bool] | None, stopped: threading.Event) -> Iterator[None]:
+    ended = threading.Event()
+
+    def watch(stop: Callable[[], bool]) -> None:
+        while not ended.wait(POLL_SECONDS):
+            if stop():
+                stopped.set()
+                _signal_group(child, signal.SIGKILL)
+                return
+
+    if stop:
+        threading.Thread(target=watch, args=(stop,), daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def _collect(

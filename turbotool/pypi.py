@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import tempfile
+from datetime import datetime, timezone
 from pathlib import Path
 
 from turbotool import process
@@ -90,6 +91,14 @@ def submodule_commit(archive: Path, subdir: str) -> str:
     top, _, inner = subdir.partition("/")
     text = read_text(archive, f"{top}/.git/modules/{inner}/HEAD", limit=64).strip()
     return text if re.fullmatch(r"[0-9a-f]{40}", text) else ""
+
+
+def submodule_date(archive: Path, subdir: str) -> str:
+    """The day in UTC, such as 2026-01-31, on which git last checked the submodule out to make the release; else ''."""
+    top, _, inner = subdir.partition("/")
+    text = read_text(archive, f"{top}/.git/modules/{inner}/logs/HEAD", limit=1 << 16)
+    times = re.findall(r"^[0-9a-f]{40} [0-9a-f]{40} .*> (\d{1,10}) [+-]\d{4}\t", text, re.MULTILINE)
+    return datetime.fromtimestamp(int(times[-1]), timezone.utc).date().isoformat() if times else ""
 
 
 def check_sha256(path: Path, wanted: str) -> None:

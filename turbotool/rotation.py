@@ -34,6 +34,7 @@ class Knobs:
 
 OFF = Knobs()
 BOTH = Knobs(k=True, v=True)
+ROTATIONS = {"off": OFF, "k": Knobs(k=True), "v": Knobs(v=True), "kv": BOTH}  # by the sides that are rotated
 
 
 def gate_is_on(override: bool, knobs: Knobs, cache_type: str, head_dim: int) -> bool:

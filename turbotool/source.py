@@ -114,7 +114,7 @@ def from_git(request: Request, folder: Path) -> Upstream:
     index = {"GIT_INDEX_FILE": str(request.scratch / "fetched-index")}
     repository.run("read-tree", commit, env=index)
     repository.run("checkout-index", "--all", f"--prefix={folder}/", env=index)
-    return replace(up, commit=commit)
+    return replace(up, commit=commit, date=repository.text("show", "--no-patch", "--format=%cs", commit))
 
 
 def address(url: str) -> str:
@@ -143,6 +143,8 @@ def _network(repository: git.Git, url: str, ref: str, *words: str) -> str:
     except ToolFailed as error:
         tail = error.message.splitlines()[-4:]
         hint = "check the address and the network; git must be able to read it without asking for a password"
+        if "not allowed" in error.message:
+            hint = "use the https:// or ssh:// address: the others are not encrypted"
         raise SourceError(f"git cannot fetch {ref} from {url}:\n" + "\n".join(tail), hint=hint) from error
 
 

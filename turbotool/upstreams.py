@@ -97,8 +97,8 @@ def _release(there: Layout, out: Output, wanted: Upstream) -> Upstream:
     downloads = there.cache / "downloads"
     sha256 = pypi.learn_sha256(wanted.package, wanted.version, wanted.archive, downloads, out)
     path = pypi.fetch_pypi(wanted.package, wanted.version, wanted.archive, sha256, 0, downloads, out)
-    commit = pypi.submodule_commit(path, wanted.subdir)
-    found = replace(wanted, sha256=sha256, size=path.stat().st_size, commit=commit)
+    commit, date = pypi.submodule_commit(path, wanted.subdir), pypi.submodule_date(path, wanted.subdir)
+    found = replace(wanted, sha256=sha256, size=path.stat().st_size, commit=commit, date=date)
     atomic.write_file(note, json.dumps(asdict(found), indent=2).encode())
     return found
 

@@ -20,7 +20,7 @@ from turbotool.evalstats import kld, ln_ratio, same_top
 from turbotool.layout import find_layout
 from turbotool.model import default_model, read_model
 from turbotool.output import Output
-from turbotool.perplexity import Text, compare, save_logits, scored
+from turbotool.perplexity import Divergence, Text, compare, parse_divergence, parse_running, save_logits, scored
 
 np = pytest.importorskip("numpy")
 pytestmark = pytest.mark.slow
@@ -66,6 +66,16 @@ def chunks_of(values: Any) -> list[float]:
     return [float(chunk.mean()) for chunk in values.reshape(-1, scored(CTX))]
 
 
+def cut_anywhere(log: str, whole: Divergence) -> None:
+    """What was printed so far is a result when it is all there, and never a number that was not printed to its end."""
+    raw = log[log.index("kl_divergence: computing") :].encode()
+    table = whole.running
+    for cut in range(len(raw)):
+        part = raw[:cut].decode("utf-8", errors="replace")
+        assert parse_divergence(part) in (None, whole)
+        assert (rows := parse_running(part)) == table[: len(rows)]
+
+
 def check(bin_dir: Path, model_path: Path, corpus: Path, work: Path) -> None:
     """Every chunk's KLD, ln(PPL / f16) and same top, from the program's table and from the tokens themselves."""
     model, text = read_model(model_path), Text(corpus, CTX, CHUNKS)
@@ -73,6 +83,7 @@ def check(bin_dir: Path, model_path: Path, corpus: Path, work: Path) -> None:
     save_logits(runner, model, text, F16, work / "f16")
     save_logits(runner, model, text, PAIR, work / "pair")
     divergence, run = compare(runner, model, text, PAIR, work / "f16")
+    cut_anywhere(run.done.output, divergence)
     measured = Measured(divergence, run.effective.as_json(), run.done.seconds)
     base, other = read_logits(work / "f16"), read_logits(work / "pair")
     klds = (np.exp(base.log_p) * (base.log_p - other.log_p) * (base.log_p > -16)).sum(axis=1)

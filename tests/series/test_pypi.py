@@ -12,7 +12,7 @@ import pytest
 from tiny import QUIET
 
 from turbotool.errors import HashMismatch, SourceError
-from turbotool.pypi import fetch_pypi, learn_sha256, submodule_commit
+from turbotool.pypi import fetch_pypi, learn_sha256, submodule_commit, submodule_date
 
 pytestmark = pytest.mark.slow  # pip itself takes a second or more a call
 SDIST = "tinypkg-1.0.tar.gz"
@@ -68,6 +68,7 @@ def test_another_file_than_the_locked_one_is_a_mismatch_with_both_values(index: 
     assert "0" * 64 in caught.value.message
     assert got in caught.value.message
     assert not (tmp_path / "cache" / SDIST).exists()
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_missing_release_is_a_source_error_with_pips_words_and_a_log(index: Path, tmp_path: Path) -> None:
@@ -83,6 +84,22 @@ def test_the_hash_of_an_unlocked_release_is_learned_and_nothing_of_it_runs(index
     assert not (tmp_path / "ran").exists()
     with pytest.raises(SourceError, match="no such file"):
         learn_sha256("tinypkg", "9.9", "tinypkg-9.9.tar.gz", tmp_path / "cache", QUIET)
+
+
+CLONE, CHECKOUT = f"{'0' * 40} {'a' * 40} a <b> 1790000000", f"{'a' * 40} {'b' * 40} a <b> 1790833449"
+REFLOG = f"{CLONE} +0000\tclone: x\n{CHECKOUT} +0000\tcheckout: y\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [(REFLOG, "2026-10-01"), (REFLOG.replace("1790833449", "9" * 30), "2026-09-21"), ("no log", "")]
+)
+def test_the_day_of_a_release_is_the_one_of_its_last_checkout(tmp_path: Path, text: str, found: str) -> None:
+    path = tmp_path / "t.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        info = tarfile.TarInfo("p-1/.git/modules/vendor/x/logs/HEAD")
+        info.size = len(text)
+        tar.addfile(info, io.BytesIO(text.encode()))
+    assert submodule_date(path, "p-1/vendor/x") == found
 
 
 @pytest.mark.parametrize(("text", "found"), [("a" * 40 + "\n", "a" * 40), ("ref: refs/heads/main\n", "")])

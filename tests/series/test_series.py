@@ -15,7 +15,7 @@ from turbotool import journal, series
 from turbotool.apply import ensure_applied
 from turbotool.atomic import begin, unfinished
 from turbotool.check import Checked, check_series
-from turbotool.errors import DirtyTree, HashMismatch, PatchConflict, SeriesError
+from turbotool.errors import DirtyTree, HashMismatch, PatchConflict, SeriesError, TurbotoolError
 from turbotool.export import export
 from turbotool.git import BASE_REF
 from turbotool.lock import read_lock
@@ -243,6 +243,18 @@ def test_a_cut_off_patch_is_malformed_and_named(patched: Project, cut: int) -> N
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(SeriesError, match=REGISTER):
         ensure_applied(patched.layout, QUIET, relock=True)
+
+
+@pytest.mark.parametrize("away", ["../outside.cpp", "src/../../outside.cpp"])
+def test_a_patch_changes_no_file_outside_the_tree(patched: Project, away: str) -> None:
+    outside = patched.layout.vendor / "outside.cpp"
+    before = (patched.tree.run("show", "HEAD~1:src/core.cpp")).output
+    outside.write_text(before)  # the patch would fit
+    path = patched.layout.patches / ROTATE
+    path.write_bytes(path.read_bytes().replace(b"src/core.cpp", away.encode()))
+    with pytest.raises(TurbotoolError):
+        ensure_applied(patched.layout, QUIET, relock=True)
+    assert outside.read_text() == before
 
 
 def test_check_finds_everything_in_one_pass_and_touches_nothing(patched: Project) -> None:

@@ -107,6 +107,29 @@ def test_an_unknown_ref_is_a_source_error(project: Project, ref: str) -> None:
     assert not project.layout.tree.exists()
 
 
+@pytest.mark.parametrize("url", ["http://localhost:1/x.git", "git://localhost:1/x.git", "ext::touch ran"])
+def test_only_encrypted_transports_are_used(project: Project, url: str) -> None:
+    with pytest.raises(SourceError, match="not allowed") as caught:
+        ensure_vendored(project.layout, QUIET, upstream=Upstream("git", "", url=url, ref="v1"))
+    assert "https://" in (caught.value.hint or "")
+
+
+def test_no_configuration_turns_the_check_of_certificates_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project: Project
+) -> None:
+    (tmp_path / "config").write_text("[http]\n\tsslVerify = false\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "config"))
+    monkeypatch.setenv("GIT_SSL_NO_VERIFY", "1")
+    assert project.upstream.run("config", "http.sslVerify", network=True).output.strip() == "true"
+    assert "GIT_SSL_NO_VERIFY" not in git.environment(tmp_path, network=True)
+
+
+def test_the_day_of_a_commit_is_locked_with_it(project: Project) -> None:
+    upstream = Upstream("git", "", url=str(project.upstream.folder), ref="v1")
+    ensure_vendored(project.layout, QUIET, upstream=upstream, relock=True)
+    assert read_lock(project.layout).upstream.date == git.DATE[:10]
+
+
 def test_missing_places_are_source_errors(project: Project, tmp_path: Path) -> None:
     for upstream in (
         Upstream("dir", ""),

@@ -79,9 +79,9 @@ class Project:
         }
 
 
-def make_project(folder: Path) -> Project:
-    """A checkout of turbotool's data files whose lock points at a tiny upstream repository."""
-    upstream = make_upstream(folder / "upstream repository")
+def make_project(folder: Path, files: dict[str, str] = FILES) -> Project:
+    """A checkout of turbotool's data files whose lock points at a tiny upstream repository with these files."""
+    upstream = make_upstream(folder / "upstream repository", files)
     layout = Layout(folder / "root", folder / "root", folder / "cache")
     write(layout.root, "patches/series", "# order\n\n# about the patches\n")
     write(layout.root, "patches/README.md", "why\n")

@@ -6,28 +6,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
-from turbotool.cli import fail, output_options, prepare_folder
+from turbotool import planfile
+from turbotool.cli import CommandWithOthers, fail, output_options, prepare_folder
 from turbotool.output import Output
+from turbotool.planfile import MAX_KLD, MAX_TOKENS, MIN_SAME_TOP, SMALLEST_CTX, Plan
 
 if TYPE_CHECKING:  # the command line imports this module to print its help
-    from turbotool.binaries import Binaries
-    from turbotool.evalchoice import Tolerance
+    from turbotool.binaries import Binaries, Runner
+    from turbotool.cachetype import CachePair
     from turbotool.evaldocument import Evaluation
+    from turbotool.evalmodels import Outcome
     from turbotool.evalplan import Settings, Sweep
     from turbotool.evalstore import Store
     from turbotool.layout import Layout
     from turbotool.model import Model
 
 PATH = click.Path(path_type=Path)
+OTHERS = {"compare": ("turbotool.commands.evalcompare", "Set two result sets side by side: eval compare A B.")}
 KV = "q8_0,q8_0/turbo4,turbo4"
 ROTATION = "off,k,v,kv"
-SMALLEST_CTX = 16
-MAX_TOKENS = 1 << 24
 
 
-@click.command()
-@click.argument("model_path", metavar="[MODEL]", type=PATH, required=False)
+@click.command(cls=CommandWithOthers, others=OTHERS)
+@click.argument("models", metavar="[MODEL]...", type=PATH, nargs=-1)
+@click.option("--plan", "plan_word", metavar="NAME|FILE", help="Measure what a plan says; options replace its values.")
+@click.option("--list-plans", is_flag=True, help="Tell which plans are shipped, and exit.")
 @click.option("--corpus", "corpora", type=PATH, multiple=True, help="A UTF-8 text; repeat for more  [default: docs]")
 @click.option("--kv", default=KV, show_default=True, metavar="TYPE[/TYPE],...", help="Caches; K/V for two types.")
 @click.option("--rotation", default=ROTATION, show_default=True, metavar="SIDES,...", help="Rotated sides.")
@@ -35,19 +40,30 @@ MAX_TOKENS = 1 << 24
     "--ctx", type=click.IntRange(SMALLEST_CTX, MAX_TOKENS), default=512, show_default=True, help="Tokens of a chunk."
 )
 @click.option("--chunks", type=click.IntRange(1, MAX_TOKENS), default=32, show_default=True, help="Chunks of a text.")
-@click.option("--max-kld", type=click.FloatRange(min=0), default=0.02, show_default=True, help="Tolerated KLD (nats).")
 @click.option(
-    "--min-same-top", type=click.FloatRange(0, 100), default=93.0, show_default=True, help="Tolerated same top (%)."
+    "--max-kld", type=click.FloatRange(min=0), default=MAX_KLD, show_default=True, help="Tolerated KLD (nats)."
+)
+@click.option(
+    "--min-same-top",
+    type=click.FloatRange(0, 100),
+    default=MIN_SAME_TOP,
+    show_default=True,
+    help="Tolerated same top (%).",
 )
 @click.option(
     "--serve-ctx", type=click.IntRange(1, MAX_TOKENS), help="Tokens to serve  [default: as many as trained for]"
 )
 @click.option("--backend", default="cpu", show_default=True, help="Which build to evaluate.")
 @click.option("--bin-dir", type=PATH, help="Evaluate the programs in this folder instead of building.")
-@click.option("--report", "folder", type=PATH, metavar="DIR", help="Write eval.html, eval.md, eval.csv and eval.json.")
+@click.option("--scheduler", metavar="ADDRESS", help="Measure on the workers of this Dask scheduler.")
+@click.option(
+    "--report", "folder", type=PATH, metavar="DIR", help="Write eval.html, .md, .csv and .json; several: models.*"
+)
 @output_options
 def eval(  # noqa: A001 (the name of the command)
-    model_path: Path | None,
+    models: tuple[Path, ...],
+    plan_word: str | None,
+    list_plans: bool,
     corpora: tuple[Path, ...],
     kv: str,
     rotation: str,
@@ -58,64 +74,130 @@ def eval(  # noqa: A001 (the name of the command)
     serve_ctx: int | None,
     backend: str,
     bin_dir: Path | None,
+    scheduler: str | None,
     folder: Path | None,
     out: Output,
 ) -> None:
-    """KLD and perplexity of KV caches and rotations on MODEL against f16, and which one to run.
+    """KLD and perplexity of KV caches and rotations on each MODEL against f16, and which one to run.
 
-    A cell that was measured before with the same programs, model, text and settings is not measured again.
+    A cell that was measured before with the same programs, model, text and settings is not measured again. A plan (a
+    file, or the name of a shipped one) says what to measure; what is typed beside it replaces its values, except for
+    models and texts, which either the plan or the command line names.
     """
     from turbotool.atomic import file_lock
-    from turbotool.evalchoice import Tolerance
-    from turbotool.evalplan import require_tokens
+    from turbotool.evalcell import parse_rotations
+    from turbotool.evaldocument import Evaluation
+    from turbotool.evalplan import make_sweep, require_tokens
     from turbotool.evalstats import require_scipy
     from turbotool.evalstore import open_store
     from turbotool.extra import require_library
     from turbotool.layout import find_layout
-    from turbotool.model import choose_model
+    from turbotool.process import display
     from turbotool.product import choose_binaries
 
-    settings, tolerance = _settings(kv, rotation, ctx, chunks), Tolerance(max_kld, min_same_top)
+    if list_plans:
+        _list_plans(out)
+        return
+    models = tuple(dict.fromkeys(models))
+    asked = Plan(
+        _pairs(kv), parse_rotations(rotation), ctx, chunks, "", "", models, corpora, max_kld, min_same_top, serve_ctx
+    )
+    plan = _plan(plan_word, asked, out)
+    settings = _settings(plan)
     require_scipy()
     layout = find_layout()
     # what was named is looked at before a build of many minutes and a measurement of more
-    named_texts = [_text(path, ctx) for path in corpora]
+    named_texts = [_text(path, plan.ctx) for path in plan.corpora]
     named = _named(bin_dir, backend) if bin_dir else None
+    if scheduler:
+        from turbotool.evalcluster import require_scheduler
+
+        require_scheduler(scheduler)
     if folder:
         require_library("matplotlib>=3.8", "eval", "the plots of a report need")
         prepare_folder(folder)
-    model = choose_model(layout, model_path, out)
-    if ctx > model.n_ctx_train:
-        out.warn(f"{model.path.name} was trained for {model.n_ctx_train} tokens, {ctx} are measured all the same")
+    subjects = [_model(layout, path, plan.ctx, out) for path in plan.models or (None,)]
     binaries = named or choose_binaries(layout, backend, None, out)
     work = layout.builds / "eval"
     texts = named_texts or [_default_text(layout, work)]
-    require_tokens(texts[0], ctx)
-    words = ["turbotool", "eval", *([] if model.is_default else [model.path.name])]
-    words += [word for path in corpora for word in ("--corpus", path.name)]
-    words += [*_options(settings, tolerance, serve_ctx), *([] if backend == "cpu" else ["--backend", backend])]
-    words += ["--bin-dir", "BIN_DIR"] if bin_dir else []
-    with file_lock(work / "lock", out, f"evaluate {model.path.name}"), open_store(work / "eval.sqlite", out) as store:
-        sweep = _sweep(binaries, model, texts, settings, work, store, out)
-        found = _evaluate(sweep, store, tolerance, serve_ctx or model.n_ctx_train, words, out)
-    _publish(found, folder, out)
+    require_tokens(texts[0], plan.ctx)
+    words = ["turbotool", "eval", *(model.path.name for model in subjects if not model.is_default)]
+    words += [word for path in plan.corpora for word in ("--corpus", path.name)]
+    words += [*_options(plan), *([] if backend == "cpu" else ["--backend", backend])]
+    command = display(words + (["--bin-dir", "BIN_DIR"] if bin_dir else []))
+    what = ", ".join(model.path.name for model in subjects)
+    with file_lock(work / "lock", out, f"evaluate {what}"), open_store(work / "eval.sqlite", out) as store:
+        runner = _runner(binaries, work)
+        sweeps = [make_sweep(runner, model, texts, settings, store) for model in subjects]
+        found = _outcomes(sweeps, store, plan, command, scheduler, out)
+    first = found[0]
+    if len(found) == 1 and isinstance(first, Evaluation):
+        _publish(first, folder, out)
+    else:
+        _publish_all(found, command, folder, out)
 
 
-def _settings(kv: str, rotation: str, ctx: int, chunks: int) -> Settings:
-    """Raises UnknownCacheType for an unknown type or rotation, UsageError for too few tokens."""
+def _pairs(text: str) -> tuple[CachePair, ...]:
+    """Each once. Raises UnknownCacheType."""
     from turbotool.cachetype import CachePair
-    from turbotool.evalcell import parse_rotations
+
+    return tuple(dict.fromkeys(CachePair.parse(word.strip()) for word in text.split(",")))
+
+
+def _plan(word: str | None, asked: Plan, out: Output) -> Plan:
+    """What was typed, put into the plan of that name if there is one. Raises PlanError, UsageError."""
+    if word is None:
+        return asked
+    context = click.get_current_context()
+    typed = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    typed = [name for name in typed if name in planfile.KEYS and getattr(asked, name) != ()]
+    plan = planfile.read_plan(word)
+    for key, what in planfile.INPUTS.items():
+        if key in typed and getattr(plan, key):
+            raise click.UsageError(
+                f"the plan {plan.name} names {key} of its own: leave out {what}, or take them out there"
+            )
+    plan, told = planfile.override(plan, asked, typed)
+    for line in told:
+        out.say(line)
+    for key, what in planfile.INPUTS.items():
+        named, needed = max(1, len(getattr(plan, key))), getattr(plan, f"min_{key}")
+        if named < needed:
+            raise click.UsageError(f"the plan {plan.name} needs {needed} {key} or more: name each with {what}")
+    return plan
+
+
+def _settings(plan: Plan) -> Settings:
+    """Raises UsageError for too few tokens."""
     from turbotool.evalplan import FEWEST_SCORED, Settings
     from turbotool.perplexity import scored
 
-    pairs = tuple(dict.fromkeys(CachePair.parse(word.strip()) for word in kv.split(",")))
-    settings = Settings(pairs, parse_rotations(rotation), ctx, chunks)
+    settings = Settings(plan.kv, plan.rotation, plan.ctx, plan.chunks)
     if settings.scored < FEWEST_SCORED:
         raise click.UsageError(
-            f"{chunks} chunks of {ctx} have {settings.scored} scored tokens, "
-            f"statistics need {FEWEST_SCORED}: use --chunks {-(-FEWEST_SCORED // scored(ctx))} or more"
+            f"{plan.chunks} chunks of {plan.ctx} have {settings.scored} scored tokens, "
+            f"statistics need {FEWEST_SCORED}: use --chunks {-(-FEWEST_SCORED // scored(plan.ctx))} or more"
         )
     return settings
+
+
+def _list_plans(out: Output) -> None:
+    plans = planfile.shipped()
+    for plan in plans:
+        cells = f"--kv {planfile.shown(plan.kv)} --rotation {planfile.shown(plan.rotation)}"
+        out.say(f"{plan.name}: {plan.about}\n  {cells} --ctx {plan.ctx} --chunks {plan.chunks}")
+    out.say(f"run one with --plan NAME; to change one, copy it from {planfile.FOLDER} and use --plan FILE.toml")
+    out.document({"ok": True, "plans": [planfile.as_json(plan) for plan in plans]})
+
+
+def _model(layout: Layout, path: Path | None, ctx: int, out: Output) -> Model:
+    """Raises ModelError; warns if it was trained for less than is measured."""
+    from turbotool.model import choose_model
+
+    model = choose_model(layout, path, out)
+    if ctx > model.n_ctx_train:
+        out.warn(f"{model.path.name} was trained for {model.n_ctx_train} tokens, {ctx} are measured all the same")
+    return model
 
 
 def _text(path: Path, ctx: int) -> Path:
@@ -123,7 +205,7 @@ def _text(path: Path, ctx: int) -> Path:
     from turbotool.corpus import named_corpus
     from turbotool.evalplan import require_tokens
 
-    text = named_corpus(path)
+    text = named_corpus(path, shortest=0)  # tokens are what counts
     require_tokens(text, ctx)
     return text
 
@@ -145,52 +227,71 @@ def _named(folder: Path, backend: str) -> Binaries:
     return binaries
 
 
-def _options(settings: Settings, tolerance: Tolerance, serve_ctx: int | None) -> list[str]:
+def _options(plan: Plan) -> list[str]:
     """The options with every value that was used."""
-    words = ["--kv", ",".join(pair.short for pair in settings.pairs), "--rotation", ",".join(settings.rotations)]
-    words += ["--ctx", str(settings.ctx), "--chunks", str(settings.chunks)]
-    words += ["--max-kld", f"{tolerance.mean_kld:g}", "--min-same-top", f"{tolerance.same_top:g}"]
-    return words + (["--serve-ctx", str(serve_ctx)] if serve_ctx else [])
+    names = ("kv", "rotation", "ctx", "chunks", "max_kld", "min_same_top")
+    words = [word for name in names for word in (planfile.option(name), planfile.shown(getattr(plan, name)))]
+    return words + (["--serve-ctx", str(plan.serve_ctx)] if plan.serve_ctx else [])
 
 
-def _sweep(
-    binaries: Binaries, model: Model, texts: list[Path], settings: Settings, work: Path, store: Store, out: Output
-) -> Sweep:
-    """The plan, with a log that is started anew; what is left out is said."""
+def _runner(binaries: Binaries, work: Path) -> Runner:
+    """With a log that is started anew."""
     from turbotool.binaries import Runner
-    from turbotool.evalplan import make_sweep
     from turbotool.machine import usable_cpus
 
     log = work / "eval.log"
     log.unlink(missing_ok=True)
-    out.say(f"evaluating {binaries.bin_dir} with {model.path.name}")
-    sweep = make_sweep(Runner(binaries, work, usable_cpus(), log), model, texts, settings, store)
-    if sweep.left_out:
-        out.say(f"left out, because nothing is rotated there: {', '.join(map(str, sweep.left_out))}")
-    return sweep
+    return Runner(binaries, work, usable_cpus(), log)
 
 
-def _evaluate(
-    sweep: Sweep, store: Store, tolerance: Tolerance, serve_ctx: int, words: list[str], out: Output
-) -> Evaluation:
+def _outcomes(
+    sweeps: list[Sweep], store: Store, plan: Plan, command: str, scheduler: str | None, out: Output
+) -> list[Outcome]:
+    """One model after the other. Of several, one that cannot be measured does not keep the others from it."""
+    from turbotool.bench import first_line
+    from turbotool.errors import ClusterError, TurbotoolError
+    from turbotool.evalmodels import Failed
+    from turbotool.evalrun import FATAL
+
+    found: list[Outcome] = []
+    for number, sweep in enumerate(sweeps, start=1):
+        count = f"model {number} of {len(sweeps)}: " if len(sweeps) > 1 else ""
+        out.say(f"{count}evaluating {sweep.runner.binaries.bin_dir} with {sweep.model.path.name}")
+        try:
+            found.append(_evaluate(sweep, store, plan, command, scheduler, out))
+        except (*FATAL, ClusterError):
+            raise
+        except TurbotoolError as error:
+            if len(sweeps) == 1:
+                raise
+            out.warn(f"{sweep.model.path.name}: {first_line(error.message)}")
+            found.append(Failed(sweep, error))
+    return found
+
+
+def _evaluate(sweep: Sweep, store: Store, plan: Plan, command: str, scheduler: str | None, out: Output) -> Evaluation:
     """Measure, judge, choose, and ask the three questions under f16 and under what was chosen."""
     from turbotool.evalcell import F16, Configuration
-    from turbotool.evalchoice import choose
+    from turbotool.evalchoice import Tolerance, choose
     from turbotool.evaldocument import Evaluation
     from turbotool.evalprobe import probe
     from turbotool.evalrun import run_sweep
     from turbotool.evalverdict import compare_all, judge
     from turbotool.machine import read_machine
-    from turbotool.process import display
 
+    if sweep.left_out:
+        out.say(f"left out, because nothing is rotated there: {', '.join(map(str, sweep.left_out))}")
     machine = read_machine()
-    ledger = run_sweep(sweep, store, sweep.runner.work, out)
+    ledger = run_sweep(sweep, store, sweep.runner.work, out, scheduler)
     comparisons = compare_all(sweep, ledger)
-    choice = choose(sweep, ledger, comparisons, tolerance, serve_ctx)
+    tolerance = Tolerance(plan.max_kld, plan.min_same_top)
+    choice = choose(sweep, ledger, comparisons, tolerance, plan.serve_ctx or sweep.model.n_ctx_train)
     asked = dict.fromkeys((Configuration(F16), choice.configuration))
     probes = tuple(probe(sweep, store, configuration) for configuration in asked)
     judged = judge(sweep, ledger)
-    return Evaluation(sweep, ledger, comparisons, judged, probes, choice, tolerance, machine, display(words))
+    return Evaluation(
+        sweep, ledger, comparisons, judged, probes, choice, tolerance, machine, command, plan.name or None
+    )
 
 
 def _publish(found: Evaluation, folder: Path | None, out: Output) -> None:
@@ -209,6 +310,33 @@ def _publish(found: Evaluation, folder: Path | None, out: Output) -> None:
     if folder:
         out.say(f"report: {folder}")
     result, failed = document(found), verdict(found.ledger, found.sweep.runner.log)
+    if failed:
+        fail(failed, out, result)
+    out.document(result)
+
+
+def _publish_all(found: list[Outcome], command: str, folder: Path | None, out: Output) -> None:
+    """The same for several models: one table of all of them, and a report of each beside that of all."""
+    from turbotool.evalmodels import conclusions, documents, failure, kld_table, ppl_table
+    from turbotool.table import aligned
+
+    if folder:
+        from turbotool.evalmodelsreport import write_reports
+
+        write_reports(folder, found, command)
+    each = documents(found)
+    for title, table in (("mean KLD (nats)", kld_table(each)), ("perplexity", ppl_table(each))):
+        out.say(f"\n{title}\n{aligned(table, [True] * len(table[0]))}")
+    out.say("\n" + "\n".join(conclusions(each)))
+    if folder:
+        out.say(f"report: {folder}")
+    failed = failure(found)
+    result = {
+        "ok": failed is None,
+        "command": command,
+        "models": each,
+        **({"error": failed.as_json()} if failed else {}),
+    }
     if failed:
         fail(failed, out, result)
     out.document(result)

@@ -1,0 +1,90 @@
+"""One release of what ci/package.py made: `python ci/publish.py v0.1.0` checks dist/, writes sums and notes, publishes.
+
+`--dry-run` writes SHA256SUMS and notes.md and stops. Publishing needs GitHub's `gh` with GH_TOKEN.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matrix import Target, read_targets
+from tool import run
+
+from turbotool import __version__, series
+from turbotool.layout import Layout, find_layout
+from turbotool.lock import read_lock, sha256_file
+from turbotool.patchfile import Patch
+from turbotool.reference import REPOSITORY
+
+DIST = Path("dist")
+TAG = re.compile(r"v\d+\.\d+\.\d+(?:[.-]?[a-z]+\d*)?")
+MIB = 1 << 20
+
+
+def collect(dist: Path, targets: Sequence[Target]) -> list[dict[str, Any]]:
+    """What was made for each target, in the matrix's order. Raises SystemExit if an archive is not there or not it."""
+    made = []
+    for target in targets:
+        record = dist / f"{target.name}.json"
+        if not record.is_file():
+            raise SystemExit(f"{record} is missing: python ci/package.py {target.name}")
+        facts = json.loads(record.read_text(encoding="utf-8"))
+        got = sha256_file(dist / facts["archive"])
+        if got != facts["sha256"]:
+            raise SystemExit(f"{facts['archive']} has sha256 {got}, its record says {facts['sha256']}")
+        made.append(facts)
+    return made
+
+
+def notes(layout: Layout, made: Sequence[dict[str, Any]]) -> str:
+    """Release notes in Markdown, from the lock, the series, and the archives that were made."""
+    lock = read_lock(layout)
+    up = lock.upstream
+    link = f"[`{up.commit[:9]}`]({REPOSITORY}/commit/{up.commit})" if up.commit else f"tree `{up.tree[:9]}`"
+    dated = f" of {up.date}" if up.date else ""
+    lines = [
+        f"llama.cpp {link}{dated} with {len(lock.series.patches)} patches, tree `{lock.series.tree}`,",
+        f"built by turbotool {__version__}. Each archive was unpacked and proven with a real model first.",
+        "",
+        "| archive | MiB | checks passed | sha256 |",
+        "|---|---:|---:|---|",
+    ]
+    lines += [f"| {one['archive']} | {one['bytes'] / MIB:.1f} | {one['passed']} | `{one['sha256']}` |" for one in made]
+    lines += ["", "Check a download with `sha256sum --check --ignore-missing SHA256SUMS`.", "", "## Patches", ""]
+    for patch in series.load(layout):
+        lines.append(f"- **{patch.subject}** ({patch.reason or 'no reason'}; drop when: {_drop_when(patch)})")
+    return "\n".join(lines) + "\n"
+
+
+def _drop_when(patch: Patch) -> str:
+    return patch.trailers.get("Drop-when", "not said").rstrip(".")
+
+
+def sums(made: Sequence[dict[str, Any]]) -> str:
+    """A file for `sha256sum --check`."""
+    return "".join(f"{one['sha256']}  {one['archive']}\n" for one in sorted(made, key=lambda one: str(one["archive"])))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tag", help="such as v0.1.0")
+    parser.add_argument("--dry-run", action="store_true", help="write sums and notes, publish nothing")
+    given = parser.parse_args()
+    if given.tag != f"v{__version__}" or not TAG.fullmatch(given.tag):
+        raise SystemExit(f"the tag is {given.tag}, turbotool's version is {__version__}: they must agree")
+    made = collect(DIST, list(read_targets().values()))
+    (DIST / "SHA256SUMS").write_text(sums(made), encoding="utf-8")
+    (DIST / "notes.md").write_text(notes(find_layout(), made), encoding="utf-8")
+    if not given.dry_run:
+        files = [DIST / "SHA256SUMS", *(DIST / one["archive"] for one in made)]
+        words = ["gh", "release", "create", given.tag, "--verify-tag", "--title", f"turbotool {given.tag}"]
+        run([*words, "--notes-file", DIST / "notes.md", *files])
+
+
+if __name__ == "__main__":
+    main()

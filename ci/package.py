@@ -12,7 +12,6 @@ import os
 import shlex
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from matrix import Target, read_targets
@@ -57,7 +56,6 @@ def vulkan_sdk() -> dict[str, str]:
 
 def package(target: Target) -> None:
     """Make the archive and verify the programs in it. Raises SystemExit if either fails."""
-    from turbotool.archive import unpack
     from turbotool.lock import sha256_file
 
     env = environment(target)
@@ -67,25 +65,11 @@ def package(target: Target) -> None:
     if sha256_file(archive) != made["sha256"]:
         raise SystemExit(f"{archive} does not have the sha256 {made['sha256']} that turbotool package told")
     DIST.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name, "unpacked")
-        unpack(archive, folder)
-        programs = program_folder(folder)
-        report = DIST / f"{target.name}.xml"
-        words: list[str | Path] = ["--backend", target.backend, "--bin-dir", programs, "--report", report]
-        proof = turbotool("verify", *words, env=env)
+    proof = turbotool("verify", "--package", archive, "--report", DIST / f"{target.name}.xml", env=env)
     shutil.copy(archive, DIST)
     passed = sum(check["ok"] for check in proof["checks"])
     facts = {"name": target.name, "archive": archive.name, "sha256": made["sha256"], "bytes": archive.stat().st_size}
     (DIST / f"{target.name}.json").write_text(json.dumps({**facts, "passed": passed}), encoding="utf-8")
-
-
-def program_folder(folder: Path) -> Path:
-    """The folder that holds llama-cli. Raises SystemExit unless there is exactly one."""
-    found = {path.parent for path in folder.rglob("llama-cli*") if path.name in ("llama-cli", "llama-cli.exe")}
-    if len(found) != 1:
-        raise SystemExit(f"the archive holds llama-cli in {len(found)} folders, not in one")
-    return found.pop()
 
 
 def main() -> None:

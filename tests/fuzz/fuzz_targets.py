@@ -15,7 +15,8 @@ from turbotool import compiler_error, generate, kvlog, llamabench, perplexity
 from turbotool.archive import Limits, read_member, read_text, unpack
 from turbotool.checks.upstream import parse_cases
 from turbotool.errors import ArchiveError, BinaryFailed, ModelError
-from turbotool.model import MAX_LAYERS, read_model
+from turbotool.metadata import MAX_LAYERS
+from turbotool.model import read_model
 
 LIMITS = Limits(members=500, total=1 << 22, ratio=120.0)
 PROMPT = "Two plus two equals"
@@ -62,9 +63,10 @@ def gguf_header(data: bytes) -> None:
             model = read_model(Path(file.name))
         except ModelError:
             return
-    assert 0 < model.n_layer <= MAX_LAYERS
-    assert len(model.n_head_kv) == model.n_layer
-    assert all(type(heads) is int and 0 <= heads < 1 << 32 for heads in (*model.n_head_kv, model.n_head))
+    for cache in model.kv.caches:
+        assert 0 < len(cache.k) <= MAX_LAYERS
+        assert len(cache.v) in (0, len(cache.k))
+        assert all(type(size) is int and 0 <= size < 1 << 64 for size in (*cache.k, *cache.v))
     assert all(0 < size < 1 << 32 for size in (model.head_dim_k, model.head_dim_v, model.n_ctx_train))
 
 

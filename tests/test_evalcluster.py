@@ -173,6 +173,20 @@ def test_a_scheduler_that_does_not_answer_is_told_at_once(
     assert eval_runs(site.folder) == []
 
 
+def test_a_scheduler_that_is_lost_while_cells_run_is_told(
+    site: Site,  # noqa: F811
+    scheduler: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lost(futures: list[Any], **_options: object) -> None:
+        raise distributed.client.FuturesCancelledError([])
+
+    monkeypatch.setattr(distributed, "wait", lost)
+    done = site.eval(*KV, "--scheduler", scheduler)
+    assert done.code == ClusterError.exit_code
+    assert f"the scheduler at {scheduler} was lost" in done.stderr
+
+
 def test_without_dask_the_extra_is_named(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "distributed" else object())
     done = site.eval(*KV, "--scheduler", "tcp://127.0.0.1:9")

@@ -159,8 +159,12 @@ def _measure(work: Work, crew: Crew, pending: dict[Future, Job], folder: Path) -
         if not pending:
             time.sleep(POLL_SECONDS)
             continue
-        with contextlib.suppress(distributed.TimeoutError):
+        try:
             distributed.wait(list(pending), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED")
+        except distributed.TimeoutError:
+            pass
+        except CancelledError as error:
+            raise _lost(crew.address) from error
         for future in [future for future in pending if future.done()]:
             job = pending.pop(future)
             outcome = _outcome(future, job, crew)

@@ -67,7 +67,8 @@ def gguf_header(data: bytes) -> None:
         assert 0 < len(cache.k) <= MAX_LAYERS
         assert len(cache.v) in (0, len(cache.k))
         assert all(type(size) is int and 0 <= size < 1 << 64 for size in (*cache.k, *cache.v))
-    assert all(0 < size < 1 << 32 for size in (model.head_dim_k, model.head_dim_v, model.n_ctx_train))
+    assert all(0 <= size < 1 << 32 for size in (model.head_dim_k, model.head_dim_v))  # 0: a model without heads
+    assert 0 < model.n_ctx_train < 1 << 32
 
 
 def log(data: bytes) -> None:

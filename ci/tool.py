@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 
-def run(words: Sequence[str | Path], env: Mapping[str, str] | None = None) -> str:
-    """What a program prints on stdout; stderr goes on to the log. Raises SystemExit with a status that is not 0."""
+def run(words: Sequence[str | Path], env: Mapping[str, str] | None = None, accept: Sequence[int] = (0,)) -> str:
+    """What a program prints on stdout; stderr goes on to the log. Raises SystemExit with a status not accepted."""
     print("+", *words, file=sys.stderr, flush=True)
     done = subprocess.run([str(word) for word in words], env=env, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
+    if done.returncode not in accept:
         print(done.stdout, file=sys.stderr)
         raise SystemExit(done.returncode)
     return done.stdout
@@ -22,12 +22,6 @@ def run(words: Sequence[str | Path], env: Mapping[str, str] | None = None) -> st
 
 def turbotool(*words: str | Path, env: Mapping[str, str] | None = None, accept: Sequence[int] = (0,)) -> dict[str, Any]:
     """The document of a turbotool command. Raises SystemExit with its exit code if that is not an accepted one."""
-    command = [sys.executable, "-m", "turbotool", *map(str, words), "--json"]
-    print("+ turbotool", *words, file=sys.stderr, flush=True)
-    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode not in accept:
-        print(done.stdout, file=sys.stderr)
-        raise SystemExit(done.returncode)
-    document = json.loads(done.stdout)
+    document = json.loads(run([sys.executable, "-m", "turbotool", *words, "--json"], env, accept))
     assert isinstance(document, dict)
     return document

@@ -39,6 +39,15 @@ def typed(words: Sequence[str], capsys: pytest.CaptureFixture[str]) -> Done:
     return Done(int(caught.value.code or 0), out, err)
 
 
+def finished(child: subprocess.Popen[str]) -> dict[str, Any]:
+    """The document of a command with --json that must succeed."""
+    out, err = child.communicate(timeout=900)
+    assert child.returncode == 0, err
+    found = json.loads(out)
+    assert isinstance(found, dict)
+    return found
+
+
 def apart(folder: Path, *words: str | Path) -> Done:
     """Run turbotool in a process of its own, with a work folder and a cache in `folder`."""
     environment = {"TURBOTOOL_WORK": str(folder / "work"), "TURBOTOOL_CACHE": str(folder / "cache")}

@@ -50,8 +50,8 @@ PERPLEXITY = r"""
 def fail(trouble):
     if trouble == "kill":
         os.kill(os.getppid(), signal.SIGKILL)
-    if trouble == "interrupt":
-        os.kill(os.getppid(), signal.SIGINT)
+    if trouble in ("interrupt", "terminate"):
+        os.kill(os.getppid(), signal.SIGINT if trouble == "interrupt" else signal.SIGTERM)
         time.sleep(30)
     if trouble.startswith("SIG"):
         print("about to crash", flush=True)
@@ -132,8 +132,8 @@ def eval_programs(folder: Path, **behaviour: object) -> Path:
     file's name and a colon stand before.
 
     That is a signal's name, `silent`, `nan`, `substitute` (K is f16), `blocked` (no rotation), `forgets` (Paris), or
-    `interrupt` or `kill`, which are Ctrl-C and the end for turbotool. `base` may be `short` or a signal's name, and
-    with `ppl` -1 perplexity falls where it should rise. Each cell takes `seconds` at least.
+    `interrupt`, `terminate` or `kill`, which are Ctrl-C, SIGTERM and the end for turbotool. `base` may be `short` or a
+    signal's name, and with `ppl` -1 perplexity falls where it should rise. Each cell takes `seconds` at least.
     """
     python_program(folder / "llama-perplexity", COMMON + PERPLEXITY)
     python_program(folder / "llama-cli", COMMON + CLI)

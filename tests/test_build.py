@@ -320,6 +320,6 @@ def test_noop_is_fast_with_two_thousand_source_files(site: Site) -> None:
 
 
 def test_unknown_backend_suggests_the_nearest() -> None:
-    with pytest.raises(click.UsageError, match="Did you mean 'vulkan'"):
+    with pytest.raises(click.UsageError, match="did you mean 'vulkan'"):
         find_backend("vulcan")
     assert set(BACKENDS) == {"cpu", "cuda", "metal", "vulkan"}

@@ -34,7 +34,7 @@ def test_metal_off_macos_is_refused_at_once_and_leaves_nothing(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--backend", "vulcan"], "Did you mean 'vulkan'?"),
+        (["--backend", "vulcan"], "did you mean 'vulkan'?"),
         (["--cmake-option", "GGML_LTO"], "'GGML_LTO' is not NAME=VALUE"),
         (["--cmake-option", "A B=1"], "'A B=1' is not NAME=VALUE"),
         (["--arch", "86"], "--arch belongs to --backend cuda"),

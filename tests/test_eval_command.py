@@ -134,13 +134,18 @@ def test_base_logits_are_gone_at_the_end(site: Site) -> None:
     assert not list(site.work.glob("*.part"))
 
 
-@pytest.mark.parametrize(("trouble", "code"), [("interrupt", Interrupted.exit_code), ("kill", -signal.SIGKILL)])
+@pytest.mark.parametrize(
+    ("trouble", "code"),
+    [("interrupt", Interrupted.exit_code), ("terminate", Interrupted.exit_code), ("kill", -signal.SIGKILL)],
+)
 def test_a_run_that_was_ended_goes_on_where_it_stopped(site: Site, trouble: str, code: int) -> None:
-    """Ctrl-C or SIGKILL at one cell: those before it are kept, and so are the base logits."""
+    """Ctrl-C, SIGTERM or SIGKILL at one cell: those before it are kept, and so are the base logits."""
     eval_programs(site.folder / "bin", trouble={"q8_0/turbo4/off": trouble})
     command = [sys.executable, "-m", "turbotool", *site.words(*KV)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, start_new_session=True)
     assert done.returncode == code
+    pids = [int(one["pid"]) for one in eval_runs(site.folder)]
+    assert trouble == "kill" or not any(Path(f"/proc/{pid}").exists() for pid in pids)
     stray = site.work / "0000000000000000.logits"
     stray.write_text("of another sweep")
     before = site.measured()
@@ -193,17 +198,21 @@ def test_a_cell_that_ran_otherwise_than_asked_is_refused_with_the_difference(
     assert cells_of(done)["q8_0", "turbo4", "v"]["mean_kld"] is None
 
 
+@pytest.mark.parametrize("removed", [False, True])
 def test_programs_that_are_replaced_while_they_are_measured_are_noticed(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: Site, monkeypatch: pytest.MonkeyPatch, removed: bool
 ) -> None:
     library = site.folder / "bin" / "libggml.so.0.1.2"
     library.write_text("one")
     compare = perplexity.compare
 
     def replacing(*words: Any) -> Any:
-        if words[3].k == "q8_0":
+        found = compare(*words)
+        if words[3].k == "q8_0" and removed:
+            shutil.rmtree(library.parent)
+        elif words[3].k == "q8_0":
             library.write_text("another")
-        return compare(*words)
+        return found
 
     monkeypatch.setattr("turbotool.evalrun.compare", replacing)
     done = site.eval("--kv", "q8_0", "--rotation", "off", "--chunks", "4", "--json")

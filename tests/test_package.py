@@ -329,7 +329,7 @@ def test_cross_compilers_are_asked_for_unless_the_user_names_some(monkeypatch: p
     assert "CMAKE_SYSTEM_PROCESSOR" not in find_platform(None).options()
     with pytest.raises(BackendUnavailable, match="macos-arm64 is built on Darwin"):
         find_platform("macos-arm64")
-    with pytest.raises(click.UsageError, match="Did you mean 'linux-arm64'"):
+    with pytest.raises(click.UsageError, match="did you mean 'linux-arm64'"):
         find_platform("linux-arm")
 
 

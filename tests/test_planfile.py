@@ -11,7 +11,7 @@ from fake_eval import eval_programs, eval_runs
 from test_eval_command import Site, site  # noqa: F401 (a fixture)
 
 from turbotool import planfile
-from turbotool.cachetype import CachePair
+from turbotool.cachetype import MAX_TOKENS, CachePair
 from turbotool.errors import ModelError, PlanError
 from turbotool.planfile import KEYS, Plan, override, read_plan, shipped
 
@@ -200,5 +200,5 @@ def test_the_noise_floor_recommends_nothing(site: Site) -> None:  # noqa: F811 (
 
 
 def test_the_bounds_of_options_are_those_of_plans(tmp_path: Path) -> None:
-    written_ctx = written(tmp_path, ctx=str(planfile.SMALLEST_CTX), chunks=str(planfile.MAX_TOKENS))
-    assert read_plan(str(written_ctx)).chunks == planfile.MAX_TOKENS
+    written_ctx = written(tmp_path, ctx=str(planfile.SMALLEST_CTX), chunks=str(MAX_TOKENS))
+    assert read_plan(str(written_ctx)).chunks == MAX_TOKENS

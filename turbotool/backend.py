@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import platform
 import shutil
@@ -14,6 +13,7 @@ from typing import Protocol
 import click
 
 from turbotool.errors import BackendUnavailable
+from turbotool.guess import did_you_mean
 from turbotool.tools import Tools, installer
 
 TARGETS = (
@@ -206,6 +206,5 @@ def find_backend(name: str) -> Backend:
     """The row of that name. Raises click.UsageError (exit code 2) with the nearest name otherwise."""
     if name in BACKENDS:
         return BACKENDS[name]
-    near = difflib.get_close_matches(name.lower(), BACKENDS, n=1)
-    guess = f" Did you mean '{near[0]}'?" if near else f" Choose from {', '.join(BACKENDS)}."
-    raise click.UsageError(f"no backend '{name}'.{guess}")
+    guess = did_you_mean(name, BACKENDS) or f"; choose from {', '.join(BACKENDS)}"
+    raise click.UsageError(f"no backend '{name}'{guess}")

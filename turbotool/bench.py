@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from turbotool import llamabench
 from turbotool.benchplan import Job, Plan, order
 from turbotool.binaries import TIMEOUT
-from turbotool.errors import BinaryFailed, Busy, ConfigurationMismatch, Interrupted, NoSpace, TurbotoolError
+from turbotool.errors import BinaryFailed, Busy, ConfigurationMismatch, Interrupted, NoSpace, TurbotoolError, first_line
 from turbotool.forecast import Forecast
 from turbotool.llamabench import Phase, Sample, Timing
 from turbotool.output import Output, minutes
@@ -90,8 +90,3 @@ def verdict(plan: Plan, ledger: Ledger) -> TurbotoolError | None:
     if any(isinstance(failure.error, ConfigurationMismatch) for failure in ledger.failures.values()):
         return ConfigurationMismatch(message, hint=hint)
     return BinaryFailed(message, how="failed cells", hint=hint)
-
-
-def first_line(message: str) -> str:
-    """What happened, without the output that shows it."""
-    return message.partition("\n")[0]

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 
-from turbotool.bench import Ledger, first_line
+from turbotool.bench import Ledger
 from turbotool.benchplan import AGAINST, F16, OURS, Job, Plan
+from turbotool.errors import first_line
 from turbotool.llamabench import DECODE, Phase, Sample
 
 MS = 1e3

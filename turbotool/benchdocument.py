@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from turbotool.bench import Ledger, first_line, verdict
+from turbotool.bench import Ledger, verdict
 from turbotool.benchcell import make_cells
 from turbotool.benchplan import Build, Plan
+from turbotool.errors import first_line
 from turbotool.llamabench import KNOBS
 from turbotool.machine import Machine
 

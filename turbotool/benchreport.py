@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from turbotool.atomic import remove, write_file
-from turbotool.bench import Ledger, first_line
+from turbotool.bench import Ledger
 from turbotool.benchcell import Cell, make_cells
 from turbotool.benchdocument import Subject, shareable, without_folders
 from turbotool.benchplan import Plan
 from turbotool.benchtable import TITLES, markdown_row, markdown_table, of_kind
+from turbotool.errors import first_line
 from turbotool.llamabench import DECODE, PREFILL
 from turbotool.machine import describe
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from turbotool.benchcell import Cell, Spread
 from turbotool.benchplan import F16
 from turbotool.llamabench import DECODE, PREFILL
-from turbotool.table import aligned
+from turbotool.table import NOTHING, aligned
 
 TITLES = {PREFILL: "Prefill", DECODE: "Decode"}
-NOTHING = "–"  # noqa: RUF001 (a dash, as tables have it)
 
 
 @dataclass(frozen=True)

@@ -115,15 +115,12 @@ def _complete(layout: Layout, out: Output, keep: tuple[int, ...], attempt: Attem
 def prove(there: Layout, out: Output, backend: str) -> None:
     """Build what `there` locks and run the quick checks. Raises what building raises, VerificationFailed."""
     from turbotool import verify
-    from turbotool.corpus import default_corpus
     from turbotool.model import choose_model
     from turbotool.product import choose_binaries
 
     model = choose_model(there, None, out)
     binaries = choose_binaries(there, backend, None, out)
-    work = there.builds / "verify" / backend
-    corpus = default_corpus(there.tree, work)
-    context = verify.make_context(binaries, model, corpus, work, out, quick=True, default_text=True)
+    context = verify.make_context(there, backend, binaries, model, None, out, quick=True)
     result = verify.verify(context, verify.select((), quick=True))
     out.say(verify.table(result))
     if not result.ok:

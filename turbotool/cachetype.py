@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 from turbotool.errors import UnknownCacheType
+from turbotool.guess import did_you_mean
 
 # name -> (values in a block, bytes of a block); upstream's ggml-common.h and the overlay's turbo blocks
 BLOCKS = {
@@ -24,6 +24,7 @@ BLOCKS = {
 }
 TURBO = ("turbo2", "turbo3", "turbo4")
 FLOATS = ("f32", "f16", "bf16")
+MAX_TOKENS = 1 << 24  # in a cache: more than a command needs to take
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ class CachePair:
     def __post_init__(self) -> None:
         for name in (self.k, self.v):
             if name not in BLOCKS:
-                near = difflib.get_close_matches(name, BLOCKS, n=1)
-                guess = f"; did you mean '{near[0]}'?" if near else ""
-                raise UnknownCacheType(f"unknown cache type '{name}'{guess}", hint=f"use one of {', '.join(BLOCKS)}")
+                raise UnknownCacheType(
+                    f"unknown cache type '{name}'{did_you_mean(name, BLOCKS)}", hint=f"use one of {', '.join(BLOCKS)}"
+                )
 
     @classmethod
     def parse(cls, text: str) -> CachePair:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -54,10 +55,9 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            import difflib
+            from turbotool.guess import did_you_mean
 
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            ctx.fail(f"no such command '{args[0]}'." + (f" Did you mean '{near[0]}'?" if near else ""))
+            ctx.fail(f"no such command '{args[0]}'{did_you_mean(args[0], COMMANDS)}")
         return super().resolve_command(ctx, args)
 
 
@@ -142,6 +142,18 @@ def numbers(low: int, high: int) -> Callable[[click.Context, click.Parameter, st
     return parse
 
 
+def wrapper_option(function: F) -> F:
+    """Add --wrapper, which becomes `wrapper: tuple[str, ...]`."""
+
+    def split(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+        import shlex
+
+        return tuple(shlex.split(value or ""))
+
+    words = "Words to put before every program, such as 'qemu-aarch64 -L /usr/aarch64-linux-gnu'."
+    return click.option("--wrapper", callback=split, help=words)(function)
+
+
 def prepare_folder(folder: Path) -> None:
     """Make the folder of a report. Raises click.BadParameter where nothing can be written."""
     import tempfile
@@ -155,5 +167,9 @@ def prepare_folder(folder: Path) -> None:
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the `turbotool` script."""
+    """Entry point of the `turbotool` script. A `kill` and a closed terminal end what it started, as Ctrl-C does."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
     main.main(args=list(arguments) if arguments is not None else None, prog_name="turbotool")

@@ -8,13 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from turbotool.atomic import write_file
-from turbotool.benchtable import NOTHING
 from turbotool.evalcompare import DIGITS, NOISE, UNKNOWN, Contrast, Difference
 from turbotool.evaldocument import finite
 from turbotool.evalset import Cell, ResultSet
 from turbotool.evalstats import CONFIDENCE
 from turbotool.evaltable import markdown_lines
-from turbotool.table import aligned
+from turbotool.table import NOTHING, aligned
 
 JSON_NAME, MARKDOWN_NAME = "compare.json", "compare.md"
 TOLD = ("mean_kld", "same_top", "ln_ppl")  # on a terminal, unless all of it is asked for

@@ -32,6 +32,11 @@ class TurbotoolError(Exception):
         }
 
 
+def first_line(message: str) -> str:
+    """What happened, without the output that shows it."""
+    return message.partition("\n")[0]
+
+
 def _restored(
     error_class: type[TurbotoolError], arguments: tuple[object, ...], state: dict[str, object]
 ) -> TurbotoolError:

@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from turbotool import evaldocument
-from turbotool.bench import first_line
-from turbotool.benchtable import NOTHING
 from turbotool.cachetype import CachePair
-from turbotool.errors import BinaryFailed, ConfigurationMismatch, TurbotoolError
+from turbotool.errors import BinaryFailed, ConfigurationMismatch, TurbotoolError, first_line
 from turbotool.evalcell import Configuration
 from turbotool.evaldocument import Evaluation, nameless, shareable
 from turbotool.evalplan import Sweep
 from turbotool.evalrun import verdict
 from turbotool.evalverdict import BASE, KLD, LN_RATIO, OFF
 from turbotool.rotation import ROTATIONS
+from turbotool.table import NOTHING
 
 
 @dataclass(frozen=True)

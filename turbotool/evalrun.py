@@ -172,7 +172,11 @@ def measured_cell(sweep: Sweep, job: Job, base: Path, hashes: Hashes) -> Measure
     """
     text, configuration = sweep.text(job.corpus), job.configuration
     found, run = compare(sweep.runner, sweep.model, text, configuration.pair, base, configuration.knobs)
-    if binaries_hash(hashes, sweep.runner.binaries) != sweep.binaries:
+    try:
+        same = binaries_hash(hashes, sweep.runner.binaries) == sweep.binaries
+    except FileNotFoundError:
+        same = False
+    if not same:
         raise ConfigurationMismatch(
             f"the programs in {sweep.runner.binaries.bin_dir} were replaced while they were measured",
             hint="run the command again",

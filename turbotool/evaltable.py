@@ -8,14 +8,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from turbotool.benchtable import NOTHING, markdown_row
+from turbotool.benchtable import markdown_row
 from turbotool.evalcell import Configuration, Measured
 from turbotool.evaldocument import Evaluation, cell_of, failure, finite, noise_floor, without_folders
 from turbotool.evalplan import WORSE, Corpus, Job
 from turbotool.evalprobe import Probe
 from turbotool.evalverdict import BASE, KLD, LN_RATIO, OFF, SAME_TOP, Comparison
 from turbotool.perplexity import Estimate
-from turbotool.table import aligned
+from turbotool.table import NOTHING, aligned
 
 CSV_COLUMNS = (
     *("corpus", "k", "v", "rotation", "bits_per_value", "ppl", "ppl_error", "ppl_f16", "ppl_f16_error"),

@@ -20,7 +20,6 @@ MIB = 1 << 20
 CELLS = 256  # a cache has a multiple of this
 BATCH = 512  # tokens that are processed at once (-ub), which a window's cache holds beside the window
 STATE_BYTES = 4  # f32, whatever the cache types are
-MOST_TOKENS = 1 << 24
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,10 @@ from turbotool.kvmemory import (
 )
 from turbotool.kvshape import KvShape
 from turbotool.model import Model
-from turbotool.table import aligned
+from turbotool.table import NOTHING, aligned
 
 GIB = 1 << 30
 QUALITY = "what each cache costs this model in quality: turbotool eval MODEL"
-NOTHING = "–"  # noqa: RUF001 (a dash, as tables have it)
 
 
 @dataclass(frozen=True)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 import tempfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from turbotool.errors import HashMismatch, ModelError
+from turbotool.archive import read_member
+from turbotool.atomic import space_guard
+from turbotool.errors import ArchiveError, HashMismatch, ModelError
 from turbotool.gguf_header import Header, read_header
 from turbotool.kvshape import KvShape, head_dims, read_shape
 from turbotool.layout import Layout
 from turbotool.lock import sha256_file
 from turbotool.metadata import OTHER_MODEL, Metadata
 from turbotool.output import Output
-from turbotool.process import out_of_space
 
-COPY_BYTES = 1 << 20
 PART = re.compile(r"(.*)-\d{5}-of-(\d{5})\.gguf")
 
 
@@ -111,26 +108,18 @@ def unpack_member(archive: Path, member: str, sha256: str, target: Path) -> None
 
     Raises ModelError if the archive or the member cannot be read, HashMismatch if the bytes differ.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".unpack-")
-    scratch = Path(name)
-    digest = hashlib.sha256()
-    try:
-        with os.fdopen(handle, "wb") as sink, zipfile.ZipFile(archive) as wheel, wheel.open(member) as stream:
-            while block := stream.read(COPY_BYTES):
-                digest.update(block)
-                sink.write(block)
-        if digest.hexdigest() != sha256:
-            raise HashMismatch(f"{member} in {archive} has sha256 {digest.hexdigest()}, the lock says {sha256}")
-        scratch.replace(target)
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
-        raise ModelError(
-            f"cannot read {member} from {archive}: {error}", hint=f"delete {archive} and run the command again"
-        ) from error
-    except OSError as error:
-        raise out_of_space(error, target) from error
-    finally:
-        scratch.unlink(missing_ok=True)
+    with space_guard(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpack-") as folder:
+            scratch = Path(folder) / "member"
+            try:
+                read_member(archive, member, scratch)
+            except ArchiveError as error:
+                raise ModelError(error.message, hint=f"delete {archive} and run the command again") from error
+            found = sha256_file(scratch)
+            if found != sha256:
+                raise HashMismatch(f"{member} in {archive} has sha256 {found}, the lock says {sha256}")
+            scratch.replace(target)
 
 
 def choose_model(layout: Layout, named: Path | None, out: Output) -> Model:

@@ -5,22 +5,21 @@ Shipped plans repeat published experiments on any model; see `plans/`.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from turbotool.cachetype import BLOCKS, CachePair
+from turbotool.cachetype import BLOCKS, MAX_TOKENS, CachePair
 from turbotool.errors import PlanError, UnknownCacheType
+from turbotool.guess import did_you_mean
 from turbotool.layout import PACKAGE
 from turbotool.rotation import ROTATIONS
 
 FOLDER = PACKAGE / "plans"
 SUFFIX = ".toml"
 SMALLEST_CTX = 16
-MAX_TOKENS = 1 << 24
 MAX_KLD = 0.02
 MIN_SAME_TOP = 93.0
 MAX_INPUTS = 1000
@@ -144,20 +143,15 @@ def read_plan(word: str) -> Plan:
     names = [found.stem for found in sorted(FOLDER.glob(f"*{SUFFIX}"))]
     if word not in names:
         raise PlanError(
-            f"no plan '{word}' is shipped{_guess(word, names)}",
+            f"no plan '{word}' is shipped{did_you_mean(word, names)}",
             hint=f"use one of {', '.join(names)}, or a file: --plan FILE{SUFFIX}",
         )
     return _read(FOLDER / f"{word}{SUFFIX}", word)
 
 
-def _guess(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
-
-
 def _read(path: Path, name: str) -> Plan:
     data = _parse(path)
-    problems = [f"unknown key '{key}'{_guess(key, KEYS)}" for key in data if key not in KEYS]
+    problems = [f"unknown key '{key}'{did_you_mean(key, KEYS)}" for key in data if key not in KEYS]
     if problems:
         problems.append(f"keys are {', '.join(KEYS)}")
     values: dict[str, Any] = {"name": name}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 import click
 
 from turbotool.errors import BackendUnavailable
+from turbotool.guess import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,8 @@ def find_platform(name: str | None) -> Platform:
             )
         return found
     if name not in PLATFORMS:
-        near = difflib.get_close_matches(name.lower(), PLATFORMS, n=1)
-        guess = f" Did you mean '{near[0]}'?" if near else f" Choose from {', '.join(PLATFORMS)}."
-        raise click.UsageError(f"no platform '{name}'.{guess}")
+        guess = did_you_mean(name, PLATFORMS) or f"; choose from {', '.join(PLATFORMS)}"
+        raise click.UsageError(f"no platform '{name}'{guess}")
     row = PLATFORMS[name]
     if not row.native and not (row.cross and platform.system() == row.system):
         raise BackendUnavailable(

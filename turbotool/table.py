@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+NOTHING = "–"  # noqa: RUF001 (a dash, as tables have it)
+
 
 def aligned(lines: Sequence[Sequence[str]], is_text: Sequence[bool]) -> str:
     """Columns two blanks apart; those of text flush left, those of numbers flush right."""

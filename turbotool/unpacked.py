@@ -12,7 +12,6 @@ from pathlib import Path
 
 from turbotool.archive import unpack
 from turbotool.binaries import TESTS, TOOLS, Binaries
-from turbotool.corpus import default_corpus
 from turbotool.errors import ArchiveError, HashMismatch, ToolMissing
 from turbotool.layout import Layout
 from turbotool.lock import sha256_file
@@ -93,15 +92,17 @@ def require_wrapper(wrapper: Sequence[str], hint: str) -> None:
         raise ToolMissing(f"there is no {wrapper[0]} to run the programs with", hint=hint)
 
 
+def work_name(binaries: Binaries) -> str:
+    """The folder of what the checks of a package leave behind."""
+    return f"package-{binaries.backend}"
+
+
 def prove(
     layout: Layout, archive: Path, model: Model, wrapper: Sequence[str], names: Sequence[str], out: Output
 ) -> Verification:
     """Run `verify --quick`, or the checks of these names, on what the archive holds."""
     specs = select(names, quick=True)
     with unpacked(archive, wrapper) as binaries:
-        work = layout.builds / "verify" / f"package-{binaries.backend}"
-        context = make_context(
-            binaries, model, default_corpus(layout.tree, work), work, out, quick=True, default_text=True
-        )
+        context = make_context(layout, work_name(binaries), binaries, model, None, out, quick=True)
         out.say(f"verifying the unpacked archive with {model.path.name} ({len(specs)} checks)")
         return verify(context, specs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 import traceback
 from collections.abc import Sequence
@@ -12,7 +11,10 @@ from pathlib import Path
 from turbotool.binaries import Binaries, Runner
 from turbotool.checks.core import Check, Context, Outcome, Spec
 from turbotool.checks.registry import CHECKS
+from turbotool.corpus import default_corpus
 from turbotool.errors import BinaryFailed, Busy, Interrupted, NoSpace, TurbotoolError, VerificationFailed
+from turbotool.guess import did_you_mean
+from turbotool.layout import Layout
 from turbotool.machine import usable_cpus
 from turbotool.model import Model
 from turbotool.output import Output
@@ -48,10 +50,8 @@ def select(names: Sequence[str], quick: bool) -> tuple[Spec, ...]:
     known = {spec.name: spec for spec in CHECKS}
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
             raise VerificationFailed(
-                f"there is no check '{name}'" + (f"; did you mean '{near[0]}'?" if near else ""),
-                hint="turbotool verify --list",
+                f"there is no check '{name}'{did_you_mean(name, known)}", hint="turbotool verify --list"
             )
     if names:
         return tuple(spec for spec in CHECKS if spec.name in names)
@@ -59,15 +59,17 @@ def select(names: Sequence[str], quick: bool) -> tuple[Spec, ...]:
 
 
 def make_context(
-    binaries: Binaries, model: Model, corpus: Path, work: Path, out: Output, *, quick: bool, default_text: bool
+    layout: Layout, name: str, binaries: Binaries, model: Model, corpus: Path | None, out: Output, *, quick: bool
 ) -> Context:
-    """A context whose runs log to `work`/verify.log (started anew)."""
+    """A context whose runs log to verify.log, started anew, in folder `name`; without `corpus` on the default one."""
+    work = layout.builds / "verify" / name
     work.mkdir(parents=True, exist_ok=True)
     log = work / "verify.log"
     log.unlink(missing_ok=True)
     runner = Runner(binaries, work, usable_cpus(), log)
-    text = Text(corpus, ctx=512, chunks=QUICK_CHUNKS if quick else FULL_CHUNKS)
-    return Context(runner, model, text, out, quick, default_text=default_text)
+    chunks = QUICK_CHUNKS if quick else FULL_CHUNKS
+    text = Text(corpus or default_corpus(layout.tree, work), ctx=512, chunks=chunks)
+    return Context(runner, model, text, out, quick, default_text=corpus is None)
 
 
 def verify(context: Context, specs: Sequence[Spec]) -> Verification:

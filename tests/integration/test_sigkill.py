@@ -16,6 +16,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from command_line import finished
 
 from turbotool import git, lock
 from turbotool.apply import ensure_applied
@@ -101,20 +102,12 @@ def start(layout: Layout, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def finish(child: subprocess.Popen[str]) -> dict[str, object]:
-    output, errors = child.communicate(timeout=600)
-    assert child.returncode == 0, errors
-    document = json.loads(output)
-    assert isinstance(document, dict)
-    return document
-
-
 def at_start(layout: Layout, command: str) -> None:
     """The state from which the command has all its work to do."""
     if command == "vendor":
         shutil.rmtree(layout.vendor / "llama.cpp", ignore_errors=True)
     else:
-        finish(start(layout, "vendor"))
+        finished(start(layout, "vendor"))
         tree = git.Git(layout.tree)
         tree.run("checkout", "--quiet", "--detach", git.BASE_REF)
         for name in tree.refs():
@@ -127,7 +120,7 @@ def test_after_a_kill_at_any_moment_the_next_run_gives_the_same_tree(layout: Lay
     words = ("vendor",) if command == "vendor" else ("patch", "apply")
     at_start(layout, command)
     began = time.monotonic()
-    wanted = finish(start(layout, *words))["tree"]
+    wanted = finished(start(layout, *words))["tree"]
     lasts = time.monotonic() - began
     chance = random.Random(20260101)
     killed, spread = 0, lasts
@@ -141,7 +134,7 @@ def test_after_a_kill_at_any_moment_the_next_run_gives_the_same_tree(layout: Lay
             lasts *= 0.9  # the machine has become faster; that was no trial
         else:
             killed += 1
-        document = finish(start(layout, *words))
+        document = finished(start(layout, *words))
         assert document["tree"] == wanted, f"trial {killed}"
         tree = git.Git(layout.tree)
         assert tree.status() == []
@@ -171,14 +164,14 @@ def test_a_git_that_outlives_the_killed_run_still_holds_the_lock(layout: Layout)
         time.sleep(0.005)
     os.killpg(child.pid, signal.SIGKILL)
     child.communicate()
-    document = finish(start(layout, "vendor"))
+    document = finished(start(layout, "vendor"))
     assert document["tree"] == lock.read_lock(layout).upstream.tree
 
 
 def test_ten_processes_at_once_end_consistently(layout: Layout) -> None:
     at_start(layout, "vendor")
     words = [("vendor",), ("patch", "apply")] * 5
-    documents = [finish(child) for child in [start(layout, *each) for each in words]]
+    documents = [finished(child) for child in [start(layout, *each) for each in words]]
     locked = lock.read_lock(layout)
     assert {document["tree"] for document in documents[::2]} == {locked.upstream.tree}
     assert {document["tree"] for document in documents[1::2]} == {locked.series.tree}

@@ -90,24 +90,26 @@ CLONE, CHECKOUT = f"{'0' * 40} {'a' * 40} a <b> 1790000000", f"{'a' * 40} {'b' *
 REFLOG = f"{CLONE} +0000\tclone: x\n{CHECKOUT} +0000\tcheckout: y\n"
 
 
+def packed(folder: Path, name: str, text: str) -> Path:
+    """An archive with this one file."""
+    path = folder / "t.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        info = tarfile.TarInfo(name)
+        info.size = len(text)
+        tar.addfile(info, io.BytesIO(text.encode()))
+    return path
+
+
 @pytest.mark.parametrize(
     ("text", "found"), [(REFLOG, "2026-10-01"), (REFLOG.replace("1790833449", "9" * 30), "2026-09-21"), ("no log", "")]
 )
 def test_the_day_of_a_release_is_the_one_of_its_last_checkout(tmp_path: Path, text: str, found: str) -> None:
-    path = tmp_path / "t.tar.gz"
-    with tarfile.open(path, "w:gz") as tar:
-        info = tarfile.TarInfo("p-1/.git/modules/vendor/x/logs/HEAD")
-        info.size = len(text)
-        tar.addfile(info, io.BytesIO(text.encode()))
+    path = packed(tmp_path, "p-1/.git/modules/vendor/x/logs/HEAD", text)
     assert submodule_date(path, "p-1/vendor/x") == found
 
 
 @pytest.mark.parametrize(("text", "found"), [("a" * 40 + "\n", "a" * 40), ("ref: refs/heads/main\n", "")])
 def test_the_commit_of_a_submodule_is_read_from_gits_own_record(tmp_path: Path, text: str, found: str) -> None:
-    path = tmp_path / "t.tar.gz"
-    with tarfile.open(path, "w:gz") as tar:
-        info = tarfile.TarInfo("p-1/.git/modules/vendor/x/HEAD")
-        info.size = len(text)
-        tar.addfile(info, io.BytesIO(text.encode()))
+    path = packed(tmp_path, "p-1/.git/modules/vendor/x/HEAD", text)
     assert submodule_commit(path, "p-1/vendor/x") == found
     assert submodule_commit(path, "p-1/vendor/y") == ""

@@ -9,9 +9,9 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command_line import finished
 from tiny import FILES, QUIET, Project, make_project
 
 from turbotool.apply import ensure_applied
@@ -59,17 +59,9 @@ def start(project: Project, words: tuple[str, ...]) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def finish(child: subprocess.Popen[str]) -> dict[str, Any]:
-    output, errors = child.communicate(timeout=900)
-    assert child.returncode == 0, errors
-    document = json.loads(output)
-    assert isinstance(document, dict)
-    return document
-
-
 def test_ten_processes_started_together_end_consistently(project: Project) -> None:
     children = [start(project, words) for words in TOGETHER]
-    documents = [finish(child) for child in children]
+    documents = [finished(child) for child in children]
     builds, vendored, applied = documents[:4], documents[4:6], documents[6:8]
     lock = read_lock(project.layout)
 
@@ -84,4 +76,4 @@ def test_ten_processes_started_together_end_consistently(project: Project) -> No
     left = {path.name for path in project.layout.state.iterdir()}
     assert not left & {"journal.json", "lock.json", "lock.killed"}
     assert not list((project.layout.state / "scratch").iterdir())
-    assert finish(start(project, TOGETHER[0]))["cached"] is True
+    assert finished(start(project, TOGETHER[0]))["cached"] is True

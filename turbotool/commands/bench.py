@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from turbotool.cachetype import MAX_TOKENS
 from turbotool.cli import fail, numbers, output_options, prepare_folder
 from turbotool.output import Output
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:  # the command line imports this module to print its help
 
 PATH = click.Path(path_type=Path)
 KV = "f16,q8_0,q4_0,turbo4,turbo3,turbo2"
-MAX_TOKENS = 1 << 24
 MAX_THREADS = 512  # ggml's own limit
 
 

@@ -9,9 +9,10 @@ import click
 from click.core import ParameterSource
 
 from turbotool import planfile
+from turbotool.cachetype import MAX_TOKENS
 from turbotool.cli import CommandWithOthers, fail, output_options, prepare_folder
 from turbotool.output import Output
-from turbotool.planfile import MAX_KLD, MAX_TOKENS, MIN_SAME_TOP, SMALLEST_CTX, Plan
+from turbotool.planfile import MAX_KLD, MIN_SAME_TOP, SMALLEST_CTX, Plan
 
 if TYPE_CHECKING:  # the command line imports this module to print its help
     from turbotool.binaries import Binaries, Runner
@@ -248,8 +249,7 @@ def _outcomes(
     sweeps: list[Sweep], store: Store, plan: Plan, command: str, scheduler: str | None, out: Output
 ) -> list[Outcome]:
     """One model after the other. Of several, one that cannot be measured does not keep the others from it."""
-    from turbotool.bench import first_line
-    from turbotool.errors import ClusterError, TurbotoolError
+    from turbotool.errors import ClusterError, TurbotoolError, first_line
     from turbotool.evalmodels import Failed
     from turbotool.evalrun import FATAL
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shlex
 import tempfile
 import time
 from pathlib import Path
 
 import click
 
-from turbotool.cli import fail, output_options
+from turbotool.cli import fail, output_options, wrapper_option
 from turbotool.commands.build import build_options
 from turbotool.output import Output
 
@@ -21,7 +20,7 @@ from turbotool.output import Output
 @click.option("--max-glibc", help="The newest glibc that may be needed  [default: 2.36, that of Debian 12]")
 @click.option("--out", "folder", type=click.Path(path_type=Path), help="Where to write  [default: build/packages]")
 @click.option("--model", "model_path", type=click.Path(path_type=Path), help="A GGUF file to verify with.")
-@click.option("--wrapper", callback=lambda _c, _p, words: shlex.split(words or ""), help="Words before every program.")
+@wrapper_option
 @click.option("--check", "names", multiple=True, metavar="NAME", help="Run only this check; may be repeated.")
 @click.option("--no-verify", is_flag=True, help="Do not run what is in the archive.")
 @click.option("--sign", "signed", is_flag=True, help="Sign the archive with sigstore.")
@@ -35,7 +34,7 @@ def package(
     max_glibc: str | None,
     folder: Path | None,
     model_path: Path | None,
-    wrapper: list[str],
+    wrapper: tuple[str, ...],
     names: tuple[str, ...],
     no_verify: bool,
     signed: bool,
@@ -58,7 +57,7 @@ def package(
     request = Request(find_backend(backend), Choices(True, archs), options, jobs=jobs or 0, platform=platform)
     packages.require_libraries(sign=signed)
     layout = find_layout()
-    words = wrapper or ([] if platform.native else list(platform.emulator))
+    words = wrapper or (() if platform.native else platform.emulator)
     model = None
     if not no_verify:
         require_wrapper(words, f"{installer(os.environ).hint('qemu-user')}, or --no-verify")

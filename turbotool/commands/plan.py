@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from turbotool.cachetype import MAX_TOKENS
 from turbotool.cli import numbers, output_options
 from turbotool.output import Output
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:  # the command line imports this module to print its help
     from turbotool.kvmemory import Serving
 
 KV = "f16,q8_0,q8_0/turbo4,q4_0,turbo4,turbo3,turbo2"
-MAX_TOKENS = 1 << 24
 MAX_SEQUENCES = 256  # llama.cpp's own limit
 UNITS = {
     **{f"{prefix}iB": 1 << 10 * power for power, prefix in enumerate("KMGT", 1)},

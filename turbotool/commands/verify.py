@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from turbotool.cli import output_options
+from turbotool.cli import output_options, wrapper_option
 from turbotool.errors import VerificationFailed
 from turbotool.output import Output
 
@@ -28,11 +27,7 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "--package", "archive", type=PATH, help="Unpack this archive of turbotool package and verify what it holds."
 )
-@click.option(
-    "--wrapper",
-    callback=lambda _c, _p, words: tuple(shlex.split(words or "")),
-    help="Words to put before every program, such as 'qemu-aarch64 -L /usr/aarch64-linux-gnu'.",
-)
+@wrapper_option
 @click.option("--model", "model_path", type=PATH, help="A GGUF file  [default: the locked small model]")
 @click.option("--corpus", "corpus_path", type=PATH, help="A UTF-8 text  [default: upstream's documentation]")
 @click.option("--quick", is_flag=True, help="The subset that takes under a minute.")
@@ -56,11 +51,11 @@ def verify(
     """Prove the built binaries with a real model: named checks, each with a measured value and its bound."""
     from turbotool import verify as verification
     from turbotool.checks.registry import CHECKS
-    from turbotool.corpus import default_corpus, named_corpus
+    from turbotool.corpus import named_corpus
     from turbotool.layout import find_layout
     from turbotool.model import choose_model
     from turbotool.product import choose_binaries
-    from turbotool.unpacked import require_wrapper, unpacked
+    from turbotool.unpacked import require_wrapper, unpacked, work_name
 
     if list_only:
         for spec in CHECKS:
@@ -81,11 +76,8 @@ def verify(
         else nullcontext(replace(choose_binaries(layout, backend, bin_dir, out), wrapper=wrapper))
     )
     with holder as binaries:
-        work = layout.builds / "verify" / (f"package-{binaries.backend}" if archive else backend)
-        corpus = named or default_corpus(layout.tree, work)
-        context = verification.make_context(
-            binaries, model, corpus, work, out, quick=quick, default_text=corpus_path is None
-        )
+        name = work_name(binaries) if archive else backend
+        context = verification.make_context(layout, name, binaries, model, named, out, quick=quick)
         out.say(f"verifying {archive or binaries.bin_dir} with {model.path.name} ({len(specs)} checks)")
         result = verification.verify(context, specs)
     _publish(result, context, report, out)

@@ -214,6 +214,8 @@ TOLERANCE = Tolerance(0.02, 93.0)
         ({Configuration(Q8): (0.004, 97), Configuration(Q8, "v"): (0.003, 97)}, "q8_0 rotated v"),
         ({Configuration(Q8): (0.004, 97), Configuration(Q8, "v"): (0.004, 97)}, "q8_0"),
         ({Configuration(Q8): (0.03, 97), Configuration(Q8, "v"): (0.019, 97)}, "q8_0 rotated v"),
+        ({Configuration(Q8): (0.004, 92.9), Configuration(Q8, "v"): (0.004, 97)}, "f16"),
+        ({Configuration(Q8, "v"): (0.004, 97)}, "q8_0 rotated v"),
         ({Configuration(Q8): (math.nan, 97), Configuration(F16): (0.0, 100)}, "f16"),
     ],
 )

@@ -10,7 +10,7 @@ from turbotool.cachetype import CachePair
 from turbotool.evalcell import F16, Configuration, Measured
 from turbotool.evalplan import Sweep
 from turbotool.evalrun import Ledger
-from turbotool.evalverdict import BETTER, KLD, OFF, Comparison
+from turbotool.evalverdict import BETTER, KLD, OFF, WORSE, Comparison
 from turbotool.kvlog import Cache
 from turbotool.kvmemory import LLAMA_SERVER, MIB, expected_mib, kv_bytes, server_command
 from turbotool.model import Model
@@ -92,26 +92,27 @@ class Choice:
 def choose(sweep: Sweep, ledger: Ledger, comparisons: Sequence[Comparison], tolerance: Tolerance, ctx: int) -> Choice:
     """The cheapest configuration inside the tolerance on every text; f16 if there is none.
 
-    Of one pair of types a rotation is chosen over OFF only if its KLD is better beyond noise on some text and worse on
-    none; of several, the one with the lowest KLD.
+    Of one pair of types a rotation is chosen over OFF, where that was measured, only if its KLD is better beyond noise
+    on some text and worse on none: a tolerance that one of them just meets and the other just misses is no difference.
+    Of several, the one with the lowest KLD.
     """
-    inside = [one for one in sweep.configurations if _holds(sweep, ledger, one, tolerance)]
-    candidates = [one for one in inside if one.pair != F16 and _worth_it(one, inside, comparisons)]
-    if not candidates:
+    smaller = [one for one in sweep.configurations if one.pair != F16 and _worth_it(one, comparisons)]
+    inside = [one for one in smaller if _holds(sweep, ledger, one, tolerance)]
+    if not inside:
         if all(one.pair == F16 for one in sweep.configurations):
             return _choice(sweep, ledger, Configuration(F16), "nothing smaller was asked for", ctx)
-        reason = f"nothing smaller stays inside: {tolerance}{_doubt(sweep, ledger, tolerance)}"
+        reason = f"nothing smaller stays inside: {tolerance}{_doubt(sweep, ledger, tolerance, smaller)}"
         return _choice(sweep, ledger, Configuration(F16), reason, ctx)
-    best = min(candidates, key=lambda one: (one.bits_per_value(sweep.model), _worst_kld(sweep, ledger, one)))
-    return _choice(sweep, ledger, best, f"the smallest KV memory inside the tolerance: {tolerance}", ctx)
+    best = min(inside, key=lambda one: (one.bits_per_value(sweep.model), _worst_kld(sweep, ledger, one)))
+    cheaper = [one for one in smaller if one.bits_per_value(sweep.model) < best.bits_per_value(sweep.model)]
+    doubt = _doubt(sweep, ledger, tolerance, cheaper)
+    return _choice(sweep, ledger, best, f"the smallest KV memory inside the tolerance: {tolerance}{doubt}", ctx)
 
 
-def _doubt(sweep: Sweep, ledger: Ledger, tolerance: Tolerance) -> str:
-    """Which caches only their errors keep out."""
+def _doubt(sweep: Sweep, ledger: Ledger, tolerance: Tolerance, outside: Sequence[Configuration]) -> str:
+    """Which of these only their errors keep out."""
     near = [
-        str(one)
-        for one in sweep.configurations
-        if one.pair != F16 and (found := _found(sweep, ledger, one)) and all(map(tolerance.nearly_holds, found))
+        str(one) for one in outside if (found := _found(sweep, ledger, one)) and all(map(tolerance.nearly_holds, found))
     ]
     return f"; only their errors keep out {', '.join(near)}: measure more --chunks" if near else ""
 
@@ -130,15 +131,13 @@ def _worst_kld(sweep: Sweep, ledger: Ledger, configuration: Configuration) -> fl
     return max(measured.divergence.mean.value for measured in _found(sweep, ledger, configuration))
 
 
-def _worth_it(configuration: Configuration, inside: Sequence[Configuration], comparisons: Sequence[Comparison]) -> bool:
-    if configuration.rotation == "off" or Configuration(configuration.pair) not in inside:
-        return True
+def _worth_it(configuration: Configuration, comparisons: Sequence[Comparison]) -> bool:
     verdicts = {
         found.verdict
         for found in comparisons
         if (found.configuration, found.against, found.quantity) == (configuration, OFF, KLD)
     }
-    return BETTER in verdicts and "worse" not in verdicts
+    return not verdicts or (BETTER in verdicts and WORSE not in verdicts)
 
 
 def _choice(sweep: Sweep, ledger: Ledger, configuration: Configuration, reason: str, ctx: int) -> Choice:

@@ -115,7 +115,10 @@ def unpack_member(archive: Path, member: str, sha256: str, target: Path) -> None
             try:
                 read_member(archive, member, scratch)
             except ArchiveError as error:
-                raise ModelError(error.message, hint=f"delete {archive} and run the command again") from error
+                raise ModelError(
+                    f"cannot read {member} from {archive}: {error.message}",
+                    hint=f"delete {archive} and run the command again",
+                ) from error
             found = sha256_file(scratch)
             if found != sha256:
                 raise HashMismatch(f"{member} in {archive} has sha256 {found}, the lock says {sha256}")

@@ -177,7 +177,7 @@ def checked(trials: int) -> settings:
     return settings(max_examples=trials, deadline=None, phases=phases, suppress_health_check=list(HealthCheck))
 
 
-@checked(30)
+@checked(5)
 @given(series=SERIES, upstream=UPSTREAM)
 def test_a_bump_is_a_merge_by_hand_or_names_the_hunks_that_clash(
     template: Path, series: Series, upstream: Upstream

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -20,6 +21,9 @@ from turbotool.buildplan import Plan, make_plan
 from turbotool.layout import Layout
 from turbotool.output import Output
 from turbotool.tools import find_tools
+
+# A shell starts background jobs with Ctrl-C ignored, and so would be what the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 QUIET = Output(quiet=True)
 

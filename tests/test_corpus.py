@@ -80,6 +80,7 @@ def test_the_corpus_does_not_depend_on_the_order_in_which_files_were_written(tmp
 def test_a_tree_without_documentation_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(CorpusError) as caught:
         default_corpus(tmp_path, tmp_path / "work")
+    assert caught.value.message.startswith("there is no llama.cpp in")
     assert "turbotool vendor" in (caught.value.hint or "")
 
 

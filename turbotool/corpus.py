@@ -84,8 +84,9 @@ def default_corpus(tree: Path, folder: Path) -> Path:
     texts = [prose(path.read_text(encoding="utf-8", errors="replace")) for path in documentation(tree)]
     text = "\n\n".join(part for part in texts if part) + "\n"
     if len(text) < MIN_CHARACTERS:
+        what = f"{tree} holds {len(text)} characters of documentation" if texts else f"there is no llama.cpp in {tree}"
         raise CorpusError(
-            f"{tree} holds {len(text)} characters of documentation",
+            f"{what}, and its documentation is the default text",
             hint="run `turbotool vendor`, or name a text with --corpus FILE",
         )
     data = text.encode()

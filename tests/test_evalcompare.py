@@ -114,7 +114,7 @@ def test_two_builds_are_compared_cell_by_cell(documents: tuple[Path, Path], comp
     assert found(done, "ln_ppl")["f16", "f16", "off"]["verdict"] == "identical"
     assert found(done, "median_kld")["q8_0", "turbo4", "off"]["verdict"] == "no interval"
     assert found(done, "same_top")["q8_0", "turbo4", "v"]["verdict"] == "within noise"  # one token
-    assert "programs differ:" in done.stderr
+    assert "programs: " in done.stderr
 
 
 def test_what_is_in_one_set_only_is_listed(documents: tuple[Path, Path], compare: Compare, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_text_of_one_set_only_is_left_out(documents: tuple[Path, Path], compar
     done = compare(documents[0], edited(documents[0], tmp_path / "b.json", another), "--json")
     assert {one["corpus"] for one in done.document["differences"]} == {"text.txt"}
     assert {one["corpus"] for one in done.document["missing"]} == {"other.txt"}
-    assert "texts differ: text.txt in A, text.txt, other.txt in B" in done.stderr
+    assert "texts: text.txt in A, text.txt, other.txt in B" in done.stderr
 
 
 def test_a_cell_that_ran_as_another_cache_is_not_compared(
@@ -198,7 +198,7 @@ def test_without_the_means_of_chunks_the_errors_of_both_are_used(
     one = found(done, "mean_kld")["q8_0", "turbo4", "off"]
     assert (one["paired"], one["verdict"]) == (False, "within noise")
     assert one["high"] - one["difference"] == pytest.approx(1.96 * 0.0001 * math.sqrt(2), rel=1e-3)
-    assert "machine differ" not in done.stderr
+    assert "machine: " not in done.stderr
 
 
 @pytest.mark.parametrize(

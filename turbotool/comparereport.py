@@ -66,7 +66,7 @@ def _cell(contrast: Contrast, cell: Cell, why: str) -> dict[str, object]:
 def told(contrast: Contrast) -> list[str]:
     """What has to be known before any figure is read: who is who, what differs, what was left out. A line each."""
     lines = [f"{letter}: {found.name}" for letter, found in (("A", contrast.a), ("B", contrast.b))]
-    lines += [f"{what} differ: {a} in A, {b} in B" for what, a, b in contrast.facts]
+    lines += [f"{what}: {a} in A, {b} in B" for what, a, b in contrast.facts]
     if not contrast.facts:
         lines.append("programs, texts and machine are the same in both")
     lines += [

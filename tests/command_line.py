@@ -39,10 +39,15 @@ def typed(words: Sequence[str], capsys: pytest.CaptureFixture[str]) -> Done:
     return Done(int(caught.value.code or 0), out, err)
 
 
-def finished(child: subprocess.Popen[str]) -> dict[str, Any]:
-    """The document of a command with --json that must succeed."""
-    out, err = child.communicate(timeout=900)
-    assert child.returncode == 0, err
+def finished(child: subprocess.Popen[str], code: int = 0, timeout: float = 600) -> dict[str, Any]:
+    """The document of a command with --json that must end with this code, in so many seconds."""
+    with child:
+        try:
+            out, err = child.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            raise
+    assert child.returncode == code, err[-4000:]
     found = json.loads(out)
     assert isinstance(found, dict)
     return found

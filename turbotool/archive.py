@@ -23,7 +23,6 @@ CHUNK = 1 << 20
 HEADER_LIMIT = 1 << 20  # the longest name or pax record that is believed, bytes
 LINK_LIMIT = 4096  # bytes of a link's target in a zip
 RATIO_FREE = 16 << 20  # unpacked bytes below which the ratio says nothing
-MEMBER_BYTES = 4 << 30  # of a member whose hash is compared afterwards
 HINT = "get the archive again, or name another one with --path"
 # What the decoders raise on damaged input; an OSError of the disk itself is told apart in `_guarded`.
 DAMAGE = (
@@ -158,7 +157,7 @@ def unpack(archive: Path, folder: Path, *, subdir: str = "", limits: Limits | No
     return meter.members
 
 
-def read_member(archive: Path, member: str, into: Path, *, limit: int = MEMBER_BYTES) -> None:
+def read_member(archive: Path, member: str, into: Path, *, limit: int = Limits.total) -> None:
     """Copy one member of a zip to `into`, at most `limit` bytes. Raises ArchiveError, NoSpace."""
     with space_guard(into), _guarded(archive), zipfile.ZipFile(archive) as file:
         meter = Meter(archive, Limits(total=limit, ratio=1100.0), archive.stat().st_size)

@@ -76,9 +76,11 @@ def measure_all(work: Work, folder: Path, address: str, out: Output) -> None:
         pending: dict[Future, Job] = {}
         try:
             _measure(work, crew, pending, folder)
-        except BaseException:
+        except BaseException as error:
             with contextlib.suppress(Exception):  # the scheduler may be what was lost
                 client.cancel(list(pending), force=True)
+            if isinstance(error, CancelledError):  # of a future, wherever it was asked
+                raise _lost(address) from error
             raise
         with contextlib.suppress(OSError):
             client.run(clean, folder, prefixes, on_error="ignore")
@@ -159,15 +161,11 @@ def _measure(work: Work, crew: Crew, pending: dict[Future, Job], folder: Path) -
         if not pending:
             time.sleep(POLL_SECONDS)
             continue
-        try:
+        with contextlib.suppress(distributed.TimeoutError):
             distributed.wait(list(pending), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED")
-        except distributed.TimeoutError:
-            pass
-        except CancelledError as error:
-            raise _lost(crew.address) from error
         for future in [future for future in pending if future.done()]:
             job = pending.pop(future)
-            outcome = _outcome(future, job, crew)
+            outcome = _outcome(future, job)
             future.release()  # else it is measured again if the worker that still holds it dies
             if isinstance(outcome, Outcome) and (why := unlike(outcome.origin, work.sweep.origin(job.corpus))):
                 crew.dismiss(outcome.worker, why)
@@ -189,14 +187,14 @@ def _lost(address: str) -> ClusterError:
     return ClusterError(f"the scheduler at {address} was lost", hint="run the command again: what was measured is kept")
 
 
-def _outcome(future: Future, job: Job, crew: Crew) -> Outcome | BinaryFailed:
-    """What a task came to; a failure if its workers died of it. Raises ClusterError if the scheduler is lost."""
+def _outcome(future: Future, job: Job) -> Outcome | BinaryFailed:
+    """What a task came to; a failure if its workers died of it. Raises CancelledError if the scheduler is lost."""
     from distributed import KilledWorker
 
     try:
         outcome: Outcome = future.result()
-    except CancelledError as error:
-        raise _lost(crew.address) from error
+    except CancelledError:
+        raise
     except KilledWorker as error:
         return BinaryFailed(f"each worker that ran {job} died: {error}", how="no result")
     except Exception as error:  # whatever a task of another machine may raise

@@ -17,6 +17,7 @@ OFF, BASE = "off", "f16"
 KLD, LN_RATIO, SAME_TOP = "mean_kld", "ln_ppl_ratio", "same_top"
 BETTER, WORSE, NOISE, UNKNOWN = "better", "worse", "within noise", "too few chunks"
 BELOW = "below f16"  # of a perplexity, where it is no gain
+FEWEST_RANKED = 5  # cells; four in opposite order are chance in one case of twelve
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def _opposite_ranks(cells: Cells) -> Iterator[str]:
         math.copysign(1, (a - b) * (x - y)) * ((a - b) * (x - y) != 0)
         for (a, x), (b, y) in combinations(zip(ppls, klds, strict=True), 2)
     )
-    if same_order >= 0:
+    if len(cells) < FEWEST_RANKED or same_order >= 0:
         return
     from scipy import stats  # slow to import, and rarely needed
 

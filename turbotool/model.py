@@ -7,7 +7,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from turbotool.archive import read_member
 from turbotool.atomic import space_guard
 from turbotool.errors import ArchiveError, HashMismatch, ModelError
 from turbotool.gguf_header import Header, read_header
@@ -108,6 +107,8 @@ def unpack_member(archive: Path, member: str, sha256: str, target: Path) -> None
 
     Raises ModelError if the archive or the member cannot be read, HashMismatch if the bytes differ.
     """
+    from turbotool.archive import read_member
+
     with space_guard(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpack-") as folder:

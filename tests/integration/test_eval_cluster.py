@@ -12,10 +12,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import finished
 from fake_eval import eval_programs, eval_runs
 from tiny_gguf import gguf, write
 
@@ -28,7 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="the 
 KV = ("--kv", "q8_0,q8_0/turbo4,turbo4", "--rotation", "off,v", "--chunks", "4")
 RUNS = 9  # six cells, q4_0, f16 twice
 WAIT = 240.0  # seconds for what takes a few on an idle machine
-TIMEOUT = 3600.0
+ended = partial(finished, timeout=3600)
 RUN_TO_RUN = ("seconds",)
 
 
@@ -92,20 +94,6 @@ def turbotool(*words: str, environment: Mapping[str, str]) -> subprocess.Popen[s
     command = [sys.executable, "-m", "turbotool", *words, "--json"]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, env={**os.environ, **environment}, stdout=pipe, stderr=pipe, text=True)
-
-
-def ended(process: subprocess.Popen[str], code: int = 0) -> dict[str, Any]:
-    """Its document."""
-    with process:
-        try:
-            out, err = process.communicate(timeout=TIMEOUT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
-    assert process.returncode == code, err[-4000:]
-    found = json.loads(out)
-    assert isinstance(found, dict)
-    return found
 
 
 def figures(document: dict[str, Any]) -> list[dict[str, Any]]:

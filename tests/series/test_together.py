@@ -61,7 +61,7 @@ def start(project: Project, words: tuple[str, ...]) -> subprocess.Popen[str]:
 
 def test_ten_processes_started_together_end_consistently(project: Project) -> None:
     children = [start(project, words) for words in TOGETHER]
-    documents = [finished(child) for child in children]
+    documents = [finished(child, timeout=900) for child in children]
     builds, vendored, applied = documents[:4], documents[4:6], documents[6:8]
     lock = read_lock(project.layout)
 
@@ -76,4 +76,4 @@ def test_ten_processes_started_together_end_consistently(project: Project) -> No
     left = {path.name for path in project.layout.state.iterdir()}
     assert not left & {"journal.json", "lock.json", "lock.killed"}
     assert not list((project.layout.state / "scratch").iterdir())
-    assert finished(start(project, TOGETHER[0]))["cached"] is True
+    assert finished(start(project, TOGETHER[0]), timeout=900)["cached"] is True

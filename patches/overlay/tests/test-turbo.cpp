@@ -7,6 +7,7 @@
 #include "ggml-cpp.h"
 #include "ggml-turbo.h"
 #include "ggml.h"
+#include "test-turbo-blocks.h"
 #include "test-turbo-vectors.h"
 
 #include <algorithm>
@@ -211,53 +212,10 @@ static void test_gaussian(const codec & c) {
                                      std::to_string(max_norm) + ": " + std::to_string(worst_norm));
 }
 
-// Blocks that a kernel is likely to get wrong, and many random ones: the CPU quantizer must give the reference's bytes.
+// The CPU quantizer must give the reference's bytes.
 static void test_bits(const codec & c) {
-    std::mt19937                          gen(3);
-    std::normal_distribution<float>       normal;
-    std::uniform_real_distribution<float> exponent(-40.0f, 38.0f);
-
-    const int          n_blocks = 100000;
-    std::vector<float> x(64), all;
-    all.reserve(64 * n_blocks);
-    for (int i = 0; i < n_blocks; i++) {
-        const float scale = std::pow(10.0f, exponent(gen));
-        for (float & v : x) {
-            v = normal(gen) * (i % 4 == 0 ? scale : 1.0f);
-        }
-        switch (i % 16) {
-            case 1:
-                x[gen() % 64] = scale;
-                break;  // one value of any size
-            case 2:
-                std::fill(x.begin(), x.end(), x[0]);
-                break;  // constant
-            case 3:
-                x[gen() % 64] = i % 32 == 3 ? NAN : -INFINITY;
-                break;
-            case 5:
-                std::fill(x.begin() + 1, x.end(), 0.0f);
-                break;  // one value that is not zero
-            case 6:
-                std::fill(x.begin(), x.end(), -0.0f);
-                break;
-            case 7:
-                for (float & v : x) {
-                    v *= 1e-44f;
-                }
-                break;  // denormals
-            case 9:     // values on the midpoints between levels
-                for (int j = 0; j < 64; j++) {
-                    const auto & l    = c.levels[j / 32];
-                    const int    m    = j % (int) l.size();
-                    const float  edge = m == 0 ? 0.0f : 0.5f * (l[m] + l[m - 1]);
-                    x[j]              = j % 2 ? -edge : edge;
-                }
-                x[0] = (float) c.levels[0].back();
-                break;
-        }
-        all.insert(all.end(), x.begin(), x.end());
-    }
+    const int  n_blocks = 100000;
+    const auto all      = turbo_test_blocks(c.levels, n_blocks);
 
     const auto ref      = quantize(c.type, all);
     const auto got      = cpu_quantize(c.type, all);

@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date, datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 from turbotool import __version__, process, record
 from turbotool.backend import BACKENDS, Backend, Choices, Host
 from turbotool.buildkey import toolchain
+from turbotool.devices import Device, Devices, find_devices
 from turbotool.errors import TurbotoolError
 from turbotool.layout import Layout
 from turbotool.tools import Tool, Tools, installer
@@ -40,6 +41,7 @@ class Report:
 
     tools: Tools
     backends: tuple[BackendReport, ...]
+    devices: tuple[Devices, ...]
     python: Mapping[str, object]
     packages: Mapping[str, str | None]
     disk_free: int
@@ -68,6 +70,7 @@ class Report:
             "warnings": list(self.warnings),
             "tools": [tool_json(name, tool) for name, tool in self.tools.by_name.items()],
             "backends": [vars(backend) for backend in self.backends],
+            "devices": [asdict(devices) for devices in self.devices],
             "python": dict(self.python),
             "packages": dict(self.packages),
             "disk_free": self.disk_free,
@@ -90,6 +93,7 @@ def examine(layout: Layout, tools: Tools, host: Host, today: date | None = None)
     return Report(
         tools=tools,
         backends=tuple(_backend(backend, tools, host) for backend in BACKENDS.values()),
+        devices=find_devices(layout, host),
         python=_python(),
         packages=_packages(),
         disk_free=shutil.disk_usage(next(f for f in (layout.work, *layout.work.parents) if f.exists())).free,
@@ -256,6 +260,7 @@ def _facts(report: Report) -> list[str]:
         f"upstream    {_describe_pin(pin)}",
         f"tree        {_describe_tree(tree)}",
         *(f"build       {_describe_build(build)}" for build in report.builds),
+        *(f"devices     {line}" for devices in report.devices for line in _describe_devices(devices)),
     ]
     if missing:
         lines.append(f"missing     {', '.join(missing)}: python -m pip install {' '.join(missing)}")
@@ -283,3 +288,20 @@ def _describe_build(build: Mapping[str, object]) -> str:
     if not build["finished"]:
         return f"{build['backend']}: unfinished: turbotool build --backend {build['backend']}"
     return f"{build['backend']}: {build['version']}, {build['files']} files"
+
+
+def _describe_devices(devices: Devices) -> list[str]:
+    if devices.error:
+        return [f"{devices.backend}: unknown: {devices.error}"]
+    if not devices.found:
+        return [f"{devices.backend}: none, says {devices.source}"]
+    return [f"{devices.backend}: {_describe_device(device)}, says {devices.source}" for device in devices.found]
+
+
+def _describe_device(device: Device) -> str:
+    gib = 1 << 30
+    named = f"{device.name} {device.about}" if device.name else device.about
+    if device.memory is None:
+        return named
+    free = f", {device.free / gib:.1f} GiB free" if device.free is not None else ""
+    return f"{named}, {device.memory / gib:.1f} GiB{free}"

@@ -1,0 +1,132 @@
+"""The devices that a backend can run on: what its built programs see, or else what a tool of the system says.
+
+A device that only the system's tool knows may still be one that llama.cpp leaves alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from turbotool import process, record
+from turbotool.backend import Host
+from turbotool.errors import TurbotoolError, first_line
+from turbotool.layout import Layout
+
+TIMEOUT = 20.0  # seconds; drivers can hang
+MIB = 1 << 20
+LISTING = "llama-server"
+_LISTED = re.compile(r"^  (?P<name>\S+): (?P<about>.+) \((?P<total>\d+) MiB, (?P<free>\d+) MiB free\)$", re.MULTILINE)
+_NVIDIA = re.compile(r"^(?P<name>.+), (?P<arch>\d+\.\d+), (?P<memory>\d+)$", re.MULTILINE)
+_VULKAN = re.compile(r"^\s*device(?P<key>Type|Name)\s*=\s*(?P<value>.*\S)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device: `name` as -dev takes it, if the programs list it, `memory` and `free` in bytes; None if unknown."""
+
+    about: str
+    name: str | None = None
+    memory: int | None = None
+    free: int | None = None
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The devices of a backend and the `source` that lists them; `error` says why nothing could be listed."""
+
+    backend: str
+    found: tuple[Device, ...] = ()
+    source: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A command that lists devices, on the one `system` that has it (empty: any), and how to read what it prints."""
+
+    command: tuple[str, ...]
+    parse: Callable[[str], tuple[Device, ...]]
+    system: str = ""
+
+
+def parse_listed(output: str) -> tuple[Device, ...]:
+    """What `llama-server --list-devices` printed."""
+    return tuple(
+        Device(match["about"], match["name"], int(match["total"]) * MIB, int(match["free"]) * MIB)
+        for match in _LISTED.finditer(output)
+    )
+
+
+def parse_nvidia(output: str) -> tuple[Device, ...]:
+    """What nvidia-smi printed: name, compute capability, memory in MiB, one device a line."""
+    return tuple(
+        Device(f"{match['name']} (--arch {match['arch'].replace('.', '')})", memory=int(match["memory"]) * MIB)
+        for match in _NVIDIA.finditer(output)
+    )
+
+
+def parse_vulkan(output: str) -> tuple[Device, ...]:
+    """What `vulkaninfo --summary` printed: type and name of each device."""
+    values = {"Type": list[str](), "Name": list[str]()}
+    for match in _VULKAN.finditer(output):
+        values[match["key"]].append(match["value"])
+    kinds = [kind.removeprefix("PHYSICAL_DEVICE_TYPE_").lower().replace("_", " ") for kind in values["Type"]]
+    return tuple(Device(f"{name} ({kind})") for name, kind in zip(values["Name"], kinds, strict=False))
+
+
+def parse_displays(output: str) -> tuple[Device, ...]:
+    """What `system_profiler SPDisplaysDataType -json` printed."""
+    try:
+        cards = json.loads(output)["SPDisplaysDataType"]
+        return tuple(Device(str(card["sppci_model"])) for card in cards)
+    except (ValueError, KeyError, TypeError):
+        return ()
+
+
+TOOLS: Mapping[str, Tool] = {
+    "cuda": Tool(
+        ("nvidia-smi", "--query-gpu=name,compute_cap,memory.total", "--format=csv,noheader,nounits"), parse_nvidia
+    ),
+    "vulkan": Tool(("vulkaninfo", "--summary"), parse_vulkan),
+    "metal": Tool(("system_profiler", "SPDisplaysDataType", "-json"), parse_displays, "Darwin"),
+}
+
+
+def find_devices(layout: Layout, host: Host) -> tuple[Devices, ...]:
+    """The devices of each GPU backend that this system can have. Never raises: what cannot be asked is told."""
+    names = [name for name, tool in TOOLS.items() if tool.system in ("", host.system)]
+    return tuple(_devices(layout, name, host.env) for name in names)
+
+
+def _devices(layout: Layout, backend: str, env: Mapping[str, str]) -> Devices:
+    built = record.read_record(layout.build(backend))
+    try:
+        if built is not None and LISTING in [output.name for output in built.outputs]:
+            return _ask_programs(layout, backend, built)
+        return _ask_system(backend, env)
+    except TurbotoolError as error:
+        return Devices(backend, error=first_line(error.message))
+
+
+def _ask_programs(layout: Layout, backend: str, built: record.Record) -> Devices:
+    from turbotool.binaries import Binaries, clean_environment
+
+    binaries = Binaries(layout.build(backend) / "bin", backend=backend)
+    run_env: dict[str, str] = dict(built.document.get("run_env") or {})
+    command = [*binaries.command(LISTING), "--list-devices"]
+    done = process.run(command, cwd=layout.build(backend), env=clean_environment(run_env), timeout=TIMEOUT)
+    return Devices(backend, parse_listed(done.output), "the built programs")
+
+
+def _ask_system(backend: str, env: Mapping[str, str]) -> Devices:
+    tool = TOOLS[backend]
+    path = shutil.which(tool.command[0], path=env.get("PATH", ""))
+    if path is None:
+        return Devices(backend, error=f"not built, and there is no {tool.command[0]}")
+    done = process.run([path, *tool.command[1:]], cwd=Path.cwd(), env=env, timeout=TIMEOUT, merge_stderr=False)
+    return Devices(backend, tool.parse(done.output), tool.command[0])

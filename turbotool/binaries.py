@@ -18,7 +18,7 @@ TIMEOUT = 900.0  # seconds; a run that needs longer hangs
 SHOWN_LINES = 8
 TREE_DIGITS = 9  # of the tree hash in the commit that our programs report
 TOOLS = ("llama-cli", "llama-completion", "llama-server", "llama-bench", "llama-perplexity")
-TESTS = ("test-backend-ops", "test-quantize-fns", "test-turbo")
+TESTS = ("test-backend-ops", "test-quantize-fns", "test-turbo", "test-kv-device")
 LLAMA_VARIABLES = ("LLAMA_", "GGML_")  # how names of environment variables begin
 THREAD_VARIABLES = ("OMP_", "GOMP_", "KMP_")
 

@@ -12,6 +12,11 @@ CHECKS = (
     Spec("unknown-type-refused", "an unknown cache type is an error", startup.unknown_type_refused),
     Spec("truncated-model-refused", "a truncated model is an error, not a crash", startup.truncated_model_refused),
     Spec("turbo-codec", "the pinned tables, bit layout and special values of the codec", upstream.turbo_codec),
+    Spec(
+        "device-capability",
+        "a cache that its device cannot use is told and runs on the CPU",
+        upstream.device_capability,
+    ),
     Spec("quantize-fns", "upstream's test-quantize-fns passes for the turbo types", upstream.quantize_fns, quick=False),
     Spec("backend-ops", "upstream's test-backend-ops passes for the turbo types", upstream.backend_ops),
     Spec("kv-buffer-size", "KV buffers take exactly the type's bits per value", memory.kv_buffer_size),

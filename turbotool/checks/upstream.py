@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 
 from turbotool.cachetype import TURBO
 from turbotool.checks.core import Context, Outcome
@@ -14,6 +16,7 @@ QUICK_OPS = ("CPY", "GET_ROWS", "SET_ROWS")
 FULL_OPS = (*QUICK_OPS, "MUL_MAT", "FLASH_ATTN_EXT")
 CASE = re.compile(r"^\s*(?P<op>[A-Z0-9_]+)\((?P<vars>.*)\): (?P<result>OK|FAIL|not supported.*)$")
 BACKENDS = {"cpu": "CPU"}
+OWN_TIMEOUT = 120.0  # seconds
 
 
 def parse_cases(output: str) -> tuple[Counter[tuple[str, str]], list[str]]:
@@ -51,7 +54,17 @@ def backend_ops(context: Context) -> Outcome:
 
 def turbo_codec(context: Context) -> Outcome:
     """test-turbo, the series' own test of the codec, passes and checked something."""
-    done = context.runner.plain("test-turbo", [], timeout=120)
+    return _own_test(context, "test-turbo", [])
+
+
+def device_capability(context: Context) -> Outcome:
+    """test-kv-device passes: what a device cannot do with a cache is said once and runs on the CPU, never an abort."""
+    return _own_test(context, "test-kv-device", [context.model.path])
+
+
+def _own_test(context: Context, program: str, arguments: Sequence[str | Path]) -> Outcome:
+    """A test program of the series, which prints a line for each thing that it tested."""
+    done = context.runner.plain(program, arguments, timeout=OWN_TIMEOUT)
     lines = list(whole_lines(done.output))
     failed = [line for line in lines if line.startswith("FAILED: ")]
     passed = sum(line.startswith("ok: ") for line in lines)

@@ -153,26 +153,6 @@ llama_turbo_rot::pair llama_turbo_rot::get(ggml_backend_buffer_type_t buft, int6
     return pairs[{ buft, n }] = res;
 }
 
-bool llama_turbo_can_store(ggml_backend_dev_t dev, ggml_type type) {
-    if (!ggml_is_turbo(type)) {
-        return true;
-    }
-
-    ggml_init_params params = {
-        /*.mem_size   =*/8 * ggml_tensor_overhead(),
-        /*.mem_buffer =*/nullptr,
-        /*.no_alloc   =*/true,
-    };
-
-    ggml_context_ptr ctx{ ggml_init(params) };
-
-    ggml_tensor * cache = ggml_new_tensor_2d(ctx.get(), type, 4 * ggml_blck_size(type), 256);
-    ggml_tensor * rows  = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, 4 * ggml_blck_size(type), 1);
-    ggml_tensor * idxs  = ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I64, 1);
-
-    return ggml_backend_dev_supports_op(dev, ggml_set_rows(ctx.get(), cache, rows, idxs));
-}
-
 static ggml_tensor * turbo_mul_mat(ggml_context * ctx, ggml_tensor * cur, ggml_tensor * rot, ggml_op_hint hint) {
     if (!rot) {
         return cur;

@@ -56,10 +56,6 @@ class llama_turbo_rot {
     std::vector<std::pair<ggml_context_ptr, ggml_backend_buffer_ptr>> ctxs_bufs;
 };
 
-// Whether the device can write rows of that type into a cache. Until a backend has kernels for the turbo types, their
-// cache has to stay in CPU memory, where the scheduler runs what the device cannot.
-bool llama_turbo_can_store(ggml_backend_dev_t dev, ggml_type type);
-
 // Rotate cur, or undo it, in groups of as many values as the rotation is wide; an empty rotation leaves cur as it is
 ggml_tensor * llama_turbo_apply(ggml_context * ctx, ggml_tensor * cur, const llama_turbo_rot::pair & rot);
 ggml_tensor * llama_turbo_undo(ggml_context * ctx, ggml_tensor * cur, const llama_turbo_rot::pair & rot);

@@ -1,0 +1,3 @@
+# The series' own test programs.
+llama_build_and_test(test-turbo.cpp)
+llama_build(test-kv-device.cpp)

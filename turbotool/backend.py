@@ -27,6 +27,7 @@ TARGETS = (
     "test-quantize-fns",
     "test-llama-archs",
     "test-turbo",
+    "test-turbo-backend",
 )
 # Upstream builds neither of the others with loadable backends and for a user.
 PACKAGED = tuple(name for name in TARGETS if name not in ("test-quantize-fns", "test-llama-archs"))

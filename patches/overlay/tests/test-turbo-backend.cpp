@@ -176,33 +176,37 @@ static double excess(const float * x, const float * got, const float * ref) {
     return energy > 0 ? (e_got - e_ref) / energy : 0;
 }
 
-static void check_blocks(const std::string &        what,
-                         ggml_type                  type,
-                         const std::vector<float> & x,
-                         const bytes &              got,
-                         bool                       exact) {
+// x, and the blocks that it must become
+struct sample {
+    std::vector<float> x;
+    bytes              blocks;
+};
+
+static void check_blocks(const std::string & what, ggml_type type, const sample & s, const bytes & got, bool exact) {
     if (got.empty()) {
         printf("unsupported: %s\n", what.c_str());
         return;
     }
-    const bytes  ref  = quantize(type, x);
     const size_t size = ggml_type_size(type);
+    const size_t n    = s.blocks.size() / size;
     const auto   y    = dequantize(type, got);
-    const auto   yref = dequantize(type, ref);
+    const auto   yref = dequantize(type, s.blocks);
 
     int    n_blocks = 0, n_bytes = 0;
     double worst = 0;
-    for (size_t i = 0; i < ref.size() / size; i++) {
-        int n = 0;
+    for (size_t i = 0; i < n; i++) {
+        int n_differ = 0;
         for (size_t j = i * size; j < (i + 1) * size; j++) {
-            n += got[j] != ref[j];
+            n_differ += got[j] != s.blocks[j];
         }
-        n_bytes += n;
-        n_blocks += n > 0;
-        worst = n > 0 ? std::max(worst, excess(&x[i * 64], &y[i * 64], &yref[i * 64])) : worst;
+        if (n_differ > 0) {
+            n_bytes += n_differ;
+            n_blocks++;
+            worst = std::max(worst, excess(&s.x[i * 64], &y[i * 64], &yref[i * 64]));
+        }
     }
     const bool ok = exact ? n_blocks == 0 : worst <= MAX_EXCESS;
-    check(ok, what + ": " + std::to_string(n_blocks) + " of " + std::to_string(ref.size() / size) + " blocks differ, " +
+    check(ok, what + ": " + std::to_string(n_blocks) + " of " + std::to_string(n) + " blocks differ, " +
                   std::to_string(n_bytes) + " bytes; error above the reference's " + std::to_string(worst));
 }
 
@@ -233,8 +237,7 @@ static std::vector<float> all_blocks(const codec & c) {
 }
 
 // every pattern of bits that a cache may come to hold: blocks of the quantizer, and random ones
-static bytes blocks_to_decode(ggml_type type, const std::vector<float> & x) {
-    bytes        q = quantize(type, x);
+static bytes blocks_to_decode(bytes q) {
     std::mt19937 gen(4);
     for (size_t i = q.size() / 2; i < q.size(); i++) {
         q[i] = (uint8_t) gen();
@@ -259,18 +262,24 @@ static void test_device(ggml_backend_dev_t dev, bool exact) {
     ggml_backend_t         backend = owner.get();
     for (const codec & c : codecs) {
         const std::string name = std::string(ggml_backend_dev_name(dev)) + " " + ggml_type_name(c.type) + " ";
-        const auto        x    = all_blocks(c);
-        const auto        x16  = through_fp16(x);
-        const int64_t     n    = x.size() / WIDTH;
+
+        sample f32, f16;
+        f32.x      = all_blocks(c);
+        f32.blocks = quantize(c.type, f32.x);
+        f16.x      = through_fp16(f32.x);
+        f16.blocks = quantize(c.type, f16.x);
+
+        const int64_t n = f32.x.size() / WIDTH;
 
         for (ggml_type index : { GGML_TYPE_I32, GGML_TYPE_I64 }) {
             const std::string op = name + "SET_ROWS " + ggml_type_name(index) + " of ";
-            check_blocks(op + "f32", c.type, x, device_set_rows(backend, c.type, index, GGML_TYPE_F32, x), exact);
-            check_blocks(op + "f16", c.type, x16, device_set_rows(backend, c.type, index, GGML_TYPE_F16, x), exact);
+            check_blocks(op + "f32", c.type, f32, device_set_rows(backend, c.type, index, GGML_TYPE_F32, f32.x), exact);
+            check_blocks(op + "f16", c.type, f16, device_set_rows(backend, c.type, index, GGML_TYPE_F16, f16.x), exact);
         }
-        check_blocks(name + "CPY of f32", c.type, x, device_cpy(backend, GGML_TYPE_F32, c.type, n, as_bytes(x)), exact);
+        check_blocks(name + "CPY of f32", c.type, f32, device_cpy(backend, GGML_TYPE_F32, c.type, n, as_bytes(f32.x)),
+                     exact);
 
-        const bytes q   = blocks_to_decode(c.type, x);
+        const bytes q   = blocks_to_decode(f32.blocks);
         const auto  ref = dequantize(c.type, q);
         check_values(name + "GET_ROWS", ref, device_get_rows(backend, c.type, n, q));
         check_values(name + "CPY to f32", ref, device_cpy(backend, c.type, GGML_TYPE_F32, n, q));

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -11,6 +12,11 @@ from turbotool import tools
 from turbotool.backend import BACKENDS, Choices, Host
 from turbotool.errors import BackendUnavailable
 from turbotool.tools import ALL, Tools, find_tools
+
+HEADER = """#define VK_HEADER_VERSION {}
+#define VK_HEADER_VERSION_COMPLETE VK_MAKE_API_VERSION(0, 1, 3, VK_HEADER_VERSION)
+"""
+NEW_HEADER = "typedef struct VkLayerSettingEXT {} VkLayerSettingEXT;\n"
 
 
 def host(system: str, folder: Path) -> tuple[Tools, Host]:
@@ -75,15 +81,44 @@ def test_vulkan_names_each_missing_part_and_the_packages(tmp_path: Path) -> None
     assert error.hint == "sudo apt-get install glslc libvulkan-dev spirv-headers"
 
 
+def vulkan_sdk(folder: Path, library: str = "lib/libvulkan.so", *, patch: int = 309, body: str = NEW_HEADER) -> None:
+    """What a build for Vulkan looks for in a prefix."""
+    for name, text in (
+        ("include/vulkan/vulkan.h", ""),
+        ("include/vulkan/vulkan_core.h", HEADER.format(patch) + body),
+        (library, ""),
+        ("share/cmake/SPIRV-Headers/SPIRV-HeadersConfig.cmake", ""),
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
 @pytest.mark.parametrize("library", ["lib/x86_64-linux-gnu/libvulkan.so", "lib64/libvulkan.so.1"])
 def test_vulkan_with_everything_is_accepted(tmp_path: Path, library: str) -> None:
     says(tmp_path / "bin" / "glslc", "shaderc v2023.2 v2023.2")
-    for name in ("include/vulkan/vulkan.h", library, "share/cmake/SPIRV-Headers/SPIRV-HeadersConfig.cmake"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
+    vulkan_sdk(tmp_path, library)
     machine = host("Linux", tmp_path)
     BACKENDS["vulkan"].preflight(*machine, Choices())
     assert BACKENDS["vulkan"].options(machine[0], Choices()) == {"GGML_VULKAN": "ON"}
+
+
+def test_vulkan_headers_without_what_llama_cpp_uses_are_refused_with_their_version(tmp_path: Path) -> None:
+    says(tmp_path / "bin" / "glslc", "shaderc v2023.2 v2023.2")
+    vulkan_sdk(tmp_path, patch=239, body="// VkLayerSettingEXTs are not known\n")
+    error = refused("vulkan", host("Linux", tmp_path))
+    assert f"headers in {tmp_path / 'include' / 'vulkan'} are too old: version 1.3.239" in error.message
+    assert error.hint is not None
+    assert "export VULKAN_SDK=FOLDER CMAKE_PREFIX_PATH=FOLDER" in error.hint
+
+
+def test_a_newer_vulkan_sdk_that_is_named_comes_before_the_system_s_headers(tmp_path: Path) -> None:
+    says(tmp_path / "bin" / "glslc", "shaderc v2023.2 v2023.2")
+    vulkan_sdk(tmp_path / "system", patch=239, body="")
+    vulkan_sdk(tmp_path / "sdk")
+    tools, machine = host("Linux", tmp_path)
+    named = replace(machine, prefixes=(tmp_path / "sdk", tmp_path / "system"))
+    BACKENDS["vulkan"].preflight(tools, named, Choices())
+    assert "too old" in refused("vulkan", (tools, replace(named, prefixes=named.prefixes[::-1]))).message
 
 
 def test_arch_is_refused_off_cuda(tmp_path: Path) -> None:
@@ -91,7 +126,8 @@ def test_arch_is_refused_off_cuda(tmp_path: Path) -> None:
         BACKENDS["cpu"].preflight(*host("Linux", tmp_path), Choices(archs=("86",)))
 
 
-@pytest.mark.parametrize("name", sorted(set(BACKENDS) - {"cpu"}))
+@pytest.mark.parametrize("name", ["cuda", "metal"])
 def test_gpu_backends_say_that_turbo_operations_run_on_the_cpu(name: str) -> None:
     assert any("CPU" in note for note in BACKENDS[name].notes)
     assert not BACKENDS["cpu"].notes
+    assert not BACKENDS["vulkan"].notes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,9 +29,13 @@ TARGETS = (
     "test-llama-archs",
     "test-turbo",
     "test-kv-device",
+    "test-turbo-backend",
 )
 # Upstream builds neither of the others with loadable backends and for a user.
 PACKAGED = tuple(name for name in TARGETS if name not in ("test-quantize-fns", "test-llama-archs"))
+VULKAN_HEADERS_NEED = "VkLayerSettingEXT"
+VULKAN_HEADERS_KNOWN = "1.4.309"
+VULKAN_SDK_PAGE = "https://vulkan.lunarg.com/sdk/home"
 CPU_FALLBACK = "turbo cache types have no {} kernel yet: llama.cpp's scheduler runs their operations on the CPU"
 
 
@@ -166,10 +171,35 @@ def _check_vulkan(tools: Tools, host: Host, choices: Choices) -> None:
         lacking.append("the CMake package SPIRV-Headers")
     if lacking:
         raise BackendUnavailable(f"Vulkan needs {', '.join(lacking)}", hint=installer(host.env).hint("vulkan"))
+    _check_vulkan_headers(host)
+
+
+def _check_vulkan_headers(host: Host) -> None:
+    """The headers that CMake finds first must have what llama.cpp uses; the compiler would say so ten minutes later."""
+    core = _first(host, "include/vulkan/vulkan_core.h", "Include/vulkan/vulkan_core.h")
+    text = core.read_text(encoding="utf-8", errors="replace") if core else ""
+    if core and not re.search(rf"\b{VULKAN_HEADERS_NEED}\b", text):
+        raise BackendUnavailable(
+            f"the Vulkan headers in {core.parent} are too old: "
+            f"{vulkan_header_version(text)} has no {VULKAN_HEADERS_NEED}, which llama.cpp uses",
+            hint=f"unpack a newer Vulkan SDK ({VULKAN_SDK_PAGE}; {VULKAN_HEADERS_KNOWN} serves) "
+            "and name its folder that holds include and lib: export VULKAN_SDK=FOLDER CMAKE_PREFIX_PATH=FOLDER",
+        )
+
+
+def vulkan_header_version(text: str) -> str:
+    """The version that a vulkan_core.h says of itself, such as 1.3.239."""
+    patch = re.search(r"^#define VK_HEADER_VERSION (\d+)", text, re.MULTILINE)
+    rest = re.search(r"^#define VK_HEADER_VERSION_COMPLETE VK_MAKE_API_VERSION\(\d+, (\d+), (\d+),", text, re.MULTILINE)
+    return f"version {rest[1]}.{rest[2]}.{patch[1]}" if rest and patch else "a version that names no number"
 
 
 def _any(host: Host, *patterns: str) -> bool:
-    return any(next(prefix.glob(pattern), None) for prefix in host.prefixes for pattern in patterns)
+    return _first(host, *patterns) is not None
+
+
+def _first(host: Host, *patterns: str) -> Path | None:
+    return next((path for prefix in host.prefixes for pattern in patterns for path in prefix.glob(pattern)), None)
 
 
 BACKENDS: Mapping[str, Backend] = {
@@ -196,7 +226,6 @@ BACKENDS: Mapping[str, Backend] = {
             {"GGML_VULKAN": "ON"},
             _check_vulkan,
             ("glslc",),
-            notes=(CPU_FALLBACK.format("Vulkan"),),
             disk_bytes=1 << 30,
         ),
     )

@@ -18,7 +18,7 @@ TIMEOUT = 900.0  # seconds; a run that needs longer hangs
 SHOWN_LINES = 8
 TREE_DIGITS = 9  # of the tree hash in the commit that our programs report
 TOOLS = ("llama-cli", "llama-completion", "llama-server", "llama-bench", "llama-perplexity")
-TESTS = ("test-backend-ops", "test-quantize-fns", "test-turbo", "test-kv-device")
+TESTS = ("test-backend-ops", "test-quantize-fns", "test-turbo", "test-kv-device", "test-turbo-backend")
 LLAMA_VARIABLES = ("LLAMA_", "GGML_")  # how names of environment variables begin
 THREAD_VARIABLES = ("OMP_", "GOMP_", "KMP_")
 
@@ -28,7 +28,7 @@ class Binaries:
     """One build: where its programs are, the hash of the tree that they come from (empty if unknown), its backend.
 
     `programs` is what it must hold. `wrapper` are words to put before every program, such as an emulator. `bare`:
-    nothing of this process's environment may help the programs to run.
+    nothing of this process's environment may help the programs to run. `env`: variables with which they find a device.
     """
 
     bin_dir: Path
@@ -37,6 +37,7 @@ class Binaries:
     programs: tuple[str, ...] = (*TOOLS, *TESTS)
     wrapper: tuple[str, ...] = ()
     bare: bool = False
+    env: tuple[tuple[str, str], ...] = ()
 
     def path(self, name: str) -> Path:
         return self.bin_dir / (f"{name}.exe" if os.name == "nt" else name)
@@ -122,6 +123,7 @@ class Runner:
 
     def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
         """What the programs find in their environment."""
+        extra = {**dict(self.binaries.env), **extra}
         return bare_environment(extra) if self.binaries.bare else clean_environment(extra, timed=self.timed)
 
     def good(

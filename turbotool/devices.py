@@ -8,18 +8,26 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from turbotool import process, record
 from turbotool.backend import Host
 from turbotool.errors import TurbotoolError, first_line
 from turbotool.layout import Layout
+from turbotool.output import Output
 
-TIMEOUT = 20.0  # seconds; drivers can hang
+if TYPE_CHECKING:
+    from turbotool.binaries import Binaries
+
+TIMEOUT = 60.0  # seconds; drivers can hang
 MIB = 1 << 20
-LISTING = "llama-server"
+LISTING = "llama-cli"
+# Upstream passes over Vulkan devices that are the CPU, such as Mesa's llvmpipe, unless one is named by its number.
+FIRST_VULKAN = (("GGML_VK_VISIBLE_DEVICES", "0"),)
 _LISTED = re.compile(r"^  (?P<name>\S+): (?P<about>.+) \((?P<total>\d+) MiB, (?P<free>\d+) MiB free\)$", re.MULTILINE)
 _NVIDIA = re.compile(r"^(?P<name>.+), (?P<arch>\d+\.\d+), (?P<memory>\d+)$", re.MULTILINE)
 _VULKAN = re.compile(r"^\s*device(?P<key>Type|Name)\s*=\s*(?P<value>.*\S)", re.MULTILINE)
@@ -33,6 +41,10 @@ class Device:
     name: str | None = None
     memory: int | None = None
     free: int | None = None
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}: {self.about}" if self.name else self.about
 
 
 @dataclass(frozen=True)
@@ -107,20 +119,17 @@ def _devices(layout: Layout, backend: str, env: Mapping[str, str]) -> Devices:
     built = record.read_record(layout.build(backend))
     try:
         if built is not None and LISTING in [output.name for output in built.outputs]:
-            return _ask_programs(layout, backend, built)
+            return _ask_programs(layout, backend)
         return _ask_system(backend, env)
     except TurbotoolError as error:
         return Devices(backend, error=first_line(error.message))
 
 
-def _ask_programs(layout: Layout, backend: str, built: record.Record) -> Devices:
-    from turbotool.binaries import Binaries, clean_environment
+def _ask_programs(layout: Layout, backend: str) -> Devices:
+    from turbotool.binaries import Binaries
 
     binaries = Binaries(layout.build(backend) / "bin", backend=backend)
-    run_env: dict[str, str] = dict(built.document.get("run_env") or {})
-    command = [*binaries.command(LISTING), "--list-devices"]
-    done = process.run(command, cwd=layout.build(backend), env=clean_environment(run_env), timeout=TIMEOUT)
-    return Devices(backend, parse_listed(done.output), "the built programs")
+    return Devices(backend, listed_devices(binaries), "the built programs")
 
 
 def _ask_system(backend: str, env: Mapping[str, str]) -> Devices:
@@ -130,3 +139,28 @@ def _ask_system(backend: str, env: Mapping[str, str]) -> Devices:
         return Devices(backend, error=f"not built, and there is no {tool.command[0]}")
     done = process.run([path, *tool.command[1:]], cwd=Path.cwd(), env=env, timeout=TIMEOUT, merge_stderr=False)
     return Devices(backend, tool.parse(done.output), tool.command[0])
+
+
+def listed_devices(binaries: Binaries) -> tuple[Device, ...]:
+    """What the programs list. Raises ToolMissing, or ToolFailed if they hang."""
+    from turbotool.binaries import Runner
+
+    with tempfile.TemporaryDirectory() as work:
+        done = Runner(binaries, Path(work), threads=1).plain(LISTING, ["--list-devices"], timeout=TIMEOUT)
+    return parse_listed(done.output)
+
+
+def on_a_device(binaries: Binaries, out: Output) -> Binaries:
+    """The same programs, told to use a Vulkan device that is the CPU if there is no other; says what they use."""
+    if binaries.backend == "cpu":
+        return binaries
+    devices = listed_devices(binaries)
+    if not devices and binaries.backend == "vulkan":
+        chosen = replace(binaries, env=FIRST_VULKAN)
+        devices = listed_devices(chosen)
+        if devices:
+            out.say(f"no GPU: verifying on {devices[0].label}, which is the CPU ({'='.join(FIRST_VULKAN[0])})")
+            return chosen
+    names = ", ".join(device.label for device in devices)
+    out.say(f"devices: {names or 'none, so everything runs on the CPU'}")
+    return binaries

@@ -300,7 +300,7 @@ def _describe_devices(devices: Devices) -> list[str]:
 
 def _describe_device(device: Device) -> str:
     gib = 1 << 30
-    named = f"{device.name} {device.about}" if device.name else device.about
+    named = device.label
     if device.memory is None:
         return named
     free = f", {device.free / gib:.1f} GiB free" if device.free is not None else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from turbotool.cachetype import CachePair
-from turbotool.checks import effective, gate, memory, quality, shapes, shift, startup, upstream
+from turbotool.checks import devices, effective, gate, memory, quality, shapes, shift, startup, upstream
 from turbotool.checks.core import F16, Spec
 
 CHECKS = (
@@ -18,6 +18,8 @@ CHECKS = (
         upstream.device_capability,
     ),
     Spec("quantize-fns", "upstream's test-quantize-fns passes for the turbo types", upstream.quantize_fns, quick=False),
+    Spec("device-driver", "upstream's own flash attention runs on the device", devices.device_driver),
+    Spec("turbo-devices", "every device quantizes and decodes as the reference does", devices.turbo_devices),
     Spec("backend-ops", "upstream's test-backend-ops passes for the turbo types", upstream.backend_ops),
     Spec("kv-buffer-size", "KV buffers take exactly the type's bits per value", memory.kv_buffer_size),
     Spec("generation-f16", "three factual prompts with an f16 cache", quality.generation(F16)),

@@ -52,6 +52,7 @@ def verify(
     from turbotool import verify as verification
     from turbotool.checks.registry import CHECKS
     from turbotool.corpus import named_corpus
+    from turbotool.devices import on_a_device
     from turbotool.layout import find_layout
     from turbotool.model import choose_model
     from turbotool.product import choose_binaries
@@ -75,7 +76,8 @@ def verify(
         if archive
         else nullcontext(replace(choose_binaries(layout, backend, bin_dir, out), wrapper=wrapper))
     )
-    with holder as binaries:
+    with holder as found:
+        binaries = on_a_device(found, out)
         name = work_name(binaries) if archive else backend
         context = verification.make_context(layout, name, binaries, model, named, out, quick=quick)
         out.say(f"verifying {archive or binaries.bin_dir} with {model.path.name} ({len(specs)} checks)")

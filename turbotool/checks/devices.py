@@ -1,0 +1,55 @@
+"""The devices of a GPU backend: their driver, and whether they agree with the reference."""
+
+from __future__ import annotations
+
+import re
+
+from turbotool.checks.core import Context, Outcome
+from turbotool.checks.upstream import BACKENDS, OWN_TIMEOUT, parse_all
+from turbotool.devices import listed_devices
+from turbotool.kvlog import whole_lines
+from turbotool.process import describe_exit
+
+F16_CASE = r"^hsk=64,hsv=64,nh=4,nr23=\[1,1\],kv=512,nb=1,mask=1,sinks=0,.*type_K=f16,type_V=f16"
+DIFFER = re.compile(r": (\d+) of \d+ blocks differ")
+
+
+def device_driver(context: Context) -> Outcome:
+    """Upstream's own flash attention passes with an f16 cache: what fails here is no fault of the turbo types."""
+    bound = "f16 passes, > 0 cases"
+    backend = context.runner.binaries.backend
+    if backend not in BACKENDS or backend == "cpu":
+        return Outcome(False, None, bound, f"no device to test in a {backend} build", skipped=True)
+    devices = listed_devices(context.runner.binaries)
+    if not devices:
+        return Outcome(False, None, bound, "no device is visible", skipped=True)
+    done = context.runner.plain(
+        "test-backend-ops", ["test", "-o", "FLASH_ATTN_EXT", "-p", F16_CASE, "-b", BACKENDS[backend]]
+    )
+    passed, failed = parse_all(done.output)
+    faults = [f"{len(failed)} failed, first {failed[0]}"] if failed else []
+    if done.returncode:
+        faults.append(
+            f"upstream's flash attention with an f16 cache ends with {describe_exit(done.returncode)} "
+            f"on {devices[0].label}: a defect of this driver, which every check with flash attention will meet; "
+            "try a newer driver"
+        )
+    return Outcome(passed > 0 and not faults, passed, bound, "; ".join(faults) or devices[0].label)
+
+
+def turbo_devices(context: Context) -> Outcome:
+    """test-turbo-backend: the reference's bytes from SET_ROWS and CPY, its values from GET_ROWS and CPY."""
+    bound = "all pass, > 0 ran"
+    if context.runner.binaries.backend == "cpu":
+        return Outcome(False, None, bound, "a cpu build has no other device", skipped=True)
+    done = context.runner.plain("test-turbo-backend", [], timeout=OWN_TIMEOUT)
+    lines = list(whole_lines(done.output))
+    if "no device" in lines and not done.returncode:
+        return Outcome(False, None, bound, "no device is visible", skipped=True)
+    passed = [line for line in lines if line.startswith("ok: ")]
+    failed = [line for line in lines if line.startswith("FAILED: ")]
+    lacking = [line for line in lines if line.startswith("unsupported: ")]
+    differ = sum(int(match[1]) for line in passed if (match := DIFFER.search(line)))
+    faults = failed[:3] + ([describe_exit(done.returncode)] if done.returncode else [])
+    detail = "; ".join([*faults, *lacking[:3]]) or f"{differ} blocks differ, each as good as the reference's"
+    return Outcome(bool(passed) and not faults, len(passed), bound, detail)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import sys
@@ -170,6 +171,10 @@ def test_a_scheduler_that_does_not_answer_is_told_at_once(
         done = site.eval(*KV, "--scheduler", address)
         assert done.code == ClusterError.exit_code
         assert f"no Dask scheduler answers at {address}" in done.stderr
+        # one that lingered would stop the next client for good, should it be finalized while that one starts
+        assert not [
+            found for found in gc.get_objects() if type(found) is distributed.Client and found.status != "closed"
+        ]
     assert eval_runs(site.folder) == []
 
 

@@ -7,6 +7,7 @@ they are the same.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import time
 from collections.abc import Iterator
@@ -46,21 +47,30 @@ def require_scheduler(address: str) -> None:
 @contextlib.contextmanager
 def connected(address: str) -> Iterator[Client]:
     """A client of the scheduler. Raises ClusterError."""
-    from distributed import Client
-
     # what they say of lost workers and connections, in many lines, is said by us in one
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    try:
-        client = Client(address, timeout=CONNECT_SECONDS)
-    except (OSError, ValueError, TypeError) as error:
+    client = _connect(address)
+    if isinstance(client, str):
+        # A client that never connected waits for the lock under which another one starts when it is finalized: now.
+        gc.collect()
         raise ClusterError(
-            f"no Dask scheduler answers at {address}: {error}",
+            f"no Dask scheduler answers at {address}: {client}",
             hint=f"dask scheduler, then {START.format('ITS_ADDRESS')}",
-        ) from error
+        )
     try:
         yield client
     finally:
         client.close()
+
+
+def _connect(address: str) -> Client | str:
+    """A client, or why there is none: no exception keeps alive what it left behind."""
+    from distributed import Client
+
+    try:
+        return Client(address, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError, TypeError) as error:
+        return str(error)
 
 
 def measure_all(work: Work, folder: Path, address: str, out: Output) -> None:

@@ -130,9 +130,10 @@ def _check_cuda(tools: Tools, host: Host, choices: Choices) -> None:
     if host.system == "Darwin":
         raise BackendUnavailable("there is no CUDA on macOS", hint="turbotool build --backend metal")
     if tools.chosen("nvcc") is None:
+        packages = [cudatoolkit.INSTALL, installer(host.env).hint("cuda")] if host.system == "Linux" else []
         raise BackendUnavailable(
             f"CUDA needs nvcc: {tools['nvcc'].describe_search()}",
-            hint=f"{cudatoolkit.INSTALL}, or NVIDIA's own package from https://developer.nvidia.com/cuda-downloads",
+            hint=" or ".join([*packages, "NVIDIA's own package from https://developer.nvidia.com/cuda-downloads"]),
         )
     if not (choices.archs or choices.portable or shutil.which("nvidia-smi", path=host.env.get("PATH", ""))):
         raise BackendUnavailable(

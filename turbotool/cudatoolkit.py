@@ -1,8 +1,8 @@
 """A CUDA toolkit: what a build needs of one, and one that is made of NVIDIA's PyPI packages (the extra `cuda`).
 
-CMake's FindCUDAToolkit wants one root with bin, include and libraries without version in their names. The packages have
-a root, but neither such names nor lib64, where nvcc looks. nvcc takes the folder above its own for the root and does not
-follow links to itself, so a folder of links serves.
+CMake's FindCUDAToolkit wants one root with bin, include and libraries without version in their names. The packages
+share a root, but have neither such names nor lib64, where nvcc looks. nvcc takes the folder above its own for the root
+and does not follow links to itself, so a folder of links serves.
 """
 
 from __future__ import annotations

@@ -3,6 +3,11 @@
 // As much of CUDA as the turbo kernels use, for a C++ compiler. A warp is 32 fibers in lockstep: a shuffle hands on to the
 // next lane, and when a lane runs again every lane has said its value.
 
+#include "ggml-impl.h"
+#include "ggml.h"
+
+#include <ucontext.h>
+
 #include <csetjmp>
 #include <cstdint>
 #include <cstdio>
@@ -10,10 +15,6 @@
 #include <cstring>
 #include <functional>
 #include <memory>
-#include <ucontext.h>
-
-#include "ggml.h"
-#include "ggml-impl.h"
 
 #define __device__
 #define __global__
@@ -124,7 +125,8 @@ struct warp {
     static warp * current;
 };
 
-warp *        warp::current = nullptr;
+warp * warp::current = nullptr;
+
 static warp & the_warp() {
     static warp w;
     return w;
@@ -253,7 +255,7 @@ static inline half __float2half_rn(float f) {
 }
 
 static inline nv_bfloat16 __float2bfloat16_rn(float f) {
-    return { ggml_fp32_to_bf16(f).bits };
+    return { GGML_FP32_TO_BF16(f).bits };
 }
 
 static inline half2 __half2half2(half h) {

@@ -13,7 +13,7 @@ from turbotool.process import describe_exit
 QUICK_OPS = ("CPY", "GET_ROWS", "SET_ROWS")
 FULL_OPS = (*QUICK_OPS, "MUL_MAT", "FLASH_ATTN_EXT")
 CASE = re.compile(r"^\s*(?P<op>[A-Z0-9_]+)\((?P<vars>.*)\): (?P<result>OK|FAIL|not supported.*)$")
-BACKENDS = {"cpu": "CPU"}
+BACKENDS = {"cpu": "CPU", "cuda": "CUDA0"}
 
 
 def parse_cases(output: str) -> tuple[Counter[tuple[str, str]], list[str]]:
@@ -38,15 +38,16 @@ def backend_ops(context: Context) -> Outcome:
     arguments = ["test", "-o", ",".join(ops), "-p", r"\bturbo[234]\b", "-j", str(context.runner.threads)]
     backend = BACKENDS.get(context.runner.binaries.backend)
     done = context.runner.plain("test-backend-ops", [*arguments, *(["-b", backend] if backend else [])])
+    bound = "all pass, > 0 cases for each type and op"
+    if backend and not re.search(rf"^Backend \d+/\d+: {backend}$", done.output, re.MULTILINE) and done.returncode == 0:
+        return Outcome(False, None, bound, f"there is no device {backend} here", skipped=True)
     passed, failed = parse_cases(done.output)
     lacking = [f"{name} {op}" for name in TURBO for op in ops if not passed[name, op]]
     faults = [f"{len(failed)} failed, first {failed[0]}"] if failed else []
     faults += [f"no case ran for {', '.join(lacking)}"] if lacking else []
     faults += [describe_exit(done.returncode)] if done.returncode else []
     counts = ", ".join(f"{name} {sum(count for (kind, _), count in passed.items() if kind == name)}" for name in TURBO)
-    return Outcome(
-        not faults, sum(passed.values()), "all pass, > 0 cases for each type and op", "; ".join([*faults, counts])
-    )
+    return Outcome(not faults, sum(passed.values()), bound, "; ".join([*faults, counts]))
 
 
 def turbo_codec(context: Context) -> Outcome:

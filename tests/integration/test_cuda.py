@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).resolve().parents[1]
 OVERLAY = HERE.parent / "patches/overlay"
-PATCH = HERE.parent / "patches/run-turbo-caches-on-cuda-devices.patch"
+PATCHES = HERE.parent / "patches"
 SECONDS = 900
 BLOCKS = 100_000
 TYPES = ("turbo2", "turbo3", "turbo4")
@@ -68,7 +68,8 @@ def test_every_kernel_agrees_with_the_reference(host_report: list[str]) -> None:
 
 def touched() -> list[str]:
     """The CUDA files of upstream that the series changes."""
-    return re.findall(r"^\+\+\+ b/ggml/src/ggml-cuda/(\S+\.cu)$", PATCH.read_text(encoding="utf-8"), re.MULTILINE)
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted(PATCHES.glob("*.patch")))
+    return sorted(set(re.findall(r"^\+\+\+ b/ggml/src/ggml-cuda/(\S+\.cu)$", text, re.MULTILINE)))
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@
 #include <functional>
 #include <memory>
 
+#define __host__
 #define __device__
 #define __global__
 #define __forceinline__ inline

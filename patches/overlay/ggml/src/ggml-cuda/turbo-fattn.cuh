@@ -21,7 +21,7 @@ template <> struct turbo_block<GGML_TYPE_TURBO4> {
     using t = block_turbo4;
 };
 
-static constexpr __device__ bool turbo_is_turbo(const ggml_type type) {
+static constexpr __host__ __device__ bool turbo_is_turbo(const ggml_type type) {
     return type == GGML_TYPE_TURBO2 || type == GGML_TYPE_TURBO3 || type == GGML_TYPE_TURBO4;
 }
 

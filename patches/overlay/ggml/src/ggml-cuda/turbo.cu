@@ -241,7 +241,7 @@ bool ggml_cuda_turbo_supports_op(int device, const ggml_tensor * op) {
             return ggml_is_turbo(src0->type) && turbo_has_plain_rows(src0) && src1->type == GGML_TYPE_F32 &&
                    src1->nb[0] == sizeof(float) && op->type == GGML_TYPE_F32;
         case GGML_OP_FLASH_ATTN_EXT:
-            return turbo_has_plain_rows(src1) && turbo_has_plain_rows(op->src[2]) &&
+            return src0->type == GGML_TYPE_F32 && turbo_has_plain_rows(src1) && turbo_has_plain_rows(op->src[2]) &&
                    ggml_cuda_flash_attn_ext_supported(device, op);
         default:
             return false;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -19,7 +20,7 @@ from turbotool.checks.quality import has_three_colours, is_four, is_paris
 from turbotool.checks.registry import CHECKS
 from turbotool.checks.shift import is_language
 from turbotool.checks.startup import binaries_start, unknown_type_refused
-from turbotool.checks.upstream import quantize_fns
+from turbotool.checks.upstream import backend_ops, quantize_fns
 from turbotool.errors import BinaryFailed, HashMismatch, Interrupted, ModelError, ToolFailed, VerificationFailed
 from turbotool.junit import document
 from turbotool.model import unpack_member
@@ -142,6 +143,16 @@ def test_quantize_fns_that_skips_a_type_fails(context: Context) -> None:
     program(context.work, "test-quantize-fns", "print('Testing turbo2\\nTesting turbo4')")
     outcome = quantize_fns(context)
     assert (outcome.ok, outcome.value) == (False, 2)
+
+
+@pytest.mark.parametrize(("devices", "skipped"), [("CUDA0 CPU", False), ("CPU", True)])
+def test_operations_are_tested_on_the_device_of_the_backend(context: Context, devices: str, skipped: bool) -> None:
+    lines = "; ".join(f"print('Backend 1/2: {device}')" for device in devices.split())
+    program(context.work, "test-backend-ops", f"assert sys.argv[-2:] == ['-b', 'CUDA0']; {lines}")
+    runner = replace(context.runner, binaries=replace(context.runner.binaries, backend="cuda"))
+    outcome = backend_ops(replace(context, runner=runner))
+    assert (outcome.ok, outcome.skipped) == (False, skipped)
+    assert ("no device CUDA0" if skipped else "no case ran for turbo2 CPY") in outcome.detail
 
 
 def test_a_server_that_never_answers_is_not_left_behind(context: Context) -> None:

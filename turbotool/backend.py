@@ -13,6 +13,7 @@ from typing import Protocol
 
 import click
 
+from turbotool import cudatoolkit
 from turbotool.errors import BackendUnavailable
 from turbotool.guess import did_you_mean
 from turbotool.tools import Tools, installer
@@ -135,9 +136,10 @@ def _check_cuda(tools: Tools, host: Host, choices: Choices) -> None:
     if host.system == "Darwin":
         raise BackendUnavailable("there is no CUDA on macOS", hint="turbotool build --backend metal")
     if tools.chosen("nvcc") is None:
+        packages = [cudatoolkit.INSTALL, installer(host.env).hint("cuda")] if host.system == "Linux" else []
         raise BackendUnavailable(
             f"CUDA needs nvcc: {tools['nvcc'].describe_search()}",
-            hint=f"{installer(host.env).hint('cuda')}, or NVIDIA's own package from https://developer.nvidia.com/cuda-downloads",
+            hint=" or ".join([*packages, "NVIDIA's own package from https://developer.nvidia.com/cuda-downloads"]),
         )
     if not (choices.archs or choices.portable or shutil.which("nvidia-smi", path=host.env.get("PATH", ""))):
         raise BackendUnavailable(
@@ -211,7 +213,6 @@ BACKENDS: Mapping[str, Backend] = {
             {"GGML_CUDA": "ON"},
             _check_cuda,
             ("nvcc",),
-            notes=(CPU_FALLBACK.format("CUDA"),),
             disk_bytes=3 << 30,
         ),
         Row(

@@ -108,6 +108,8 @@ def prepare(plan: Plan, out: Output) -> None:
     if reason:
         out.detail(f"configuring afresh: {reason}")
     plan.folder.mkdir(parents=True, exist_ok=True)
+    if plan.toolkit:
+        plan.toolkit.assemble()
     changed = stamps.settle(plan.source.path, plan.source.tree, plan.folder, plan.env)
     out.detail(f"{changed} source files are new to this build folder")
 

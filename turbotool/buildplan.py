@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from turbotool import cmake, ninja
+from turbotool import cmake, cudatoolkit, ninja
 from turbotool.backend import this_host
 from turbotool.buildkey import (
     FLAG_VARIABLES,
@@ -31,7 +31,10 @@ EARLIEST = 315532800  # 1980-01-01
 
 @dataclass(frozen=True)
 class Plan:
-    """One build, decided but not begun: `inputs` are what `key` is the hash of, `env` is the children's environment."""
+    """One build, decided but not begun: `inputs` are what `key` is the hash of, `env` is the children's environment.
+
+    `toolkit` must be assembled before CMake runs.
+    """
 
     request: Request
     source: Source
@@ -42,6 +45,7 @@ class Plan:
     inputs: Mapping[str, str]
     key: str
     env: Mapping[str, str]
+    toolkit: cudatoolkit.Toolkit | None = None
 
     @property
     def bin_dir(self) -> Path:
@@ -74,13 +78,18 @@ def tools_for(request: Request, env: Mapping[str, str], *, private: bool = True)
 def make_plan(layout: Layout, request: Request, source: Source, tools: Tools, env: Mapping[str, str]) -> Plan:
     chain = toolchain(tools, env)
     options = cmake_options(request, source, tools)
+    toolkit = None
+    if chain.nvcc:
+        toolkit = cudatoolkit.toolkit_of(Path(chain.nvcc.path), chain.nvcc.origin, layout.builds)
+    if toolkit:
+        options |= {**toolkit.options(portable=request.choices.portable), **dict(request.options)}
     inputs = key_inputs(request, source, chain, options, env)
     folder = layout.build(request.name)
     child = child_environment(env, chain, source, layout.work)
     if request.platform:
         child |= reproducible(child, chain, source, folder)
     log = layout.logs / f"build-{request.name}.log"
-    return Plan(request, source, folder, log, chain, options, inputs, key_of(inputs), child)
+    return Plan(request, source, folder, log, chain, options, inputs, key_of(inputs), child, toolkit)
 
 
 def reproducible(env: Mapping[str, str], chain: Toolchain, source: Source, folder: Path) -> dict[str, str]:

@@ -33,6 +33,7 @@ MAX_GLIBC = "2.36"  # Debian 12's
 RECORDED = ("schema", "backend", "tree", "series", "lock", "version", "targets", "notes")
 VARIABLE = "variable "  # how the inputs of a build call one of the environment
 TOOLS = ("cmake", "ninja", "c", "c++", "nvcc")
+PLACES = ("CMAKE_CUDA_COMPILER", "CUDAToolkit_ROOT")  # options that say where something was
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def portable_record(record: Record, needs: Needs) -> dict[str, Any]:
     }
     return {
         **document,
-        "options": {name: value for name, value in options.items() if name != "CMAKE_CUDA_COMPILER"},  # a place
+        "options": {name: value for name, value in options.items() if name not in PLACES},
         "variables": variables,
         "tools": {name: {key: tools[name][key] for key in ("version", "banner")} for name in TOOLS if name in tools},
         "outputs": [{"name": item.name, "sha256": item.sha256, "bytes": item.bytes} for item in record.outputs],

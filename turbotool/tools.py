@@ -12,10 +12,10 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from turbotool import process
+from turbotool import cudatoolkit, process
 from turbotool.errors import ToolFailed, ToolMissing, TurbotoolError
 
 PROBE_SECONDS = 10
@@ -109,7 +109,9 @@ def _find(name: str, env: Mapping[str, str], private: bool) -> Tool:
         places = [*(_python_places(name) if private else ()), *_on_path([name], env)]
         return _tool(name, [name], places, minimum=minimum)
     if name == "nvcc":
-        return _tool(name, ["CUDACXX", "PATH", "CUDA_PATH", "CUDA_HOME", USUAL_CUDA], _nvcc_places(env))
+        tried = ["CUDACXX", "PATH", "CUDA_PATH", "CUDA_HOME", USUAL_CUDA, cudatoolkit.ORIGIN]
+        found = _tool(name, tried, _nvcc_places(env))
+        return replace(found, candidates=tuple(map(_with_toolkit, found.candidates)))
     if name == "glslc":
         sdk = env.get("VULKAN_SDK")
         places = [(str(Path(sdk) / "bin" / executable(name)), "VULKAN_SDK")] if sdk else []
@@ -139,6 +141,14 @@ def _nvcc_places(env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         if env.get(variable):
             yield str(Path(env[variable]) / "bin" / executable("nvcc")), variable
     yield str(Path(USUAL_CUDA) / "bin" / executable("nvcc")), "usual place"
+    for place in cudatoolkit.package_places():
+        yield str(place), cudatoolkit.ORIGIN
+
+
+def _with_toolkit(candidate: Candidate) -> Candidate:
+    """An nvcc whose toolkit is not whole is a broken one."""
+    defect = cudatoolkit.defect(Path(candidate.path), candidate.origin) if candidate.version else None
+    return replace(candidate, version=None, banner=defect) if defect else candidate
 
 
 def _on_path(names: Sequence[str], env: Mapping[str, str]) -> Iterator[tuple[str, str]]:

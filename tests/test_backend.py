@@ -91,7 +91,8 @@ def test_arch_is_refused_off_cuda(tmp_path: Path) -> None:
         BACKENDS["cpu"].preflight(*host("Linux", tmp_path), Choices(archs=("86",)))
 
 
-@pytest.mark.parametrize("name", sorted(set(BACKENDS) - {"cpu"}))
+@pytest.mark.parametrize("name", sorted(set(BACKENDS) - {"cpu", "metal"}))
 def test_gpu_backends_say_that_turbo_operations_run_on_the_cpu(name: str) -> None:
     assert any("CPU" in note for note in BACKENDS[name].notes)
     assert not BACKENDS["cpu"].notes
+    assert not BACKENDS["metal"].notes

@@ -188,7 +188,6 @@ BACKENDS: Mapping[str, Backend] = {
             {"GGML_METAL": "ON", "GGML_METAL_EMBED_LIBRARY": "ON"},
             _check_metal,
             ("xcrun",),
-            notes=(CPU_FALLBACK.format("Metal"),),
         ),
         Row(
             "vulkan",

@@ -8,10 +8,10 @@
 #include "test-turbo-blocks.h"
 #include "test-turbo-vectors.h"
 
+#include <cstddef>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
-
-static const int N_BLOCKS = 100000;
 
 struct turbo_type {
     ggml_type        type;
@@ -92,35 +92,40 @@ template <typename T> static int differing(const std::vector<T> & a, const T * b
     return count;
 }
 
-static int check(ggml_backend_t backend, const turbo_type & t, const std::vector<float> & x, const std::vector<uint8_t> & want,
-                 const char * what) {
+template <typename index>
+static int check(ggml_backend_t               backend,
+                 const turbo_type &           t,
+                 const std::vector<float> &   x,
+                 const std::vector<uint8_t> & want,
+                 const char *                 what) {
     const size_t       size = ggml_type_size(t.type);
     std::vector<float> decoded(x.size());
     ggml_get_type_traits(t.type)->to_float(want.data(), decoded.data(), x.size());
 
-    const result r[]    = { run<int64_t>(backend, t.type, x), run<int32_t>(backend, t.type, x) };
-    int          failed = 0;
-    for (const result & got : r) {
-        const int bad[] = {
-            differing(got.set, want.data(), want.size(), size),
-            differing(got.copied, want.data(), want.size(), size),
-            differing(got.gathered, decoded.data(), decoded.size(), 64),
-            differing(got.copied_back, decoded.data(), decoded.size(), 64),
-        };
-        printf("%s, %zu %s: blocks that differ: SET_ROWS %d, CPY %d, GET_ROWS %d, CPY back %d\n", ggml_type_name(t.type),
-               x.size() / 64, what, bad[0], bad[1], bad[2], bad[3]);
-        failed += bad[0] + bad[1] + bad[2] + bad[3];
-    }
-    return failed;
+    const result got   = run<index>(backend, t.type, x);
+    const int    bad[] = {
+        differing(got.set, want.data(), want.size(), size),
+        differing(got.copied, want.data(), want.size(), size),
+        differing(got.gathered, decoded.data(), decoded.size(), 64),
+        differing(got.copied_back, decoded.data(), decoded.size(), 64),
+    };
+    printf("%s, %zu %s: blocks that differ: SET_ROWS %d, CPY %d, GET_ROWS %d, CPY back %d\n", ggml_type_name(t.type),
+           x.size() / 64, what, bad[0], bad[1], bad[2], bad[3]);
+    return bad[0] + bad[1] + bad[2] + bad[3];
 }
 
-int main() {
+// the number of blocks is the argument
+int main(int argc, char ** argv) {
+    const int n_blocks = argc > 1 ? atoi(argv[1]) : 100000;
+
+    typedef std::remove_reference_t<decltype(turbo_vectors[0])> vector;
+
     const turbo_type types[] = {
-        { GGML_TYPE_TURBO2, { { 25, 85 }, { 38, 127 } }, offsetof(std::remove_reference_t<decltype(turbo_vectors[0])>, turbo2) },
-        { GGML_TYPE_TURBO3, { { 10, 31, 55, 88 }, { 14, 43, 76, 121 } }, offsetof(std::remove_reference_t<decltype(turbo_vectors[0])>, turbo3) },
+        { GGML_TYPE_TURBO2, { { 25, 85 }, { 38, 127 } },                             offsetof(vector, turbo2) },
+        { GGML_TYPE_TURBO3, { { 10, 31, 55, 88 }, { 14, 43, 76, 121 } },             offsetof(vector, turbo3) },
         { GGML_TYPE_TURBO4,
-          { { 5, 15, 25, 36, 48, 62, 79, 104 }, { 6, 18, 30, 43, 57, 73, 94, 124 } },
-          offsetof(std::remove_reference_t<decltype(turbo_vectors[0])>, turbo4) },
+         { { 5, 15, 25, 36, 48, 62, 79, 104 }, { 6, 18, 30, 43, 57, 73, 94, 124 } },
+         offsetof(vector,                                                                             turbo4) },
     };
 
     ggml_backend_ptr backend(ggml_backend_init_by_name("MTL0", nullptr));
@@ -139,12 +144,13 @@ int main() {
             x.insert(x.end(), x.end() - 64, x.end());
             want.insert(want.end(), want.end() - size, want.end());
         }
-        failed += check(backend.get(), t, x, want, "pinned vectors");
+        failed += check<int32_t>(backend.get(), t, x, want, "pinned vectors");
+        failed += check<int64_t>(backend.get(), t, x, want, "pinned vectors");
 
-        x = turbo_test_blocks(t.levels, N_BLOCKS);
+        x = turbo_test_blocks(t.levels, n_blocks);
         want.resize(ggml_row_size(t.type, x.size()));
         ggml_get_type_traits(t.type)->from_float_ref(x.data(), want.data(), x.size());
-        failed += check(backend.get(), t, x, want, "blocks");
+        failed += check<int64_t>(backend.get(), t, x, want, "blocks");
     }
     printf("%s\n", failed ? "FAILED" : "all ok");
     return failed != 0;

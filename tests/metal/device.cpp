@@ -246,7 +246,8 @@ void ggml_metal_device_get_memory(ggml_metal_device_t dev, size_t * free, size_t
 
 // only what the series adds: the rest is upstream's and runs on the CPU
 bool ggml_metal_device_supports_op(ggml_metal_device_t dev, const ggml_tensor * op) {
-    return ggml_op_is_empty(op->op) || (ggml_metal_turbo_is_involved(op) && ggml_metal_turbo_supports_op(&dev->props, op));
+    return ggml_op_is_empty(op->op) ||
+           (ggml_metal_turbo_is_involved(op) && ggml_metal_turbo_supports_op(&dev->props, op));
 }
 
 ggml_metal_event_t ggml_metal_device_event_init(ggml_metal_device_t) {
@@ -291,15 +292,27 @@ bool ggml_metal_buffer_is_shared(ggml_metal_buffer_t) {
     return true;
 }
 
-void ggml_metal_buffer_memset_tensor(ggml_metal_buffer_t, ggml_tensor * tensor, uint8_t value, size_t offset, size_t size) {
+void ggml_metal_buffer_memset_tensor(ggml_metal_buffer_t,
+                                     ggml_tensor * tensor,
+                                     uint8_t       value,
+                                     size_t        offset,
+                                     size_t        size) {
     memset((char *) tensor->data + offset, value, size);
 }
 
-void ggml_metal_buffer_set_tensor(ggml_metal_buffer_t, ggml_tensor * tensor, const void * data, size_t offset, size_t size) {
+void ggml_metal_buffer_set_tensor(ggml_metal_buffer_t,
+                                  ggml_tensor * tensor,
+                                  const void *  data,
+                                  size_t        offset,
+                                  size_t        size) {
     memcpy((char *) tensor->data + offset, data, size);
 }
 
-void ggml_metal_buffer_get_tensor(ggml_metal_buffer_t, const ggml_tensor * tensor, void * data, size_t offset, size_t size) {
+void ggml_metal_buffer_get_tensor(ggml_metal_buffer_t,
+                                  const ggml_tensor * tensor,
+                                  void *              data,
+                                  size_t              offset,
+                                  size_t              size) {
     memcpy(data, (const char *) tensor->data + offset, size);
 }
 
@@ -373,4 +386,3 @@ bool ggml_metal_supports_family(ggml_metal_t, int) {
 }
 
 void ggml_metal_capture_next_compute(ggml_metal_t) {}
-

@@ -8,10 +8,11 @@
 #undef threadgroup
 #undef kernel
 
-#include <csetjmp>
-#include <memory>
 #include <sys/mman.h>
 #include <ucontext.h>
+
+#include <csetjmp>
+#include <memory>
 
 #if defined(__SSE__)
 #    include <xmmintrin.h>
@@ -125,7 +126,7 @@ static void run_threadgroup(const msl_launch & launch, const std::function<void(
         fiber & f = *fibers[i];
         f.started = f.done = false;
 
-        f.self                        = {};
+        f.self                         = {};
         f.self.position_in_threadgroup = uint3(i % n.x, i / n.x % n.y, i / (n.x * n.y));
         f.self.index                   = (ushort) i;
         f.self.lane                    = (ushort) (i % 32);

@@ -13,7 +13,7 @@ from turbotool.process import describe_exit
 QUICK_OPS = ("CPY", "GET_ROWS", "SET_ROWS")
 FULL_OPS = (*QUICK_OPS, "MUL_MAT", "FLASH_ATTN_EXT")
 CASE = re.compile(r"^\s*(?P<op>[A-Z0-9_]+)\((?P<vars>.*)\): (?P<result>OK|FAIL|not supported.*)$")
-BACKENDS = {"cpu": "CPU"}
+BACKENDS = {"cpu": "CPU", "metal": "MTL0"}  # first device of each, as upstream names it
 
 
 def parse_cases(output: str) -> tuple[Counter[tuple[str, str]], list[str]]:

@@ -9,7 +9,7 @@ from turbotool.cachetype import TURBO
 
 FLOATS = ("f32", "f16")
 # what the format of each function that names a kernel is filled with, over all that ggml_metal_turbo_supports_op admits
-FILLS = {
+FILLS: dict[str, list[tuple[str, ...]]] = {
     "get_pipeline_cpy": [*product(["f32"], TURBO), *product(TURBO, FLOATS)],
     "get_pipeline_get_rows": [(name,) for name in TURBO],
     "get_pipeline_set_rows": [*product(["f32"], ["i32", "i64"], TURBO)],
@@ -50,10 +50,9 @@ def constants_set(*host: str) -> set[tuple[str, str]]:
 
 def faults(host: str, turbo: str, kernels: list[str], constants: dict[str, str]) -> list[str]:
     """What host code and shaders do not agree on: kernels that lack or are there twice, constants of another type."""
-    found = [f"no kernel {name}" for name in sorted(asked(host, turbo) - set(kernels))]
-    found += [
-        f"{name} is there {kernels.count(name)} times" for name in sorted(set(kernels)) if kernels.count(name) > 1
-    ]
+    wanted = sorted(asked(host, turbo))
+    found = [f"no kernel {name}" for name in wanted if name not in kernels]
+    found += [f"{name} is there {kernels.count(name)} times" for name in wanted if kernels.count(name) > 1]
     for index, kind in sorted(constants_set(host, turbo)):
         if constants.get(index) not in SHADER_TYPES[kind]:
             found.append(f"function constant {index} is set as {kind}, and in the shaders it is {constants.get(index)}")

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <iterator>
 
 // simdgroups of a threadgroup that quantizes, a block each
 #define N_SG_TURBO_QUANTIZE 4

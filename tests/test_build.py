@@ -11,8 +11,9 @@ import click
 import pytest
 from fake_tools import Site, commit, cpu_seconds, fake_site, says
 
+from turbotool import buildplan
 from turbotool.atomic import need_space
-from turbotool.backend import BACKENDS, TARGETS, Choices, find_backend
+from turbotool.backend import BACKENDS, TARGETS, Choices, Host, find_backend
 from turbotool.errors import CompileFailed, ConfigureFailed, NoSpace, ToolMissing
 from turbotool.output import Output
 
@@ -310,6 +311,15 @@ def test_progress_and_notes_reach_the_user(tmp_path: Path, capsys: pytest.Captur
     assert outcome.notes == tuple(json.loads((site.folder / "build.json").read_text())["notes"])
     assert "-DCMAKE_CUDA_ARCHITECTURES=86;89" in configured(site)
     assert "-DGGML_CUDA=ON" in configured(site)
+
+
+def test_metal_is_configured_with_its_shaders_embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = fake_site(tmp_path, "metal")
+    says(tmp_path / "tools" / "xcrun", "xcrun version 70.1")
+    monkeypatch.setattr(buildplan, "this_host", lambda: Host("Darwin", "arm64", {}))
+    outcome = site.build()
+    assert {"-DGGML_METAL=ON", "-DGGML_METAL_EMBED_LIBRARY=ON"} <= set(configured(site))
+    assert (outcome.backend, outcome.notes) == ("metal", ())
 
 
 def test_noop_is_fast_with_two_thousand_source_files(site: Site) -> None:

@@ -37,7 +37,6 @@ PACKAGED = tuple(name for name in TARGETS if name not in ("test-quantize-fns", "
 VULKAN_HEADERS_NEED = "VkLayerSettingEXT"
 VULKAN_HEADERS_KNOWN = "1.4.309"
 VULKAN_SDK_PAGE = "https://vulkan.lunarg.com/sdk/home"
-CPU_FALLBACK = "turbo cache types have no {} kernel yet: llama.cpp's scheduler runs their operations on the CPU"
 
 
 @dataclass(frozen=True)
@@ -220,7 +219,6 @@ BACKENDS: Mapping[str, Backend] = {
             {"GGML_METAL": "ON", "GGML_METAL_EMBED_LIBRARY": "ON"},
             _check_metal,
             ("xcrun",),
-            notes=(CPU_FALLBACK.format("Metal"),),
         ),
         Row(
             "vulkan",

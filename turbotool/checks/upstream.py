@@ -16,9 +16,10 @@ QUICK_OPS = ("CPY", "GET_ROWS", "SET_ROWS")
 FULL_OPS = (*QUICK_OPS, "MUL_MAT", "FLASH_ATTN_EXT")
 CASE = re.compile(r"^\s*(?P<op>[A-Z0-9_]+)\((?P<vars>.*)\): (?P<result>OK|FAIL|not supported.*)$")
 CASES = r"\bturbo[234]\b"
-BACKENDS = {
+BACKENDS = {  # the first device of each, as upstream names it
     "cpu": "CPU",
     "cuda": "CUDA0",
+    "metal": "MTL0",
     "vulkan": "Vulkan0",
 }
 # On a device that is the CPU a pipeline takes seconds to compile, and nearly every case has its own: a sample of them.

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 HERE = Path(__file__).resolve().parents[1]
 OVERLAY = HERE.parent / "patches/overlay"
 PATCHES = HERE.parent / "patches"
-SECONDS = 900
+SECONDS = 3600  # the machine may be busy with other things
 BLOCKS = 100_000
 TYPES = ("turbo2", "turbo3", "turbo4")
 # One instance of flash attention for each kind of pair; all of them would take minutes more.

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 HERE = Path(__file__).resolve().parents[1]
 OVERLAY = HERE.parent / "patches/overlay"
 PATCHES = HERE.parent / "patches"
-SECONDS = 900
+SECONDS = 3600  # the machine may be busy with other things
 BLOCKS = 100_000
 TYPES = ("turbo2", "turbo3", "turbo4")
 # One instance of flash attention for each kind of pair; all of them would take minutes more.
@@ -122,7 +122,7 @@ def kernels(
     names = [*touched(), "turbo.cu", *(f"fattn-vec-instance-{pair}.cu" for pair in INSTANCES)]
     names.append("template-instances/fattn-vec-instance-q8_0-q8_0.cu")  # upstream's, to compare with
     objects = [f"ggml/src/ggml-cuda/CMakeFiles/ggml-cuda.dir/{name}.o" for name in names]
-    said = run("ninja", "-C", folder, *objects, env=env)
+    said = run("ninja", "-j", str(os.cpu_count() or 1), "-C", folder, *objects, env=env)
     return [
         Kernel(found[1], int(found[2]), int(found[3]) + int(found[4]), int(found[5])) for found in PTXAS.finditer(said)
     ]
@@ -136,8 +136,7 @@ def test_no_kernel_of_ours_uses_local_memory(kernels: list[Kernel]) -> None:
 
 def test_flash_attention_with_turbo_types_spills_no_more_than_upstreams(kernels: list[Kernel]) -> None:
     attention = [kernel for kernel in kernels if "flash_attn_ext_vec" in kernel.name]
-    types = {kernel.name: re.findall(r"9ggml_type(\d+)E", kernel.name) for kernel in attention}
-    ours = [kernel for kernel in attention if any(int(number) >= 100 for number in types[kernel.name])]
+    ours = [kernel for kernel in attention if re.search(r"L(9ggml_type|S\d*_)10[0-2]E", kernel.name)]
     upstreams = [kernel for kernel in attention if kernel not in ours]
     assert len(ours) == len(INSTANCES) * len(upstreams) > 0
     assert max(kernel.spilled for kernel in ours) <= max(kernel.spilled for kernel in upstreams)
@@ -153,7 +152,8 @@ def test_the_quantizer_rounds_once_and_keeps_denormals(
     flags = ["-std=c++17", "-O3", "-use_fast_math", "-extended-lambda", "-arch=compute_89", "-DGGML_CUDA_NO_VMM"]
     program = toolkit.root / "bin/nvcc" if toolkit else nvcc.path
     run(program, *flags, *include, "-ptx", source / "turbo.cu", "-o", tmp_path / "turbo.ptx")
-    entries = re.split(r"^\.visible \.entry ", (tmp_path / "turbo.ptx").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    ptx = (tmp_path / "turbo.ptx").read_text(encoding="utf-8")
+    entries = re.split(r"^(?:\.visible )?\.entry ", ptx, flags=re.MULTILINE)
     quantizers = [entry for entry in entries[1:] if re.match(r"\w*k_turbo_(set_rows|cpy_f32_q)", entry)]
     assert len(quantizers) == 9
     for entry in quantizers:

@@ -30,7 +30,7 @@ while [ $# -gt 0 ]; do [ "$1" = -o ] && out=$2; shift; done
 """
 # What a Metal compiler takes for granted by default, as far as Clang can be told not to in a function.
 LIBERTIES = (
-    *("-mfma", "-ffp-contract=fast", "-fassociative-math", "-freciprocal-math", "-fno-signed-zeros"),
+    *("-mfma", "-ffp-contract=on", "-fassociative-math", "-freciprocal-math", "-fno-signed-zeros"),
     *("-fno-trapping-math", "-fno-math-errno"),
 )
 CHOICES = {

@@ -23,6 +23,9 @@ YARDSTICK = CachePair("q4_0", "q4_0")
 # llama-perplexity stores base log probabilities in 16 bits, so that f16 differs from itself by about 1e-6 on average
 # and 6e-5 at most (measured: 0.000000 and 0.000053); a real difference is a thousand times larger.
 NOISE_MEAN = 5e-6
+# With a device the stored base is off by as much at every token, while the logits are the same: measured on llvmpipe,
+# -2.1e-5 on average, 3e-6 at most, every likeliest token the same.
+NOISE_MEAN_DEVICE = 1e-4
 NOISE_MAX = 5e-4
 
 
@@ -60,11 +63,12 @@ def generation(pair: CachePair) -> Callable[[Context], Outcome]:
 def noise_floor(context: Context) -> Outcome:
     """f16 against itself: nothing but the 16-bit storage of the base differs."""
     found = context.divergence(F16)
-    ok = abs(found.mean.value) <= NOISE_MEAN and found.maximum <= NOISE_MAX
+    most = NOISE_MEAN if context.runner.binaries.backend == "cpu" else NOISE_MEAN_DEVICE
+    ok = abs(found.mean.value) <= most and found.maximum <= NOISE_MAX
     return Outcome(
         ok,
         found.mean.value,
-        f"|mean| <= {NOISE_MEAN:g}, max <= {NOISE_MAX:g}",
+        f"|mean| <= {most:g}, max <= {NOISE_MAX:g}",
         f"max {found.maximum:.6f}, same top {found.same_top.value:.2f}%",
     )
 

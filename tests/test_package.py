@@ -390,8 +390,7 @@ def command_with(
     layout = Layout(folder / "root", folder / "work", folder / "cache")
     monkeypatch.setattr("turbotool.layout.find_layout", lambda: layout)
     commit(layout.tree, {"README.md": "A sentence of the documentation that is long enough to be prose.\n\n" * 100})
-    names = (*TOOLS, "test-turbo", "test-turbo-backend", "test-backend-ops")
-    files = {f"bin/{name}": Member(program, executable=True) for name in names}
+    files = {f"bin/{name}": Member(program, executable=True) for name in PACKAGED}
     files["build.json"] = Member(record_of())
     needs = Needs(("libc.so.6",), (), "2.34", "manylinux_2_34_x86_64")
     made = package.Package("llama-x", LINUX, "cpu", TREE, with_sums(files), needs, EPOCH)

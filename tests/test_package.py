@@ -24,7 +24,7 @@ from tiny_parts import write_parts
 
 from turbotool import package, sbom
 from turbotool.backend import PACKAGED
-from turbotool.binaries import TOOLS, Binaries, Runner
+from turbotool.binaries import Binaries, Runner
 from turbotool.buildplan import source_epoch
 from turbotool.errors import (
     ArchiveError,

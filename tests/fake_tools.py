@@ -34,6 +34,7 @@ printf '%s\n' "$@" > "$4/arguments.txt"
 /usr/bin/env > "$4/variables.txt"
 echo cache > "$4/CMakeCache.txt"
 if [ -n "$FAKE_CMAKE_FAILURE" ]; then printf '%s\n' "$FAKE_CMAKE_FAILURE"; exit 1; fi
+[ -z "$FAKE_CMAKE_SAYS" ] || printf '%s\n' "$FAKE_CMAKE_SAYS"
 echo "-- Configuring done"
 """
 

@@ -313,6 +313,14 @@ def test_progress_and_notes_reach_the_user(tmp_path: Path, capsys: pytest.Captur
     assert "-DGGML_CUDA=ON" in configured(site)
 
 
+def test_what_cmake_leaves_out_is_said_and_recorded(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site = site.setting(FAKE_CMAKE_SAYS="-- left out: CPU variant armv9.2_1\n-- found: OpenMP")
+    assert site.build(Output()).notes == ("left out: CPU variant armv9.2_1",)
+    assert "note: left out: CPU variant armv9.2_1" in capsys.readouterr().err
+    again = site.build()
+    assert (again.cached, again.notes) == (True, ("left out: CPU variant armv9.2_1",))
+
+
 def test_metal_is_configured_with_its_shaders_embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = fake_site(tmp_path, "metal")
     says(tmp_path / "tools" / "xcrun", "xcrun version 70.1")

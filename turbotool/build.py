@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +23,7 @@ from turbotool.tools import Candidate
 MIB = 1 << 20
 # A build after the first replaces most of what it writes.
 AGAIN_BYTES = 200 * MIB
+LEFT_OUT = re.compile(r"^-- (?P<what>left out: .+)$", re.MULTILINE)  # as the series' CMake code says it
 
 
 @dataclass(frozen=True)
@@ -73,26 +75,27 @@ def build(plan: Plan, out: Output, keep: Sequence[int] = ()) -> Outcome:
     reasons = pending(plan)
     old = record.read_record(plan.folder)
     if not reasons and old:
-        return outcome(plan, old.outputs, (), started)
+        return outcome(plan, old.outputs, (), tuple(old.document.get("notes", ())), started)
     out.say(f"building: {'; '.join(reasons)}")
-    for note in plan.request.backend.notes:
-        out.say(f"note: {note}")
     need_space(plan.folder, plan.request.backend.disk_bytes if old is None else AGAIN_BYTES, "a build")
     rotate(plan.log)
     try:
         prepare(plan, out)
-        configure(plan, out, keep)
+        notes = (*plan.request.backend.notes, *configure(plan, out, keep))
+        for note in notes:
+            out.say(f"note: {note}")
         compile_targets(plan, out, keep)
-        outputs = finish(plan, old, time.monotonic() - started)
+        outputs = finish(plan, old, notes, time.monotonic() - started)
     except OSError as error:
         raise process.out_of_space(error, plan.folder) from error
-    return outcome(plan, outputs, tuple(reasons), started)
+    return outcome(plan, outputs, tuple(reasons), notes, started)
 
 
-def outcome(plan: Plan, outputs: tuple[Built, ...], reasons: tuple[str, ...], started: float) -> Outcome:
+def outcome(
+    plan: Plan, outputs: tuple[Built, ...], reasons: tuple[str, ...], notes: tuple[str, ...], started: float
+) -> Outcome:
     name = plan.request.backend.name
     seconds = time.monotonic() - started
-    notes = plan.request.backend.notes
     return Outcome(not reasons, reasons, plan.bin_dir, plan.log, plan.source.tree, name, seconds, outputs, notes)
 
 
@@ -114,7 +117,8 @@ def prepare(plan: Plan, out: Output) -> None:
     out.detail(f"{changed} source files are new to this build folder")
 
 
-def configure(plan: Plan, out: Output, keep: Sequence[int]) -> None:
+def configure(plan: Plan, out: Output, keep: Sequence[int]) -> tuple[str, ...]:
+    """Run CMake. Returns what it says that it leaves out."""
     out.say("configuring")
     (plan.folder / cmake.STATE).unlink(missing_ok=True)
     words = cmake.command(plan.source.path, plan.folder, plan.chain, plan.options)
@@ -126,6 +130,7 @@ def configure(plan: Plan, out: Output, keep: Sequence[int]) -> None:
         hint = f"turbotool doctor says what is missing; the whole output is in {plan.log}"
         raise ConfigureFailed(f"CMake stopped: {what}\nlog: {plan.log}", hint=hint)
     write_file(plan.folder / cmake.STATE, json.dumps(asdict(plan.state), indent=2).encode())
+    return tuple(match["what"] for match in LEFT_OUT.finditer(done.output))
 
 
 def compile_targets(plan: Plan, out: Output, keep: Sequence[int]) -> None:
@@ -173,7 +178,7 @@ def raise_if_full(output: str, plan: Plan) -> None:
         )
 
 
-def finish(plan: Plan, old: Record | None, seconds: float) -> tuple[Built, ...]:
+def finish(plan: Plan, old: Record | None, notes: tuple[str, ...], seconds: float) -> tuple[Built, ...]:
     """Hash what was built and write build.json, last."""
     remove_leftovers(plan)
     outputs, links = record.scan_outputs(plan.bin_dir, old.outputs if old else ())
@@ -197,7 +202,7 @@ def finish(plan: Plan, old: Record | None, seconds: float) -> tuple[Built, ...]:
         "outputs": record.as_documents(outputs),
         "links": links,
         "run_env": dict(plan.request.backend.run_env),
-        "notes": list(plan.request.backend.notes),
+        "notes": list(notes),
         "seconds": round(seconds, 2),
         "log": os.path.relpath(plan.log, plan.folder),
     }

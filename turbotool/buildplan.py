@@ -95,13 +95,13 @@ def make_plan(layout: Layout, request: Request, source: Source, tools: Tools, en
 def reproducible(env: Mapping[str, str], chain: Toolchain, source: Source, folder: Path) -> dict[str, str]:
     """Variables with which neither the place nor the time of a build is in its outputs.
 
-    A compiler cache replaces absolute paths by relative ones, so both are mapped: its use changes nothing.
+    A compiler cache that rewrites paths under a base also shortens `a/b/..` to `a`, and the name of a header is in the
+    outputs: without a base its use changes nothing.
     """
-    variables = {"SOURCE_DATE_EPOCH": str(source_epoch(env))}
+    variables = {"SOURCE_DATE_EPOCH": str(source_epoch(env)), "CCACHE_BASEDIR": ""}
     if Path(chain.cxx.path).stem.lower() == "cl":
         return variables  # it has no such option
-    relative = os.path.relpath(source.path, folder)
-    maps = ((source.path, "llama.cpp"), (relative, "llama.cpp"), (folder, "build"))
+    maps = ((source.path, "llama.cpp"), (folder, "build"))
     flags = [f"-ffile-prefix-map={old}={new}" for old, new in maps]
     for variable in ("CFLAGS", "CXXFLAGS"):
         variables[variable] = " ".join([*map(shlex.quote, flags), env.get(variable, "")]).strip()

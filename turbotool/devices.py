@@ -67,7 +67,7 @@ class Tool:
 
 
 def parse_listed(output: str) -> tuple[Device, ...]:
-    """What `llama-server --list-devices` printed."""
+    """What `llama-cli --list-devices` printed."""
     return tuple(
         Device(match["about"], match["name"], int(match["total"]) * MIB, int(match["free"]) * MIB)
         for match in _LISTED.finditer(output)

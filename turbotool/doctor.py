@@ -300,8 +300,7 @@ def _describe_devices(devices: Devices) -> list[str]:
 
 def _describe_device(device: Device) -> str:
     gib = 1 << 30
-    named = device.label
     if device.memory is None:
-        return named
+        return device.label
     free = f", {device.free / gib:.1f} GiB free" if device.free is not None else ""
-    return f"{named}, {device.memory / gib:.1f} GiB{free}"
+    return f"{device.label}, {device.memory / gib:.1f} GiB{free}"

@@ -99,11 +99,14 @@ def test_no_device_after_a_crash_is_no_skip(tmp_path: Path) -> None:
 
 
 def test_backend_ops_asks_for_the_device_and_samples_one_that_is_the_cpu(tmp_path: Path) -> None:
-    binaries = vulkan(tmp_path, test_backend_ops="print(*sys.argv[1:])")
+    binaries = vulkan(tmp_path, test_backend_ops="print(*sys.argv[1:]); print('Backend 1/2: Vulkan0')")
     log = tmp_path / "verify.log"
+    left_out = []
     for env in ((), FIRST_VULKAN):
         context = context_of(replace(binaries, env=env))
-        backend_ops(replace(context, runner=replace(context.runner, log=log)))
+        left_out.append(backend_ops(replace(context, runner=replace(context.runner, log=log))).left_out)
+    assert left_out[0] == ""
+    assert "MUL_MAT and FLASH_ATTN_EXT" in left_out[1]
     whole, *sampled = [line for line in log.read_text().splitlines() if line.startswith("test -o")]
     assert whole.startswith("test -o CPY,GET_ROWS,SET_ROWS,MUL_MAT,FLASH_ATTN_EXT ")
     assert [line.split()[2] for line in sampled] == ["CPY,GET_ROWS,SET_ROWS", "MUL_MAT", "FLASH_ATTN_EXT"]

@@ -262,3 +262,9 @@ def test_the_default_model_is_unpacked_only_if_its_bytes_are_the_locked_ones(tmp
     assert list(target.parent.iterdir()) == []
     unpack_member(archive, "p/m.gguf", hashlib.sha256(b"GGUF").hexdigest(), target)
     assert target.read_bytes() == b"GGUF"
+
+
+def test_what_a_check_left_out_is_printed_although_it_passed() -> None:
+    checks = (made("good", True, detail="147 cases"), replace(made("part", True), left_out="all but a sample"))
+    printed = verification.table(verification.Verification(checks, 1.0)).splitlines()
+    assert [line for line in printed if line.startswith("      |")] == ["      | left out: all but a sample"]

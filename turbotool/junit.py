@@ -48,7 +48,7 @@ def _case(suite: ElementTree.Element, check: Check) -> None:
         )
         failure.text = _clean(check.detail)
     ElementTree.SubElement(case, "system-out").text = _clean(
-        f"value: {check.value}\nbound: {check.bound}\n{check.detail}"
+        f"value: {check.value}\nbound: {check.bound}\n{check.detail}\n{check.left_out}".rstrip()
     )
 
 

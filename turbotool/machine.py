@@ -53,11 +53,12 @@ class Machine:
 def read_machine(cpuinfo: Path = CPUINFO) -> Machine:
     """This machine, now."""
     processors = _processors(cpuinfo)
+    flags = _flags(processors)
     named = next((words["model name"] for words in processors if words.get("model name")), "")
     threads = os.cpu_count() or 1
     return Machine(
         cpu=named or platform.processor() or platform.machine(),
-        features=tuple(dict.fromkeys(name for flag, name in FEATURES.items() if flag in cpu_flags(cpuinfo))),
+        features=tuple(dict.fromkeys(name for flag, name in FEATURES.items() if flag in flags)),
         cores=_physical_cores(processors),
         threads=threads,
         usable=usable_cpus(),
@@ -89,11 +90,12 @@ def usable_cpus() -> int:
 
 def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
     """The feature flags of the first CPU, in the kernel's words; empty where the system does not tell."""
-    for words in _processors(cpuinfo):
-        found = words.get("flags") or words.get("Features")
-        if found:
-            return frozenset(found.split())
-    return frozenset()
+    return _flags(_processors(cpuinfo))
+
+
+def _flags(processors: list[dict[str, str]]) -> frozenset[str]:
+    found = (words.get("flags") or words.get("Features") for words in processors)
+    return frozenset(next(filter(None, found), "").split())
 
 
 def _physical_cores(processors: list[dict[str, str]]) -> int | None:

@@ -103,7 +103,7 @@ def run_check(spec: Spec, context: Context) -> Check:
         if context.out.verbose:
             context.out.warn(traceback.format_exc())
     seconds = time.monotonic() - started
-    return Check(spec.name, outcome.ok, outcome.value, outcome.bound, outcome.detail, seconds, outcome.skipped)
+    return Check(spec.name, seconds=seconds, **vars(outcome))
 
 
 def line_of(check: Check) -> str:
@@ -113,10 +113,12 @@ def line_of(check: Check) -> str:
 
 
 def table(verification: Verification) -> str:
-    """The checks as lines for people; a failed or skipped one is followed by its detail."""
+    """The checks as lines for people; a failed or skipped one is followed by its detail, any by what it left out."""
     lines = [f"{'':4}  {'check':24} {'value':>24}  {'bound':44}  {'time':>8}"]
     for check in verification.checks:
         lines.append(line_of(check))
         if (not check.ok or check.skipped) and check.detail:
             lines += [f"      | {line}" for line in check.detail.splitlines()[:12]]
+        if check.left_out:
+            lines.append(f"      | left out: {check.left_out}")
     return "\n".join(lines)

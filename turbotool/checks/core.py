@@ -20,13 +20,17 @@ Value = float | int | str | None
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a check measured, the bound in words, whether it holds; `skipped` is no pass, `detail` then says why."""
+    """What a check measured, the bound in words, whether it holds; `skipped` is no pass, `detail` then says why.
+
+    `left_out` says what a check did not look at although it ran.
+    """
 
     ok: bool
     value: Value
     bound: str
     detail: str = ""
     skipped: bool = False
+    left_out: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Check:
     detail: str
     seconds: float
     skipped: bool = False
+    left_out: str = ""
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -50,6 +55,7 @@ class Check:
             "detail": self.detail,
             "seconds": round(self.seconds, 2),
             "skipped": self.skipped,
+            "left_out": self.left_out,
         }
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from turbotool.checks.core import Context, Outcome
-from turbotool.checks.upstream import BACKENDS, OWN_TIMEOUT, parse_all
+from turbotool.checks.upstream import BACKENDS, OWN_BOUND, OWN_TIMEOUT, judge_own, parse_cases
 from turbotool.devices import listed_devices
 from turbotool.kvlog import whole_lines
 from turbotool.process import describe_exit
@@ -26,7 +27,7 @@ def device_driver(context: Context) -> Outcome:
     done = context.runner.plain(
         "test-backend-ops", ["test", "-o", "FLASH_ATTN_EXT", "-p", F16_CASE, "-b", BACKENDS[backend]]
     )
-    passed, failed = parse_all(done.output)
+    passed, failed = parse_cases(done.output)
     faults = [f"{len(failed)} failed, first {failed[0]}"] if failed else []
     if done.returncode:
         faults.append(
@@ -34,22 +35,19 @@ def device_driver(context: Context) -> Outcome:
             f"on {devices[0].label}: a defect of this driver, which every check with flash attention will meet; "
             "try a newer driver"
         )
-    return Outcome(passed > 0 and not faults, passed, bound, "; ".join(faults) or devices[0].label)
+    return Outcome(bool(passed) and not faults, len(passed), bound, "; ".join(faults) or devices[0].label)
 
 
 def turbo_devices(context: Context) -> Outcome:
     """test-turbo-backend: the reference's bytes from SET_ROWS and CPY, its values from GET_ROWS and CPY."""
-    bound = "all pass, > 0 ran"
     if context.runner.binaries.backend == "cpu":
-        return Outcome(False, None, bound, "a cpu build has no other device", skipped=True)
+        return Outcome(False, None, OWN_BOUND, "a cpu build has no other device", skipped=True)
     done = context.runner.plain("test-turbo-backend", [], timeout=OWN_TIMEOUT)
     lines = list(whole_lines(done.output))
     if "no device" in lines and not done.returncode:
-        return Outcome(False, None, bound, "no device is visible", skipped=True)
-    passed = [line for line in lines if line.startswith("ok: ")]
-    failed = [line for line in lines if line.startswith("FAILED: ")]
+        return Outcome(False, None, OWN_BOUND, "no device is visible", skipped=True)
+    judged = judge_own(done)
     lacking = [line for line in lines if line.startswith("unsupported: ")]
-    differ = sum(int(match[1]) for line in passed if (match := DIFFER.search(line)))
-    faults = failed[:3] + ([describe_exit(done.returncode)] if done.returncode else [])
-    detail = "; ".join([*faults, *lacking[:3]]) or f"{differ} blocks differ, each as good as the reference's"
-    return Outcome(bool(passed) and not faults, len(passed), bound, detail)
+    differ = sum(int(match[1]) for line in lines if line.startswith("ok: ") and (match := DIFFER.search(line)))
+    detail = judged.detail or f"{differ} blocks differ, each as good as the reference's"
+    return replace(judged, detail=detail, left_out="; ".join(lacking[:3]))

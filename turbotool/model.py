@@ -117,7 +117,7 @@ def unpack_member(archive: Path, member: str, sha256: str, target: Path) -> None
                 read_member(archive, member, scratch)
             except ArchiveError as error:
                 raise ModelError(
-                    f"cannot read {member} from {archive}: {error.message}",
+                    f"the model cannot be unpacked: {error.message}",
                     hint=f"delete {archive} and run the command again",
                 ) from error
             found = sha256_file(scratch)

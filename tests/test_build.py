@@ -11,10 +11,13 @@ import click
 import pytest
 from fake_tools import Site, commit, cpu_seconds, fake_site, says
 
-from turbotool import buildplan
+from turbotool import buildplan, product
 from turbotool.atomic import need_space
 from turbotool.backend import BACKENDS, TARGETS, Choices, Host, find_backend
+from turbotool.build import Outcome
+from turbotool.buildkey import Request
 from turbotool.errors import CompileFailed, ConfigureFailed, NoSpace, ToolMissing
+from turbotool.layout import Layout
 from turbotool.output import Output
 
 
@@ -336,6 +339,27 @@ def test_noop_is_fast_with_two_thousand_source_files(site: Site) -> None:
     started = cpu_seconds()
     assert site.build().cached
     assert cpu_seconds() - started < 1.0
+
+
+def test_what_proves_a_build_does_not_make_another_one_instead(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = site.asking(choices=Choices(portable=True), options=(("GGML_LTO", "ON"),), extra_targets=("llama-imatrix",))
+    built.build()
+    asked: list[Request] = []
+
+    def build_product(layout: Layout, request: Request, *_: object) -> Outcome:
+        asked.append(request)
+        return built.build()
+
+    monkeypatch.setattr(product, "build_product", build_product)
+    assert product.choose_binaries(site.layout, "cpu", None, Output()).bin_dir == site.layout.build("cpu") / "bin"
+    assert asked == [built.request]
+    said = "--portable --cmake-option GGML_LTO=ON --target llama-imatrix"
+    assert f"made with {said}" in capsys.readouterr().err
+    shutil.rmtree(site.layout.build("cpu"))
+    product.choose_binaries(site.layout, "cpu", None, Output())
+    assert asked[1] == Request(BACKENDS["cpu"])
 
 
 def test_unknown_backend_suggests_the_nearest() -> None:

@@ -199,6 +199,7 @@ def finish(plan: Plan, old: Record | None, notes: tuple[str, ...], seconds: floa
         "tools": {name: tool_document(tool) for name, tool in used_tools(plan).items()},
         "options": dict(plan.options),
         "targets": list(plan.request.targets),
+        "asked": plan.request.asked,
         "outputs": record.as_documents(outputs),
         "links": links,
         "run_env": dict(plan.request.backend.run_env),

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from turbotool.backend import PACKAGED, Backend, Choices
 from turbotool.errors import ToolMissing
@@ -61,6 +62,29 @@ class Request:
     def name(self) -> str:
         """The build folder's name: a package has one of its own."""
         return f"{self.backend.name}-{self.platform.name}" if self.platform else self.backend.name
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The options of `turbotool build` that ask for this and not for what it builds by default."""
+        return (
+            *(["--portable"] if self.choices.portable else []),
+            *([f"--arch {','.join(self.choices.archs)}"] if self.choices.archs else []),
+            *(f"--cmake-option {name}={value}" for name, value in self.options),
+            *(f"--target {target}" for target in self.extra_targets),
+        )
+
+    @property
+    def asked(self) -> dict[str, object]:
+        """What the command line chose, for build.json and `again`."""
+        choices, targets = self.choices, list(self.extra_targets)
+        archs, options = list(choices.archs), dict(self.options)
+        return {"portable": choices.portable, "archs": archs, "options": options, "targets": targets}
+
+    @classmethod
+    def again(cls, backend: Backend, asked: Mapping[str, Any]) -> Request:
+        """The request that `asked` describes; what a build of the backend is by default where it says nothing."""
+        choices = Choices(bool(asked.get("portable")), tuple(asked.get("archs", ())))
+        return cls(backend, choices, tuple(asked.get("options", {}).items()), tuple(asked.get("targets", ())))
 
     @property
     def targets(self) -> tuple[str, ...]:

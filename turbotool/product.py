@@ -16,6 +16,7 @@ from turbotool.buildplan import Plan, make_plan, tools_for
 from turbotool.layout import Layout
 from turbotool.lock import read_lock
 from turbotool.output import Output, minutes
+from turbotool.record import read_record
 from turbotool.series import series_hash
 
 MIB = 1 << 20
@@ -40,10 +41,17 @@ def build_product(layout: Layout, request: Request, out: Output, env: Mapping[st
 
 
 def choose_binaries(layout: Layout, backend: str, bin_dir: Path | None, out: Output) -> Binaries:
-    """The programs in `bin_dir`, or those of an up-to-date build of the backend, made now if it is not there."""
+    """The programs in `bin_dir`, or those of an up-to-date build of the backend, made now if it is not there.
+
+    A build that is there is kept: what is made anew is made with the options that it was made with.
+    """
     if bin_dir:
         return named_binaries(bin_dir, backend)
-    done = build_product(layout, Request(find_backend(backend)), out, os.environ)
+    last = read_record(layout.build(find_backend(backend).name))
+    request = Request.again(find_backend(backend), last.document.get("asked", {}) if last else {})
+    if request.words:
+        out.say(f"the build was made with {' '.join(request.words)}, and so it is now")
+    done = build_product(layout, request, out, os.environ)
     return Binaries(done.bin_dir, done.tree, done.backend)
 
 

@@ -1,8 +1,8 @@
 """build.json: what was built from what, written last; and the question whether it still holds.
 
 The document: schema (1), key and its `inputs`, backend, tree, series, lock {commit, source}, version (what the programs
-report), tools {name: {path, version, banner}}, options, targets, outputs [{name, sha256, bytes, mtime_ns}],
-links {name: target}, run_env, notes, seconds, log (relative to the build folder).
+report), tools {name: {path, version, banner}}, options, targets, asked (what the command line chose), outputs
+[{name, sha256, bytes, mtime_ns}], links {name: target}, run_env, notes, seconds, log (relative to the build folder).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import pytest
 from fake_tools import python_program
 from known_model import known_model
 
-from turbotool.binaries import Binaries, Runner
+from turbotool.binaries import Binaries, Runner, named_binaries
 from turbotool.checks.core import Context
 from turbotool.checks.devices import device_driver, turbo_devices
 from turbotool.checks.upstream import backend_ops
@@ -61,6 +61,18 @@ def test_without_any_device_the_programs_run_as_they_are(tmp_path: Path) -> None
     binaries = vulkan(tmp_path, llama_cli=NOTHING)
     assert on_a_device(binaries, QUIET) == binaries
     assert on_a_device(replace(binaries, backend="cpu"), QUIET).env == ()
+
+
+@pytest.mark.parametrize(
+    ("recorded", "backend"), [('{"backend": "cuda"}', "cuda"), ("{", "cpu"), ("[]", "cpu"), (None, "cpu")]
+)
+def test_a_folder_of_programs_is_tested_as_what_it_was_built_for(
+    tmp_path: Path, recorded: str | None, backend: str
+) -> None:
+    (tmp_path / "bin").mkdir()
+    if recorded:
+        (tmp_path / "build.json").write_text(recorded)
+    assert named_binaries(tmp_path / "bin").backend == backend
 
 
 def test_a_driver_that_crashes_with_f16_is_named_as_the_fault(tmp_path: Path) -> None:

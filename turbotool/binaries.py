@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,10 +57,20 @@ class Binaries:
 
 
 def named_binaries(folder: Path, backend: str = "cpu") -> Binaries:
-    """The programs in a folder that the user names; which tree they come from is unknown. Raises ToolMissing."""
+    """The programs in a folder that the user names; which tree they come from is unknown. Raises ToolMissing.
+
+    Their backend is what the build.json beside the folder says, if turbotool built them, and otherwise `backend`.
+    """
     if not folder.is_dir():
         raise ToolMissing(f"there is no folder {folder}", hint="turbotool build")
-    return Binaries(folder.resolve(), "", backend)
+    return Binaries(folder.resolve(), "", _recorded_backend(folder.resolve().parent) or backend)
+
+
+def _recorded_backend(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "build.json").read_text(encoding="utf-8"))["backend"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def verify(
     )
     with holder as found:
         binaries = on_a_device(found, out)
-        name = work_name(binaries) if archive else backend
+        name = work_name(binaries) if archive else binaries.backend
         context = verification.make_context(layout, name, binaries, model, named, out, quick=quick)
         out.say(f"verifying {archive or binaries.bin_dir} with {model.path.name} ({len(specs)} checks)")
         result = verification.verify(context, specs)

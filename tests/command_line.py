@@ -15,6 +15,8 @@ import pytest
 
 from turbotool.cli import run
 
+NEED_A_DEVICE = {"device-driver", "turbo-devices"}  # the checks that verify skips in a build for the CPU
+
 
 @dataclass(frozen=True)
 class Done:

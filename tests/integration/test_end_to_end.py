@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import NEED_A_DEVICE
 
 from turbotool.checks.registry import CHECKS
 from turbotool.layout import find_layout
@@ -20,7 +21,6 @@ pytestmark = pytest.mark.slow
 
 BUILD_SECONDS = 3600
 VERIFY_SECONDS = 1800
-NEED_A_DEVICE = {"device-driver", "turbo-devices"}  # which a build for the CPU does not have
 TRIES = 5  # of which the fastest counts: other work on the machine only ever slows a run down
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import NEED_A_DEVICE
 
 from turbotool.layout import find_layout
 from turbotool.platforms import PLATFORMS
@@ -28,7 +29,6 @@ HOURS = 4 * 3600
 MIB = 1 << 20
 # A text takes the emulator too long; these start every program, and run the codec and a few tokens through a cache.
 UNDER_EMULATION = ("binaries-start", "turbo-codec", "kv-buffer-size", "generation-q8_0-turbo4")
-NEED_A_DEVICE = {"device-driver", "turbo-devices"}  # which a package for the CPU does not have
 TOOLS_OF_A_DEVELOPER = ("cc", "gcc", "c++", "python3")
 
 

@@ -15,8 +15,10 @@ from turbotool.checks.core import Context
 from turbotool.checks.devices import device_driver, turbo_devices
 from turbotool.checks.upstream import backend_ops
 from turbotool.devices import FIRST_VULKAN, on_a_device
+from turbotool.layout import Layout
 from turbotool.output import Output
 from turbotool.perplexity import Text
+from turbotool.product import choose_binaries
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake programs are scripts")
 
@@ -103,6 +105,23 @@ def test_a_driver_that_runs_f16_passes_and_none_at_all_is_skipped(tmp_path: Path
 def test_devices_pass_only_where_something_was_compared(tmp_path: Path, printed: str, state: str) -> None:
     outcome = turbo_devices(context_of(vulkan(tmp_path, test_turbo_backend=f"print({printed!r})")))
     assert ("skipped" if outcome.skipped else "ok" if outcome.ok else "failed") == state
+
+
+def test_an_operation_that_a_device_lacks_is_told_and_nothing_else_praised(tmp_path: Path) -> None:
+    lacking = "unsupported: CUDA0 turbo2 CPY\nunsupported: CUDA0 turbo3 CPY"
+    outcome = turbo_devices(context_of(vulkan(tmp_path, test_turbo_backend=f"print({lacking!r})")))
+    assert (outcome.ok, outcome.detail) == (False, "no operation was compared")
+    assert outcome.left_out == "2 operations that a device does not support, first CUDA0 turbo2 CPY"
+
+
+def test_a_folder_built_for_another_backend_is_taken_as_that_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "build.json").write_text('{"backend": "cuda"}')
+    layout = Layout(tmp_path, tmp_path, tmp_path)
+    assert choose_binaries(layout, "cpu", tmp_path / "bin", Output()).backend == "cuda"
+    assert "bin was built for cuda, and so it is taken" in capsys.readouterr().err
 
 
 def test_no_device_after_a_crash_is_no_skip(tmp_path: Path) -> None:

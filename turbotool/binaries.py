@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from turbotool import kvlog
+from turbotool import kvlog, record
 from turbotool.cachetype import CachePair
 from turbotool.errors import BinaryFailed, ToolMissing
 from turbotool.model import Model
@@ -68,7 +68,7 @@ def named_binaries(folder: Path, backend: str = "cpu") -> Binaries:
 
 def _recorded_backend(folder: Path) -> str:
     try:
-        return str(json.loads((folder / "build.json").read_text(encoding="utf-8"))["backend"])
+        return str(json.loads((folder / record.NAME).read_text(encoding="utf-8"))["backend"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 

@@ -46,9 +46,13 @@ def choose_binaries(layout: Layout, backend: str, bin_dir: Path | None, out: Out
     A build that is there is kept: what is made anew is made with the options that it was made with.
     """
     if bin_dir:
-        return named_binaries(bin_dir, backend)
-    last = read_record(layout.build(find_backend(backend).name))
-    request = Request.again(find_backend(backend), last.document.get("asked", {}) if last else {})
+        named = named_binaries(bin_dir, backend)
+        if named.backend != backend:
+            out.say(f"{bin_dir} was built for {named.backend}, and so it is taken")
+        return named
+    wanted = find_backend(backend)
+    last = read_record(layout.build(wanted.name))
+    request = Request.again(wanted, last.document.get("asked", {}) if last else {})
     if request.words:
         out.say(f"the build was made with {' '.join(request.words)}, and so it is now")
     done = build_product(layout, request, out, os.environ)

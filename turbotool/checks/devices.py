@@ -47,7 +47,8 @@ def turbo_devices(context: Context) -> Outcome:
     if "no device" in lines and not done.returncode:
         return Outcome(False, None, OWN_BOUND, "no device is visible", skipped=True)
     judged = judge_own(done)
-    lacking = [line for line in lines if line.startswith("unsupported: ")]
+    lacking = [what for line in lines if (what := line.removeprefix("unsupported: ")) != line]
     differ = sum(int(match[1]) for line in lines if line.startswith("ok: ") and (match := DIFFER.search(line)))
-    detail = judged.detail or f"{differ} blocks differ, each as good as the reference's"
-    return replace(judged, detail=detail, left_out="; ".join(lacking[:3]))
+    same = f"{differ} blocks differ, each as good as the reference's" if judged.ok else "no operation was compared"
+    left_out = f"{len(lacking)} operations that a device does not support, first {lacking[0]}" if lacking else ""
+    return replace(judged, detail=judged.detail or same, left_out=left_out)

@@ -302,6 +302,14 @@ def test_damaged_build_json_means_no_previous_build(site: Site, damage: str) -> 
     assert site.build().reasons == ("no previous build",)
 
 
+@pytest.mark.parametrize("damage", [None, [], {"options": []}, {"archs": 89}, {"targets": "llama-cli"}])
+def test_damaged_options_in_build_json_mean_no_previous_build(site: Site, damage: object) -> None:
+    site.build()
+    document = json.loads((site.folder / "build.json").read_text())
+    (site.folder / "build.json").write_text(json.dumps({**document, "asked": damage}))
+    assert site.build().reasons == ("no previous build",)
+
+
 def test_progress_and_notes_reach_the_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     site = fake_site(tmp_path, "cuda")
     says(tmp_path / "tools" / "nvcc", "Cuda compilation tools, release 12.4, V12.4.99")

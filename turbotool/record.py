@@ -48,12 +48,19 @@ def read_record(folder: Path) -> Record | None:
     """The record of the last finished build in `folder`; None if there is none that can be read."""
     try:
         document = json.loads((folder / NAME).read_text(encoding="utf-8"))
-        if document["schema"] != SCHEMA:
+        if document["schema"] != SCHEMA or not _may_be_asked(document.get("asked", {})):
             return None
         outputs = tuple(Built(**output) for output in document["outputs"])
         return Record(document["key"], document["inputs"], outputs, document["links"], document)
     except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def _may_be_asked(value: object) -> bool:
+    """True for what Request.again reads."""
+    if not isinstance(value, dict) or not isinstance(value.get("options", {}), dict):
+        return False
+    return all(isinstance(value.get(name, []), list) for name in ("archs", "targets"))
 
 
 def stale_reasons(record: Record | None, key: str, inputs: Mapping[str, str], folder: Path) -> list[str]:

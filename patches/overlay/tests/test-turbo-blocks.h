@@ -9,8 +9,8 @@
 #include <vector>
 
 // n_blocks blocks, always the same ones: Gaussian of any scale, constant, denormal, with one value of any size, with
-// one that is not finite, all zero but one, negative zeros, and values midway between levels: levels[0] are the positive
-// narrow ones of the type, levels[1] the wide ones.
+// one that is not finite, all zero but one of any size, negative zeros, and values midway between levels: levels[0] are
+// the positive narrow ones of the type, levels[1] the wide ones.
 static inline std::vector<float> turbo_test_blocks(const std::vector<int> * levels, int n_blocks) {
     std::mt19937                          gen(3);
     std::normal_distribution<float>       normal;
@@ -35,6 +35,7 @@ static inline std::vector<float> turbo_test_blocks(const std::vector<int> * leve
                 break;
             case 5:
                 std::fill(x.begin() + 1, x.end(), 0.0f);
+                x[0] *= scale;
                 break;
             case 6:
                 std::fill(x.begin(), x.end(), -0.0f);

@@ -74,9 +74,10 @@ template <typename T> static inline T turbo_sum_lanes(T x) {
     return x;
 }
 
-// The bits of a magnitude, with denormals normalised: exponents below 1 go on downwards. Zero is below all others.
+// The bits of a magnitude, with denormals normalised: exponents below 1 go on downwards. Zero is just below all others, so
+// that no difference overflows.
 static inline int32_t turbo_unbounded(uint32_t bits) {
-    return bits >= 0x00800000 ? (int32_t) bits : as_type<int32_t>((float) bits) - (149 << 23);
+    return bits >= 0x00800000 ? (int32_t) bits : max(as_type<int32_t>((float) bits) - (149 << 23), -(23 << 23));
 }
 
 // position of the magnitude that is nearest to a
@@ -122,7 +123,7 @@ static inline uint32_t turbo_load(device const uint32_t * src, short lane, threa
         if ((bits[i] >> 31) != 0 && magnitude != 0 && value > top - (150 << 23)) {
             v.negative |= 1u << i;
         }
-        v.x[i] = scaled < 0x00800000 ? 0.0f : precise::divide(as_type<float>(scaled), div);
+        v.x[i] = magnitude == 0 || scaled < 0x00800000 ? 0.0f : precise::divide(as_type<float>(scaled), div);
 
         norm2 += v.x[i] * v.x[i];
     }

@@ -109,7 +109,32 @@ uint max_lanes(uint v) {
 //
 
 // Values lane + 8*k: k = 0..3 in lo, 4..7 in hi. No loop goes over them, because spirv-opt loses `precise` when it unrolls.
+// Once scaled they are magnitudes, and those with a minus sign in the reference are named.
 vec4 lo, hi;
+bvec4 lo_negative, hi_negative;
+
+// The bits of magnitudes, with denormals normalised: exponents below 1 go on downwards. Zero is just below all others, so
+// that no difference overflows.
+#define ZERO (-23 * (1 << 23))
+ivec4 unbounded(uvec4 bits) {
+    const ivec4 small = max(floatBitsToInt(vec4(bits)) - (149 << 23), ivec4(ZERO));
+    return mix(small, ivec4(bits), greaterThanEqual(bits, uvec4(0x00800000u)));
+}
+
+// Magnitudes with these bits, as unbounded() gives them, divided by the largest one. A driver may flush denormals: both are
+// scaled on their bits, so that the largest is in [1, 2). What is not a normal number then is too small to be seen in any
+// sum.
+vec4 unit_magnitudes(ivec4 value, int top) {
+    const int   scale  = (127 << 23) - (top & int(0xff800000u));
+    const ivec4 scaled = value + scale;
+    precise const vec4 quotient = intBitsToFloat(scaled) / intBitsToFloat(top + scale);
+    return mix(vec4(0), quotient, greaterThanEqual(mix(scaled, ivec4(0), equal(value, ivec4(ZERO))), ivec4(0x00800000)));
+}
+
+// Which values are below zero in the reference: not those whose quotient with the largest magnitude rounds to zero.
+bvec4 negatives(uvec4 bits, ivec4 value, int top) {
+    return equal(uvec4(greaterThan(bits, uvec4(0x80000000u))) & uvec4(greaterThan(value, ivec4(top - (150 << 23)))), uvec4(1));
+}
 
 uvec4 nearest(vec4 a, bvec4 wide) {
     uvec4 m = uvec4(0);
@@ -132,14 +157,14 @@ float sum_values(vec4 a, vec4 b) {
 // component g: how much smaller the squared error of group g is with narrow levels times step than with zeros
 vec4 gain(float step) {
     precise const float inv_step  = 1.0 / step;
-    precise const vec4  lo_scaled = abs(lo) * inv_step;
-    precise const vec4  hi_scaled = abs(hi) * inv_step;
+    precise const vec4  lo_scaled = lo * inv_step;
+    precise const vec4  hi_scaled = hi * inv_step;
 
     const vec4 lo_level = magnitudes(nearest(lo_scaled, bvec4(false)), bvec4(false));
     const vec4 hi_level = magnitudes(nearest(hi_scaled, bvec4(false)), bvec4(false));
 
-    precise const vec4 lo_xl = abs(lo) * lo_level;
-    precise const vec4 hi_xl = abs(hi) * hi_level;
+    precise const vec4 lo_xl = lo * lo_level;
+    precise const vec4 hi_xl = hi * hi_level;
     precise const vec4 lo_ll = lo_level * lo_level;
     precise const vec4 hi_ll = hi_level * hi_level;
     precise const vec4 lane_xl = vec4(lo_xl.xz + lo_xl.yw, hi_xl.xz + hi_xl.yw);
@@ -156,15 +181,15 @@ uint assign(float norm2, float inv_step, uint wide, out float fit) {
     const bvec4 lo_wide = notEqual(uvec4(wide) & uvec4(1, 1, 2, 2), uvec4(0));
     const bvec4 hi_wide = notEqual(uvec4(wide) & uvec4(4, 4, 8, 8), uvec4(0));
 
-    precise const vec4 lo_scaled = abs(lo) * inv_step;
-    precise const vec4 hi_scaled = abs(hi) * inv_step;
+    precise const vec4 lo_scaled = lo * inv_step;
+    precise const vec4 hi_scaled = hi * inv_step;
     const uvec4 lo_m = nearest(lo_scaled, lo_wide);
     const uvec4 hi_m = nearest(hi_scaled, hi_wide);
     const vec4 lo_level = magnitudes(lo_m, lo_wide);
     const vec4 hi_level = magnitudes(hi_m, hi_wide);
 
-    precise const vec4 lo_xl = abs(lo) * lo_level;
-    precise const vec4 hi_xl = abs(hi) * hi_level;
+    precise const vec4 lo_xl = lo * lo_level;
+    precise const vec4 hi_xl = hi * hi_level;
     precise const vec4 lo_ll = lo_level * lo_level;
     precise const vec4 hi_ll = hi_level * hi_level;
 
@@ -174,8 +199,8 @@ uint assign(float norm2, float inv_step, uint wide, out float fit) {
     precise const float between = squares + NORM_WEIGHT * (norm - squares);
     fit = between;
 
-    const uvec4 lo_code = mix(N_MAGNITUDES + lo_m, N_MAGNITUDES - 1 - lo_m, lessThan(lo, vec4(0)));
-    const uvec4 hi_code = mix(N_MAGNITUDES + hi_m, N_MAGNITUDES - 1 - hi_m, lessThan(hi, vec4(0)));
+    const uvec4 lo_code = mix(N_MAGNITUDES + lo_m, N_MAGNITUDES - 1 - lo_m, lo_negative);
+    const uvec4 hi_code = mix(N_MAGNITUDES + hi_m, N_MAGNITUDES - 1 - hi_m, hi_negative);
     const uvec4 bits = (lo_code << uvec4(0, 4, 8, 12)) | (hi_code << uvec4(16, 20, 24, 28));
     return bits.x | bits.y | bits.z | bits.w;
 }
@@ -197,16 +222,21 @@ void quantize(uint dst_idx, bool valid) {
     const uint lane = gl_LocalInvocationIndex % LANES;
 
     // as integers: a comparison of floats may flush denormals or assume that there is no NaN
-    const uvec4 bits = max(floatBitsToUint(lo) & 0x7fffffffu, floatBitsToUint(hi) & 0x7fffffffu);
+    const uvec4 lo_bits = floatBitsToUint(lo);
+    const uvec4 hi_bits = floatBitsToUint(hi);
+    const uvec4 bits = max(lo_bits & 0x7fffffffu, hi_bits & 0x7fffffffu);
     const uint  amax_bits = max_lanes(max(max(bits.x, bits.y), max(bits.z, bits.w)));
     const bool  finite = amax_bits < 0x7f800000u;
     const float amax   = uintBitsToFloat(amax_bits);
 
     // work on x/amax: no square overflows or vanishes
-    precise const vec4 lo_unit = lo / amax;
-    precise const vec4 hi_unit = hi / amax;
-    lo = lo_unit;
-    hi = hi_unit;
+    const int   top      = unbounded(uvec4(amax_bits)).x;
+    const ivec4 lo_value = unbounded(lo_bits & 0x7fffffffu);
+    const ivec4 hi_value = unbounded(hi_bits & 0x7fffffffu);
+    lo_negative = negatives(lo_bits, lo_value, top);
+    hi_negative = negatives(hi_bits, hi_value, top);
+    lo = unit_magnitudes(lo_value, top);
+    hi = unit_magnitudes(hi_value, top);
 
     precise const vec4 lo_xx = lo * lo;
     precise const vec4 hi_xx = hi * hi;

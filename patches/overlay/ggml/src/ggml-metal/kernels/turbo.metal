@@ -74,10 +74,9 @@ template <typename T> static inline T turbo_sum_lanes(T x) {
     return x;
 }
 
-// The bits of a magnitude, with denormals normalised: exponents below 1 go on downwards. Zero is just below all others, so
-// that no difference overflows.
+// The bits of a magnitude, with denormals normalised: exponents below 1 go on downwards. Zero is below all others.
 static inline int32_t turbo_unbounded(uint32_t bits) {
-    return bits >= 0x00800000 ? (int32_t) bits : max(as_type<int32_t>((float) bits) - (149 << 23), -(23 << 23));
+    return bits >= 0x00800000 ? (int32_t) bits : as_type<int32_t>((float) bits) - (149 << 23);
 }
 
 // position of the magnitude that is nearest to a
@@ -107,10 +106,11 @@ static inline uint32_t turbo_load(device const uint32_t * src, short lane, threa
         return amax;
     }
 
-    // Scale so that the largest magnitude is in [1, 2). What falls below the normal numbers is too small to be seen in any
-    // sum, but for its sign, which is kept unless the reference's quotient, too, rounds to zero.
+    // Scale so that the largest magnitude is in [1, 2), but not by less than 2^-100, where zero's exponent would wrap around.
+    // What falls below the normal numbers is too small to be seen in any sum, but for its sign, which is kept unless the
+    // reference's quotient, too, rounds to zero.
     const int32_t top   = turbo_unbounded(amax);
-    const int32_t scale = (127 << 23) - (top & (int32_t) 0xff800000);
+    const int32_t scale = max((127 << 23) - (top & (int32_t) 0xff800000), -(100 << 23));
     const float   div   = as_type<float>(top + scale);
 
     v.negative  = 0;
@@ -123,7 +123,7 @@ static inline uint32_t turbo_load(device const uint32_t * src, short lane, threa
         if ((bits[i] >> 31) != 0 && magnitude != 0 && value > top - (150 << 23)) {
             v.negative |= 1u << i;
         }
-        v.x[i] = magnitude == 0 || scaled < 0x00800000 ? 0.0f : precise::divide(as_type<float>(scaled), div);
+        v.x[i] = scaled < 0x00800000 ? 0.0f : precise::divide(as_type<float>(scaled), div);
 
         norm2 += v.x[i] * v.x[i];
     }

@@ -113,27 +113,24 @@ uint max_lanes(uint v) {
 vec4 lo, hi;
 bvec4 lo_negative, hi_negative;
 
-// The bits of magnitudes, with denormals normalised: exponents below 1 go on downwards. Zero is just below all others, so
-// that no difference overflows.
-#define ZERO (-23 * (1 << 23))
+// The bits of magnitudes, with denormals normalised: exponents below 1 go on downwards. Zero is below all others.
 ivec4 unbounded(uvec4 bits) {
-    const ivec4 small = max(floatBitsToInt(vec4(bits)) - (149 << 23), ivec4(ZERO));
-    return mix(small, ivec4(bits), greaterThanEqual(bits, uvec4(0x00800000u)));
+    return mix(floatBitsToInt(vec4(bits)) - (149 << 23), ivec4(bits), greaterThanEqual(bits, uvec4(0x00800000u)));
 }
 
-// Magnitudes with these bits, as unbounded() gives them, divided by the largest one. A driver may flush denormals: both are
-// scaled on their bits, so that the largest is in [1, 2). What is not a normal number then is too small to be seen in any
-// sum.
-vec4 unit_magnitudes(ivec4 value, int top) {
-    const int   scale  = (127 << 23) - (top & int(0xff800000u));
+// From values to magnitudes divided by the largest one, of which top is unbounded(). A driver may flush denormals: both are
+// scaled on their bits, so that the largest is in [1, 2), but not by less than 2^-100, where zero's exponent would wrap
+// around. What falls below the normal numbers is too small to be seen in any sum, but for its sign, which is kept unless
+// the reference's quotient, too, rounds to zero.
+void divide(inout vec4 v, out bvec4 negative, int top) {
+    const uvec4 bits   = floatBitsToUint(v);
+    const ivec4 value  = unbounded(bits & 0x7fffffffu);
+    const int   scale  = max((127 << 23) - (top & int(0xff800000u)), -(100 << 23));
     const ivec4 scaled = value + scale;
     precise const vec4 quotient = intBitsToFloat(scaled) / intBitsToFloat(top + scale);
-    return mix(vec4(0), quotient, greaterThanEqual(mix(scaled, ivec4(0), equal(value, ivec4(ZERO))), ivec4(0x00800000)));
-}
 
-// Which values are below zero in the reference: not those whose quotient with the largest magnitude rounds to zero.
-bvec4 negatives(uvec4 bits, ivec4 value, int top) {
-    return equal(uvec4(greaterThan(bits, uvec4(0x80000000u))) & uvec4(greaterThan(value, ivec4(top - (150 << 23)))), uvec4(1));
+    negative = bvec4(uvec4(greaterThan(bits, uvec4(0x80000000u))) & uvec4(greaterThan(value, ivec4(top - (150 << 23)))));
+    v        = mix(vec4(0), quotient, greaterThanEqual(scaled, ivec4(0x00800000)));
 }
 
 uvec4 nearest(vec4 a, bvec4 wide) {
@@ -222,21 +219,15 @@ void quantize(uint dst_idx, bool valid) {
     const uint lane = gl_LocalInvocationIndex % LANES;
 
     // as integers: a comparison of floats may flush denormals or assume that there is no NaN
-    const uvec4 lo_bits = floatBitsToUint(lo);
-    const uvec4 hi_bits = floatBitsToUint(hi);
-    const uvec4 bits = max(lo_bits & 0x7fffffffu, hi_bits & 0x7fffffffu);
+    const uvec4 bits = max(floatBitsToUint(lo) & 0x7fffffffu, floatBitsToUint(hi) & 0x7fffffffu);
     const uint  amax_bits = max_lanes(max(max(bits.x, bits.y), max(bits.z, bits.w)));
     const bool  finite = amax_bits < 0x7f800000u;
     const float amax   = uintBitsToFloat(amax_bits);
 
     // work on x/amax: no square overflows or vanishes
-    const int   top      = unbounded(uvec4(amax_bits)).x;
-    const ivec4 lo_value = unbounded(lo_bits & 0x7fffffffu);
-    const ivec4 hi_value = unbounded(hi_bits & 0x7fffffffu);
-    lo_negative = negatives(lo_bits, lo_value, top);
-    hi_negative = negatives(hi_bits, hi_value, top);
-    lo = unit_magnitudes(lo_value, top);
-    hi = unit_magnitudes(hi_value, top);
+    const int top = unbounded(uvec4(amax_bits)).x;
+    divide(lo, lo_negative, top);
+    divide(hi, hi_negative, top);
 
     precise const vec4 lo_xx = lo * lo;
     precise const vec4 hi_xx = hi * hi;

@@ -17,9 +17,9 @@
 
 #define ADDED 2
 
-static PFN_vkGetFenceStatus                                 get_fence_status;
-static PFN_vkCreateShaderModule                             create_shader_module;
-static PFN_vkGetPhysicalDeviceProperties2                   get_properties;
+static PFN_vkGetFenceStatus                                  get_fence_status;
+static PFN_vkCreateShaderModule                              create_shader_module;
+static PFN_vkGetPhysicalDeviceProperties2                    get_properties;
 static PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR get_matrices;
 
 static VkResult fence_status(VkDevice device, VkFence fence) {
@@ -53,6 +53,7 @@ static void properties(VkPhysicalDevice device, VkPhysicalDeviceProperties2 * al
     }
 }
 
+// The caller asks for the count first, as llama.cpp does.
 static VkResult matrices(VkPhysicalDevice device, uint32_t * count, VkCooperativeMatrixPropertiesKHR * list) {
     uint32_t       listed = list ? *count - ADDED : 0;
     const VkResult result = get_matrices(device, &listed, list);
@@ -69,10 +70,10 @@ static VkResult matrices(VkPhysicalDevice device, uint32_t * count, VkCooperativ
     return result;
 }
 
-#define INSTEAD(vulkan, real, ours)         \
+#define INSTEAD(vulkan, real, ours)           \
     if (found && strcmp(name, vulkan) == 0) { \
-        real = (void *) found;              \
-        return (PFN_vkVoidFunction) ours;   \
+        real = (void *) found;                \
+        return (PFN_vkVoidFunction) ours;     \
     }
 
 static PFN_vkVoidFunction instead(PFN_vkVoidFunction found, const char * name) {

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from turbotool import errors
-from turbotool.cli import COMMANDS
+from turbotool.cli.lazy import COMMANDS
 from turbotool.errors import TurbotoolError
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

@@ -1,3 +1,3 @@
-"""Proven llama.cpp binaries with a TurboQuant KV cache."""
+"""TODO turbotool"""
 
 __version__ = "0.1.0"

@@ -1,3 +1,7 @@
-from turbotool.cli import run
+"""TODO turbotool.__main__"""
+
+from __future__ import annotations
+
+from turbotool.cli.main import run
 
 run()

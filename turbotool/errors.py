@@ -1,7 +1,4 @@
-"""The one tree of errors. Each class has its own exit code.
-
-1 is left for unexpected failures and 2 for command-line usage.
-"""
+"""TODO turbotool.errors"""
 
 from __future__ import annotations
 

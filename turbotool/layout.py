@@ -1,4 +1,4 @@
-"""Where things are: the files that turbotool ships, the work folder that it fills, and the download cache."""
+"""TODO turbotool.layout"""
 
 from __future__ import annotations
 

@@ -1,3 +1,3 @@
-"""TODO turbotool"""
+"""Proven llama.cpp binaries with a TurboQuant KV cache."""
 
 __version__ = "0.1.0"

@@ -1,6 +1,4 @@
-"""TODO turbotool.__main__"""
-
-from __future__ import annotations
+"""`python -m turbotool` is the `turbotool` script."""
 
 from turbotool.cli.main import run
 

@@ -1,4 +1,7 @@
-"""TODO turbotool.errors"""
+"""The one tree of errors. Each class has its own exit code.
+
+1 is left for unexpected failures and 2 for command-line usage.
+"""
 
 from __future__ import annotations
 

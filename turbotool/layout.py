@@ -1,4 +1,4 @@
-"""TODO turbotool.layout"""
+"""Where things are: the files that turbotool ships, the work folder that it fills, and the download cache."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from turbotool.build.tools import Candidate
 from turbotool.errors import CompileFailed, ConfigureFailed, NoSpace
 from turbotool.system import process
 from turbotool.system.files import need_space, out_of_space, write_file
+from turbotool.system.machine import usable_cpus
 from turbotool.system.output import Output
 
 MIB = 1 << 20
@@ -135,7 +136,7 @@ def configure(plan: BuildPlan, out: Output, keep: Sequence[int]) -> tuple[str, .
 
 
 def compile_targets(plan: BuildPlan, out: Output, keep: Sequence[int]) -> None:
-    jobs = plan.request.jobs or os.cpu_count() or 1
+    jobs = plan.request.jobs or usable_cpus()
     words = [plan.chain.ninja.path, "-j", str(jobs), *plan.request.targets]
     keep = () if start_sccache(plan) else keep
     with out.progress("compiling") as show:

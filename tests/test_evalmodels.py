@@ -7,12 +7,13 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
-from command_line import Done, apart
+from command_line import Done, apart, typed
 from fake_eval import eval_programs, eval_runs
 from test_eval_command import KV, Site, site  # noqa: F401 (a fixture)
-from test_evalreport import FILES, Page
+from test_evalreport import FILES, HOSTILE, Page
 from tiny_gguf import gguf
 
 from turbotool.errors import BinaryFailed, CorpusError, ModelError
@@ -127,6 +128,24 @@ def test_the_page_of_all_models_links_to_those_of_each(report: Path) -> None:
     assert len(page.rows) == 2 * (1 + 3 * 2)
     for row in page.rows:
         assert f"| {' | '.join(row)} |" in markdown
+
+
+def test_no_name_can_become_markup_or_leave_the_folder(site: Site) -> None:  # noqa: F811 (the fixture)
+    for word in ("model", "phi"):
+        (site.folder / f"{HOSTILE} {word}.gguf").write_bytes(gguf() + word.encode())
+    eval_programs(site.folder / "bin", trouble={f"{HOSTILE} phi.gguf: base": "SIGSEGV"})
+    models = [str(site.folder / f"{HOSTILE} {word}.gguf") for word in ("model", "phi")]
+    words = ["--corpus", site.folder / "text.txt", "--bin-dir", site.folder / "bin", *KV, "--report", site.folder / "r"]
+    assert typed(["eval", *models, *map(str, words)], site.capsys).code == BinaryFailed.exit_code
+    raw = (site.folder / "r" / "models.html").read_text(encoding="utf-8")
+    page = Page(raw)
+    assert page.open == []
+    assert "script" not in page.text
+    assert "<script" not in raw.lower()
+    assert any(line.startswith(f"{HOSTILE} phi.gguf: not measured") for line in page.text["li"])
+    assert any(row[0] == f"{HOSTILE} model.gguf" for row in page.rows)
+    (link,) = page.fetched
+    assert (site.folder / "r" / unquote(link)).is_file()
 
 
 def test_the_csv_and_the_json_have_every_cell_of_every_model(report: Path) -> None:

@@ -118,6 +118,7 @@ def eval(  # noqa: A001 (the name of the command)
         require_scheduler(scheduler)
     if folder:
         require_library("matplotlib>=3.8", "eval", "the plots of a report need")
+        require_library("jinja2>=3.1", "eval", "the pages of a report need")
         prepare_folder(folder)
     subjects = [_model(layout, path, plan.ctx, out) for path in plan.models or (None,)]
     binaries = named or choose_binaries(layout, backend, None, out)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from turbotool.errors import CorpusError
-from turbotool.inputs.corpus import default_corpus, named_corpus, prose
+from turbotool.inputs.corpus import SHORTEST_PROSE, default_corpus, named_corpus, prose
 
 SENTENCE = "Quantization stores each value in fewer bits than training used."
 
@@ -29,7 +32,7 @@ cmake -B build && cmake --build build --config Release --target everything
 
 <details><summary>More</summary>
 
-A hidden paragraph which is long enough to be counted as prose.
+A paragraph between tags is prose, whatever a browser hides of it.
 
 </details>
 
@@ -44,13 +47,94 @@ A hidden paragraph which is long enough to be counted as prose.
 def test_only_prose_remains() -> None:
     assert prose(PAGE).split("\n\n") == [
         f"{SENTENCE} See the guide or .",
+        "A paragraph between tags is prose, whatever a browser hides of it.",
         "A note in a quotation is prose like any other and stays here.",
         "A list item that is a sentence of its own stays as well, code and all.",
     ]
 
 
+@pytest.mark.parametrize(
+    ("markdown", "expected"),
+    [
+        ("AT&amp;T, &lt;b&gt; and &#65; {}", "AT&T, <b> and A {}"),
+        ("`a &amp; b <c>` {}", "a &amp; b <c> {}"),
+        ("**bold** _and_ ~~gone~~ snake_case_name 2 * 3 * 4 {}", "bold and gone snake_case_name 2 * 3 * 4 {}"),
+        (
+            "see (https://a.example/b) [text](u 'title') [by name][1] {}\n\n[1]: https://b.example",
+            "see () text by name {}",
+        ),
+        ("<https://a.example> <me@a.example> {}", "{}"),
+        ("![picture with words](p.png) before<br>after<!-- hidden --> {}", "before after {}"),
+        ("two\nlines\\\nof one  \nparagraph {}", "two lines of one paragraph {}"),
+        ("- [x] done: {}", "done: {}"),
+        ("> [!WARNING]\n> {}", "{}"),
+        ("1. one\n\n   {}\n", "{}"),
+        ("   {}", "{}"),
+        ("Setext {}\n===", ""),
+        ("| {} |\n| - |\n| {} |", ""),
+        ("x {} | y\n--- | ---\n{} | z", ""),
+        ("<pre>\n{}\n</pre>", ""),
+        ("    {}", ""),
+        ("~~~\n{}\n\n```\n{}\n~~~", ""),
+        ("> ```\n> {}\n> ```", ""),
+        ("[a]: https://a.example '{}'", ""),
+    ],
+)
+def test_markdown_becomes_plain_text(markdown: str, expected: str) -> None:
+    assert prose(markdown.replace("{}", SENTENCE)) == expected.replace("{}", SENTENCE)
+
+
 def test_a_fence_that_is_never_closed_swallows_the_rest() -> None:
     assert prose(f"{SENTENCE}\n\n```\n{SENTENCE}\n\n{SENTENCE}") == SENTENCE
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(st.one_of(st.text(), st.text("`~|-*_[]()<>!#&;:\\\n\t =+1.ab\"'/\r\0", max_size=400)))
+def test_any_text_gives_paragraphs_of_plain_lines(markdown: str) -> None:
+    found = prose(markdown)
+    for paragraph in found.split("\n\n") if found else []:
+        assert paragraph == " ".join(paragraph.split())
+        assert len(paragraph) >= SHORTEST_PROSE
+
+
+WORDS = st.lists(st.sampled_from(["cache", "value", "block", "scale", "token"]), min_size=9, max_size=30).map(" ".join)
+KEPT = ("{}", "> {}", "- {}", "1. {}", "<div>\n\n{}\n\n</div>")
+LEFT_OUT = (
+    *("```\n{}\n```", "~~~ sh\n{}\n\n{}\n~~~", "```\n| {} |\n|---|\n```", "| {} |\n|---|\n| {} |", "<!-- {}\n\n{} -->"),
+    *("## {}", "{}\n---", "<table><td>{}</table>", "![{}](a.png)", "<style>\n{}\n\n{}\n</style>", "- ```\n  {}\n  ```"),
+)
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(st.lists(st.tuples(st.sampled_from((*KEPT, *LEFT_OUT)), WORDS)))
+def test_no_fence_table_heading_or_html_gets_into_the_text(blocks: list[tuple[str, str]]) -> None:
+    markdown = "\n\n".join(form.replace("{}", words) for form, words in blocks)
+    assert prose(markdown) == "\n\n".join(words for form, words in blocks if form in KEPT)
+
+
+@pytest.mark.parametrize(
+    "markdown",
+    [
+        *("> " * 20_000, "- " * 20_000, "[" * 50_000, "![" * 20_000, "*" * 40_000 + "a" + "*" * 40_000, "_a*" * 20_000),
+        *(
+            "[a](" * 20_000,
+            "<!--" * 20_000,
+            "a|b\n-|-\n" + "a|b\n" * 10_000,
+            "a|" * 99 + "\n" + "-|" * 99 + "\n" + "a\n" * 9999,
+        ),
+        *("https://" * 20_000, "&" * 50_000, "\\" * 50_000, "`" * 50_000, "".join(f"{'`' * n} " for n in range(300))),
+    ],
+    ids=lambda text: ascii(text[:8]),
+)
+def test_hostile_markdown_takes_bounded_time(markdown: str) -> None:
+    started = time.monotonic()
+    assert SENTENCE in prose(f"{SENTENCE}\n\n{markdown}\n\n{SENTENCE}")
+    assert time.monotonic() - started < 20  # a second or two; what grows with the square of the length takes minutes
+
+
+def test_what_is_nested_too_deep_is_left_out_instead_of_exhausting_the_stack() -> None:
+    assert prose("> " * 5 + SENTENCE) == SENTENCE
+    assert prose("> " * 5000 + SENTENCE) == ""
 
 
 def tree(folder: Path, names: list[str]) -> Path:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
-import psutil
 import pytest
 
 from turbotool.build.key import cpu_identity
@@ -42,6 +41,8 @@ def answers(
     monkeypatch: pytest.MonkeyPatch, system: str, affinity: Sequence[int] | None = None, cores: int | None = 4
 ) -> None:
     """psutil of another system: 4 cores with 8 threads, and no affinity of a process where `affinity` is None."""
+    import psutil
+
     one = SimpleNamespace() if affinity is None else SimpleNamespace(cpu_affinity=lambda: list(affinity))
     fake = SimpleNamespace(
         Error=psutil.Error,
@@ -111,7 +112,7 @@ def test_windows_has_no_load_and_maybe_no_affinity(
 
 def test_what_a_system_does_not_tell_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing() -> None:
-        raise psutil.AccessDenied
+        raise sys.modules["psutil"].Error
 
     answers(monkeypatch, "Linux", cores=None)
     monkeypatch.setattr(sys.modules["psutil"], "virtual_memory", nothing)

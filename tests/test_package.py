@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import lief
 import pytest
 from command_line import Done, typed
 from cyclonedx.schema import SchemaVersion
@@ -102,6 +101,8 @@ def test_all_faults_are_told_at_once() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads an ELF file of this system")
 def test_headers_of_a_real_library_are_read() -> None:
+    import lief
+
     library = next(path for path in Path(lief.__file__).parent.glob("*.so"))
     found = read_binary(library)
     assert "libc.so.6" in found.needed

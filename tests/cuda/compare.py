@@ -14,8 +14,6 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-import lief
-
 USAGE = re.compile(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)")
 
 
@@ -32,6 +30,9 @@ def cuobjdump(*words: str | Path, folder: Path) -> str:
 
 def machine_code(library: Path) -> dict[str, bytes]:
     """The instructions of each kernel."""
+    import lief
+
+    lief.logging.disable()  # it does not know what is particular to CUDA, and says so for each section
     with tempfile.TemporaryDirectory() as name:
         cuobjdump("-xelf", "all", library, folder=Path(name))
         cubins = [lief.ELF.parse(str(path)) for path in sorted(Path(name).glob("*.cubin"))]
@@ -62,5 +63,4 @@ def main(old: Path, new: Path) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    lief.logging.disable()  # it does not know what is particular to CUDA, and says so for each section
     main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve())

@@ -22,6 +22,7 @@ from turbotool.build.request import BuildRequest, PatchedSource
 from turbotool.build.tools import find_tools
 from turbotool.layout import Layout
 from turbotool.system.output import Output
+from turbotool.system.session import Session
 
 # A shell starts background jobs with Ctrl-C ignored, and so would be what the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -188,7 +189,7 @@ class Site:
         return make_plan(self.layout, self.request, source, find_tools(self.env, names, private=self.private), self.env)
 
     def build(self, out: Output = QUIET) -> BuildOutcome:
-        return build(self.plan(), out)
+        return build(self.plan(), Session(self.layout, out))
 
     def setting(self, **variables: str) -> Site:
         return replace(self, env={**self.env, **variables})

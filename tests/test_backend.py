@@ -4,7 +4,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import click
 import pytest
 from fake_tools import says
 
@@ -12,7 +11,7 @@ from turbotool.build import cuda, tools
 from turbotool.build.backends import BACKENDS
 from turbotool.build.host import Choices, Host
 from turbotool.build.tools import ALL, Tools, find_tools
-from turbotool.errors import BackendUnavailable
+from turbotool.errors import BackendUnavailable, UsageMistake
 
 HEADER = """#define VK_HEADER_VERSION {}
 #define VK_HEADER_VERSION_COMPLETE VK_MAKE_API_VERSION(0, 1, 3, VK_HEADER_VERSION)
@@ -124,5 +123,5 @@ def test_a_newer_vulkan_sdk_that_is_named_comes_before_the_system_s_headers(tmp_
 
 
 def test_arch_is_refused_off_cuda(tmp_path: Path) -> None:
-    with pytest.raises(click.UsageError, match="--arch"):
+    with pytest.raises(UsageMistake, match="--arch"):
         BACKENDS["cpu"].preflight(*host("Linux", tmp_path), Choices(archs=("86",)))

@@ -185,7 +185,7 @@ def test_a_build_that_does_not_start_is_refused_before_anything_is_measured(site
 
 def test_what_means_little_is_measured_with_a_warning(site: Site) -> None:
     threads = str(usable_cpus() + 1)
-    done = site.bench("--kv", "f16", *SMALL, "--depth", "2047", "--threads", threads, "--repeat", "1", "--quiet")
+    done = site.bench("--kv", "f16", *SMALL, "--depth", "2047", "--threads", threads, "--repeat", "1")
     assert done.code == 0
     assert "was trained for 2048 tokens, 2051 are measured all the same" in done.stderr
     assert f"{threads} threads share {usable_cpus()} CPUs" in done.stderr

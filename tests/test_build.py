@@ -7,7 +7,6 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import click
 import pytest
 from fake_tools import Site, commit, cpu_seconds, fake_site, says
 
@@ -17,12 +16,13 @@ from turbotool.build.compile import BuildOutcome
 from turbotool.build.host import Choices, Host
 from turbotool.build.request import BuildRequest
 from turbotool.build.targets import TARGETS
-from turbotool.errors import CompileFailed, ConfigureFailed, NoSpace, ToolMissing
+from turbotool.errors import CompileFailed, ConfigureFailed, NoSpace, ToolMissing, UsageMistake
 from turbotool.layout import Layout
 from turbotool.programs import choose
 from turbotool.programs.choose import choose_binaries
 from turbotool.system.files import need_space
 from turbotool.system.output import Output
+from turbotool.system.session import Session
 
 
 @pytest.fixture
@@ -365,16 +365,16 @@ def test_what_proves_a_build_does_not_make_another_one_instead(
         return built.build()
 
     monkeypatch.setattr(choose, "build_product", build_product)
-    assert choose_binaries(site.layout, "cpu", None, Output()).bin_dir == site.layout.build("cpu") / "bin"
+    assert choose_binaries(Session(site.layout, Output()), "cpu", None).bin_dir == site.layout.build("cpu") / "bin"
     assert asked == [built.request]
     said = "--portable --cmake-option GGML_LTO=ON --target llama-imatrix"
     assert f"made with {said}" in capsys.readouterr().err
     shutil.rmtree(site.layout.build("cpu"))
-    choose_binaries(site.layout, "cpu", None, Output())
+    choose_binaries(Session(site.layout, Output()), "cpu", None)
     assert asked[1] == BuildRequest(BACKENDS["cpu"])
 
 
 def test_unknown_backend_suggests_the_nearest() -> None:
-    with pytest.raises(click.UsageError, match="did you mean 'vulkan'"):
+    with pytest.raises(UsageMistake, match="did you mean 'vulkan'"):
         find_backend("vulcan")
     assert set(BACKENDS) == {"cpu", "cuda", "metal", "vulkan"}

@@ -16,6 +16,7 @@ from turbotool.build.cuda import INSTALL, ORIGIN, Toolkit, defect, toolkit_root
 from turbotool.build.host import Choices
 from turbotool.build.tools import find_tools
 from turbotool.system.output import Output
+from turbotool.system.session import Session
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the packages serve on Linux only")
 
@@ -103,7 +104,7 @@ def test_a_build_assembles_the_toolkit_before_cmake(packages: Path, tmp_path: Pa
     assert plan.options["CMAKE_CUDA_ARCHITECTURES"] == "80;89"
     assert (plan.options["GGML_CUDA_NO_VMM"], plan.options["GGML_CUDA_NCCL"]) == ("ON", "OFF")
     assert plan.options["CMAKE_INSTALL_RPATH"] == f"$ORIGIN;{root}/lib64"
-    prepare(plan, Output(quiet=True))
+    prepare(plan, Session(site.layout, Output(quiet=True)))
     assert (root / "bin/nvcc").exists()
 
     own = site.asking(options=(("GGML_CUDA_NO_VMM", "OFF"),)).plan()

@@ -17,6 +17,7 @@ from turbotool.programs.devices import FIRST_VULKAN, on_a_device
 from turbotool.programs.perplexity import Text
 from turbotool.programs.runner import Runner
 from turbotool.system.output import Output
+from turbotool.system.session import Session
 from turbotool.verify.check import Context
 from turbotool.verify.checks.devices import device_driver, turbo_devices
 from turbotool.verify.checks.upstream import backend_ops
@@ -121,7 +122,7 @@ def test_a_folder_built_for_another_backend_is_taken_as_that_and_said(
     (tmp_path / "bin").mkdir()
     (tmp_path / "build.json").write_text('{"backend": "cuda"}')
     layout = Layout(tmp_path, tmp_path, tmp_path)
-    assert choose_binaries(layout, "cpu", tmp_path / "bin", Output()).backend == "cuda"
+    assert choose_binaries(Session(layout, Output()), "cpu", tmp_path / "bin").backend == "cuda"
     assert "bin was built for cuda, and so it is taken" in capsys.readouterr().err
 
 

@@ -102,7 +102,7 @@ def doctor(folder: Path, *words: str, path: str) -> subprocess.CompletedProcess[
 def test_machine_with_nothing_installed(tmp_path: Path) -> None:
     done = doctor(tmp_path, path=str(tmp_path / "nowhere"))
     assert done.returncode == ToolMissing.exit_code
-    assert "no usable C compiler" in done.stderr
+    assert "no usable C compiler" in done.stdout
     assert "Traceback" not in done.stderr
 
 

@@ -379,7 +379,7 @@ def test_perplexity_that_falls_below_f16_is_called_unreliable(site: Site) -> Non
 def test_a_recommendation_that_loses_answers_says_so(site: Site) -> None:
     eval_programs(site.folder / "bin", trouble={"q8_0/turbo4/v": "forgets"})
     done = site.eval(*KV, "--max-kld", "0.012", "--min-same-top", "90")
-    assert "under q8_0/turbo4 rotated v 1 answers are lost" in done.stderr
+    assert "under q8_0/turbo4 rotated v 1 answers are lost" in done.stdout
 
 
 def test_a_probe_that_crashes_is_told(site: Site) -> None:

@@ -124,7 +124,7 @@ def test_what_is_in_one_set_only_is_listed(documents: tuple[Path, Path], compare
     assert "q8_0 rotated v on text.txt: only in A; B: llama-perplexity ended with signal SIGSEGV" in done.stderr
     assert [(one["v"], one["rotation"]) for one in done.document["missing"]] == [("q8_0", "v")]
     short = edited(documents[0], tmp_path / "short.json", lambda data: data["cells"].pop())
-    assert "q8_0/turbo4 rotated v on text.txt: only in B; A: not asked for" in compare(short, documents[0]).stderr
+    assert "q8_0/turbo4 rotated v on text.txt: only in B; A: not asked for" in compare(short, documents[0]).stdout
 
 
 def test_a_report_says_all_of_it_and_names_no_folder(
@@ -138,9 +138,9 @@ def test_a_report_says_all_of_it_and_names_no_folder(
     document = json.loads((tmp_path / "report" / "compare.json").read_text(encoding="utf-8"))
     assert {one["verdict"] for one in document["differences"]} == {"identical"}
     assert not any(str(path) in text + json.dumps(document) for path in (tmp_path, folder.parent))
-    assert "programs, texts and machine are the same in both" in done.stderr
-    assert "RMS" not in done.stderr
-    assert "RMS" in compare(a, a, "-v").stderr
+    assert "programs, texts and machine are the same in both" in done.stdout
+    assert "RMS" not in done.stdout
+    assert "RMS" in compare(a, a, "-v").stdout
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_a_file_that_is_no_store_is_kept_beside_the_new_one(tmp_path: Path, caps
     path = tmp_path / "s"
     for number in (1, 2):
         path.write_text(f"not a database {number}" * 100)
-        with open_store(path, QUIET) as store:
+        with open_store(path, Output()) as store:
             store.keep_answer("a", "b")
         kept = tmp_path / f"s.damaged-{number}"
         assert kept.read_text().startswith(f"not a database {number}")

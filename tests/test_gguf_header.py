@@ -18,6 +18,7 @@ from turbotool.inputs.model import read_model
 from turbotool.inputs.shape import CacheShape, KvShape
 from turbotool.layout import Layout
 from turbotool.system.output import Output
+from turbotool.system.session import Session
 
 
 def test_a_model_gives_what_the_size_of_its_cache_depends_on(tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ def test_a_model_named_from_here_is_found_by_programs_that_run_elsewhere(
     path = write(tmp_path, gguf())
     monkeypatch.chdir(path.parent)
     layout = Layout(tmp_path, tmp_path, tmp_path)
-    assert choose_model(layout, Path(path.name), Output(quiet=True)).path == path
+    assert choose_model(Session(layout, Output(quiet=True)), Path(path.name)).path == path
 
 
 def test_a_missing_model_names_the_option(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import click
 import lief
 import pytest
 from command_line import Done, typed
@@ -32,6 +31,7 @@ from turbotool.errors import (
     HashMismatch,
     PackageError,
     ToolMissing,
+    UsageMistake,
     VerificationFailed,
 )
 from turbotool.layout import Layout
@@ -330,13 +330,13 @@ def test_cross_compilers_are_asked_for_unless_the_user_names_some(monkeypatch: p
     assert "CMAKE_SYSTEM_PROCESSOR" not in find_platform(None).options()
     with pytest.raises(BackendUnavailable, match="macos-arm64 is built on Darwin"):
         find_platform("macos-arm64")
-    with pytest.raises(click.UsageError, match="did you mean 'linux-arm64'"):
+    with pytest.raises(UsageMistake, match="did you mean 'linux-arm64'"):
         find_platform("linux-arm")
 
 
 @pytest.mark.parametrize("value", ["yesterday", "-1", "315532799"])
 def test_time_that_no_archive_can_hold_is_refused(value: str) -> None:
-    with pytest.raises(click.UsageError, match="SOURCE_DATE_EPOCH"):
+    with pytest.raises(UsageMistake, match="SOURCE_DATE_EPOCH"):
         source_epoch({"SOURCE_DATE_EPOCH": value})
 
 

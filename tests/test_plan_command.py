@@ -55,7 +55,7 @@ def test_the_budget_is_left_after_the_model_and_the_reserve(tmp_path: Path, caps
 
 def test_where_nothing_fits_the_largest_context_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--kv", "f16,q8_0", "--budget", "20MiB", "--reserve", "0.5MiB")
-    said = plan(tmp_path, capsys, *words).stderr
+    said = plan(tmp_path, capsys, *words).stdout
     assert "nothing fits the budget at 32768 tokens" in said
     left = (20 << 20) - (1 << 19) - (tmp_path / "model.gguf").stat().st_size
     most = (left // 544 - 10 * 2560) // 2 // 256 * 256  # a cell of a layer has 544 bytes, a window of four 2560 cells

@@ -1,6 +1,6 @@
 """The one tree of errors. Each class has its own exit code.
 
-1 is left for unexpected failures and 2 for command-line usage.
+1 is left for unexpected failures; 2 is that of the command line, for whatever says that it was misused.
 """
 
 from __future__ import annotations
@@ -43,6 +43,12 @@ def _restored(
     error = error_class.__new__(error_class, *arguments)
     error.__dict__.update(state)
     return error
+
+
+class UsageMistake(TurbotoolError):
+    """A mistake on the command line: an unknown name, a value that is not allowed, options that exclude each other."""
+
+    exit_code = 2
 
 
 class VerificationFailed(TurbotoolError):

@@ -24,6 +24,7 @@ from turbotool.programs.divergence import Divergence, parse_divergence, parse_ru
 from turbotool.programs.perplexity import Text, compare, save_logits, scored
 from turbotool.programs.runner import Runner
 from turbotool.system.output import Output
+from turbotool.system.session import Session
 
 np = pytest.importorskip("numpy")
 pytestmark = pytest.mark.slow
@@ -115,7 +116,7 @@ def test_statistics_follow_from_the_probabilities_of_single_tokens(tmp_path: Pat
     bin_dir = Path(turbotool("build")["bin_dir"])
     corpus = tmp_path / "text.txt"
     corpus.write_text("\n\n".join(path.read_text(encoding="utf-8") for path in sorted(layout.tree.glob("docs/*.md"))))
-    check(bin_dir, default_model(layout, Output(quiet=True)), corpus, tmp_path)
+    check(bin_dir, default_model(Session(layout, Output(quiet=True))), corpus, tmp_path)
 
 
 def test_an_evaluation_is_measured_once_and_then_read_from_the_store(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from turbotool.series.export import export
 from turbotool.system import git
 from turbotool.system.digest import sha256_file
 from turbotool.system.output import Output
+from turbotool.system.session import Session
 from turbotool.upstream.lock import Upstream, read_lock
 from turbotool.upstream.pypi import fetch_pypi
 
@@ -76,7 +77,7 @@ def made_up(folder: Path) -> Upstream:
 
 def make_series(made: Layout) -> None:
     """Five patches that change 60 files each, and an overlay of 200 files, exported from the vendored tree."""
-    ensure_applied(made, QUIET)
+    ensure_applied(Session(made, QUIET))
     tree = git.Git(made.tree)
     texts = [name for name in tree.files("HEAD") if name.endswith((".txt", ".cpp", ".h", ".md", ".py"))]
     for number in range(200):
@@ -89,7 +90,7 @@ def make_series(made: Layout) -> None:
             path.write_bytes(path.read_bytes() + f"\nchanged by {patch}\n".encode())
         tree.run("add", "--force", "--all")
         tree.run("commit", "--quiet", "--message", f"Change number {patch}{TRAILERS}")
-    export(made, QUIET)
+    export(Session(made, QUIET))
 
 
 def start(layout: Layout, *words: str) -> subprocess.Popen[str]:

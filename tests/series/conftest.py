@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny import QUIET, Project, copy_project, make_project
+from tiny import Project, copy_project, make_project
 
 from turbotool.series.apply import ensure_applied
 from turbotool.series.export import export
@@ -15,7 +15,7 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("templates")
     make_project(folder / "project")
     project = make_project(folder / "patched")
-    ensure_applied(project.layout, QUIET)
+    ensure_applied(project.session)
     (project.layout.tree / "src/turbo").mkdir()
     (project.layout.tree / "src/turbo/codec.c").write_text("int codec;\n")
     project.edit("src/core.cpp", "line 10\n", "line 10\nturbo 10\n")
@@ -23,7 +23,7 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project.edit("src/core.cpp", "line 30\n", "turbo 30\n")
     project.edit("src/dos.h", "two\r\n", "TWO\r\n")
     project.commit("Rotate what is stored, in K and V")
-    export(project.layout, QUIET)
+    export(project.session)
     return folder
 
 

@@ -21,6 +21,7 @@ from turbotool.series.apply import ensure_applied
 from turbotool.series.check import check_series
 from turbotool.series.export import export
 from turbotool.system.output import Output
+from turbotool.system.session import Session
 from turbotool.upstream import journal
 from turbotool.upstream.lock import read_lock
 
@@ -29,7 +30,7 @@ CLASHES = {"src/core.cpp": LINES.replace("line 10\n", "line ten\n")}
 
 
 def bumped(project: Project, ref: str, backend: str | None = None) -> Bumped:
-    return bump.bump(project.layout, QUIET, parse_reference(project.layout, ref), backend=backend)
+    return bump.bump(project.session, parse_reference(project.layout, ref), backend=backend)
 
 
 def pinned(project: Project) -> tuple[dict[str, bytes], str, list[str]]:
@@ -37,7 +38,7 @@ def pinned(project: Project) -> tuple[dict[str, bytes], str, list[str]]:
 
 
 def proof(monkeypatch: pytest.MonkeyPatch, check: Callable[[Layout, str], None]) -> None:
-    monkeypatch.setattr(bump, "prove", lambda there, out, backend: check(there, backend))
+    monkeypatch.setattr(bump, "prove", lambda there, backend: check(there.layout, backend))
 
 
 def test_a_bump_moves_lock_patches_and_tree_after_the_proof(patched: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +46,7 @@ def test_a_bump_moves_lock_patches_and_tree_after_the_proof(patched: Project, mo
 
     def prove(there: Layout, backend: str) -> None:
         assert pinned(patched) == before
-        assert ensure_applied(there, QUIET).cached
+        assert ensure_applied(Session(there, QUIET)).cached
         proven.append(backend)
 
     proof(monkeypatch, prove)
@@ -66,17 +67,18 @@ def test_a_bump_moves_lock_patches_and_tree_after_the_proof(patched: Project, mo
 
 def test_after_a_bump_every_patch_is_clean_and_the_round_trip_exact(patched: Project) -> None:
     bumped(patched, release(patched, "v2", MERGES))
-    assert {trial.state for trial in check_series(patched.layout, QUIET).trials} == {"clean"}
-    assert ensure_applied(patched.layout, QUIET).cached
+    assert {trial.state for trial in check_series(patched.session).trials} == {"clean"}
+    assert ensure_applied(patched.session).cached
     before = patched.snapshot()
     shutil.rmtree(patched.layout.tree)
-    ensure_applied(patched.layout, QUIET)
-    assert not export(patched.layout, QUIET).changed
+    ensure_applied(patched.session)
+    assert not export(patched.session).changed
     assert patched.snapshot() == before
 
 
 def test_without_a_proof_the_bump_says_what_is_not_proven(patched: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    assert not bumped(patched, release(patched, "v2", MERGES)).proven
+    reference = parse_reference(patched.layout, release(patched, "v2", MERGES))
+    assert not bump.bump(Session(patched.layout, Output()), reference, backend=None).proven
     assert "not proven: nothing was compiled" in capsys.readouterr().err
 
 
@@ -91,24 +93,25 @@ def test_a_failed_proof_keeps_the_pin_and_the_attempt_until_it_is_repaired(
 
     proof(monkeypatch, prove)
     with pytest.raises(CompileFailed):
-        bumped(patched, release(patched, "v2", MERGES), "cpu")
+        reference = parse_reference(patched.layout, release(patched, "v2", MERGES))
+        bump.bump(Session(patched.layout, Output()), reference, backend="cpu")
     attempt = find_attempt(patched.layout)
     assert attempt is not None
     there = attempt.layout(patched.layout)
     assert f"its tree is {there.tree}" in capsys.readouterr().err
     assert pinned(patched) == before
     with pytest.raises(CompileFailed):  # it is proven for the same backend as before
-        go_on(patched.layout, QUIET, skip=False)
+        go_on(patched.session, skip=False)
     repaired = Project(there, patched.upstream)
     repaired.edit("src/core.cpp", "line 9\n", "line nine\n")
     with pytest.raises(DirtyTree, match="not committed"):
-        go_on(patched.layout, QUIET, skip=False)
+        go_on(patched.session, skip=False)
     repaired.commit("Follow upstream")
-    done = go_on(patched.layout, QUIET, skip=False)
+    done = go_on(patched.session, skip=False)
     assert done is not None
     assert done.proven
     assert done.patches == (REGISTER, ROTATE, "follow-upstream.patch")
-    assert ensure_applied(patched.layout, QUIET).cached
+    assert ensure_applied(patched.session).cached
 
 
 def stopped(project: Project, ref: str) -> Path:
@@ -128,11 +131,11 @@ def test_a_conflict_is_repaired_and_continued(patched: Project) -> None:
         bumped(patched, "main")
     (place / "src/core.cpp").write_text(LINES.replace("line 10\n", "line ten\nturbo 10\n"))
     assert pinned(patched) == before
-    done = go_on(patched.layout, QUIET, skip=False)
+    done = go_on(patched.session, skip=False)
     assert done is not None
     assert (done.patches, done.dropped) == ((REGISTER, ROTATE), ())
     assert "line ten\nturbo 10\n" in (patched.layout.tree / "src/core.cpp").read_text()
-    assert ensure_applied(patched.layout, QUIET).cached
+    assert ensure_applied(patched.session).cached
 
 
 def test_the_report_alone_says_what_the_patch_does_where_it_clashes(patched: Project) -> None:
@@ -152,11 +155,11 @@ def test_a_file_that_is_gone_is_not_left_to_become_a_file_of_ours(patched: Proje
     place = stopped(patched, release(patched, "v2", {}))
     assert not (place / "src/core.cpp").exists()
     with pytest.raises(SeriesError, match="nothing is changed") as caught:
-        go_on(patched.layout, QUIET, skip=False)
+        go_on(patched.session, skip=False)
     assert caught.value.hint == "turbotool patch skip"
     with pytest.raises(PatchConflict):  # the second patch changes that file too, and another one
-        go_on(patched.layout, QUIET, skip=True)
-    done = go_on(patched.layout, QUIET, skip=False)
+        go_on(patched.session, skip=True)
+    done = go_on(patched.session, skip=False)
     assert done is not None
     assert (done.patches, done.dropped) == ((ROTATE,), (REGISTER,))
     assert not (patched.layout.tree / "src/core.cpp").exists()
@@ -167,10 +170,10 @@ def test_a_patch_is_skipped_or_the_bump_aborted(patched: Project) -> None:
     before = pinned(patched)
     ref = release(patched, "v2", CLASHES)
     stopped(patched, ref)
-    assert give_up(patched.layout, QUIET) is not None
-    assert (give_up(patched.layout, QUIET), pinned(patched)) == (None, before)
+    assert give_up(patched.session) is not None
+    assert (give_up(patched.session), pinned(patched)) == (None, before)
     stopped(patched, ref)
-    done = go_on(patched.layout, QUIET, skip=True)
+    done = go_on(patched.session, skip=True)
     assert done is not None
     assert (done.patches, done.dropped) == ((ROTATE,), (REGISTER,))
     assert series.names(patched.layout) == (ROTATE,)
@@ -178,7 +181,7 @@ def test_a_patch_is_skipped_or_the_bump_aborted(patched: Project) -> None:
 
 def test_a_patch_that_upstream_took_falls_away(patched: Project, capsys: pytest.CaptureFixture[str]) -> None:
     ref = release(patched, "v2", {"src/core.cpp": LINES.replace("line 10\n", "line 10\nturbo 10\n")})
-    done = bump.bump(patched.layout, Output(), parse_reference(patched.layout, ref), backend=None)
+    done = bump.bump(Session(patched.layout, Output()), parse_reference(patched.layout, ref), backend=None)
     assert (done.patches, done.dropped) == ((ROTATE,), (REGISTER,))
     assert f"{REGISTER} can be dropped" in capsys.readouterr().err
 
@@ -195,9 +198,9 @@ def test_edits_in_the_vendored_tree_or_in_patches_stop_a_bump_before_and_after(p
     original = path.read_bytes()
     path.write_bytes(original.replace(b"turbo 30", b"TURBO 30"))
     with pytest.raises((SeriesError, HashMismatch), match="changed since the bump"):
-        go_on(patched.layout, QUIET, skip=False)
+        go_on(patched.session, skip=False)
     path.write_bytes(original)
-    assert go_on(patched.layout, QUIET, skip=False) is not None
+    assert go_on(patched.session, skip=False) is not None
 
 
 def test_the_pin_itself_is_nothing_to_do(patched: Project) -> None:
@@ -223,7 +226,7 @@ def test_a_bump_that_was_killed_while_it_moved_the_pin_is_finished_by_the_next_r
         with pytest.raises(KilledError):
             bumped(patched, ref)
     write(patched.layout.state, "lock.json", "{}")
-    assert ensure_applied(patched.layout, QUIET).cached
+    assert ensure_applied(patched.session).cached
     assert read_lock(patched.layout).upstream.commit == patched.upstream.text("rev-parse", "v2")
     assert "line eight\n" in (patched.layout.tree / "src/core.cpp").read_text()
     assert find_attempt(patched.layout) is None

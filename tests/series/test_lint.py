@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from tiny import QUIET, Project, commit, write
+from tiny import Project, commit, write
 
 from turbotool.errors import SeriesError
 from turbotool.series import files as series
@@ -30,11 +30,11 @@ def linted(project: Project, env: dict[str, str] | None = None) -> Linted:
 
 
 def edit_and_export(project: Project, message: str, lines: str, name: str = "src/core.cpp") -> None:
-    ensure_applied(project.layout, QUIET)
+    ensure_applied(project.session)
     path = project.layout.tree / name
     path.write_text(path.read_text() + lines)
     commit(project.tree, message)
-    export(project.layout, QUIET)
+    export(project.session)
 
 
 def test_a_patch_with_a_reason_in_full_has_no_problem(project: Project) -> None:
@@ -65,10 +65,10 @@ def test_each_breach_of_the_policy_is_named(project: Project, message: Message, 
 
 
 def test_a_missing_trailer_and_a_deleted_file_are_named(project: Project) -> None:
-    ensure_applied(project.layout, QUIET)
+    ensure_applied(project.session)
     (project.layout.tree / "run.sh").unlink()
     commit(project.tree, "Remove it\n\nwhy\n\nReason: fix\nUpstream: none")
-    export(project.layout, QUIET)
+    export(project.session)
     found = problems(project)
     assert "remove-it.patch: its message has no `Drop-when:` trailer" in found
     assert any("it deletes run.sh" in problem for problem in found)
@@ -106,7 +106,7 @@ def test_formatting_follows_upstreams_style_or_it_is_said_why_not(patched: Proje
 def test_new_makes_the_edits_the_last_patch_with_every_trailer(patched: Project) -> None:
     patched.edit("src/cache.cpp", "cache 3\n", "cache three\n")
     write(patched.layout.tree, "src/turbo/more.c", "int more;\n")
-    name, done = new_patch(patched.layout, QUIET, GOOD)
+    name, done = new_patch(patched.session, GOOD)
     assert (name, done.patches[-1]) == ("count-the-nodes.patch", "count-the-nodes.patch")
     assert "src/turbo/more.c" in done.overlay
     patch = series.load(patched.layout)[-1]
@@ -115,13 +115,13 @@ def test_new_makes_the_edits_the_last_patch_with_every_trailer(patched: Project)
         "Upstream": "https://example.org/pull/1",
         "Drop-when": "upstream counts them",
     }
-    assert ensure_applied(patched.layout, QUIET).cached
+    assert ensure_applied(patched.session).cached
     assert not [text for text in problems(patched) if text.startswith(name)]
 
 
 def test_a_message_that_is_open_is_refused_by_lint_until_it_is_written(patched: Project) -> None:
     patched.edit("src/cache.cpp", "cache 3\n", "cache three\n")
-    name, _ = new_patch(patched.layout, QUIET, Message(subject_of("count-the-nodes")))
+    name, _ = new_patch(patched.session, Message(subject_of("count-the-nodes")))
     found = [text for text in problems(patched) if text.startswith(name)]
     assert any("Drop-when is 'TODO'" in text for text in found)
     assert any("does not say why" in text for text in found)
@@ -129,17 +129,17 @@ def test_a_message_that_is_open_is_refused_by_lint_until_it_is_written(patched: 
 
 def test_new_refuses_what_makes_no_patch_and_keeps_the_edits(patched: Project) -> None:
     with pytest.raises(SeriesError, match="nothing is edited"):
-        new_patch(patched.layout, QUIET, GOOD)
+        new_patch(patched.session, GOOD)
     own = write(patched.layout.tree, "src/turbo/more.c", "int more;\n")
     with pytest.raises(SeriesError, match="no file of upstream is edited"):
-        new_patch(patched.layout, QUIET, GOOD)
+        new_patch(patched.session, GOOD)
     assert own.exists()
     patched.edit("src/cache.cpp", "cache 3\n", "cache three\n")
     with pytest.raises(SeriesError, match="already"):
-        new_patch(patched.layout, QUIET, Message("Register the turbo cache types"))
+        new_patch(patched.session, Message("Register the turbo cache types"))
     before, head = patched.snapshot(), patched.tree.text("rev-parse", "HEAD")
     with pytest.raises(SeriesError):  # a message that a patch cannot carry
-        new_patch(patched.layout, QUIET, Message("Cut", "before\n---\nafter", "fix", "none", "never"))
+        new_patch(patched.session, Message("Cut", "before\n---\nafter", "fix", "none", "never"))
     assert (patched.snapshot(), patched.tree.text("rev-parse", "HEAD")) == (before, head)
     assert "cache three" in (patched.layout.tree / "src/cache.cpp").read_text()
     assert own.exists()

@@ -26,6 +26,7 @@ from turbotool.pin.reference import parse_reference
 from turbotool.series.apply import ensure_applied
 from turbotool.series.export import export
 from turbotool.system.git import BASE_REF, Git
+from turbotool.system.session import Session
 
 NAMES = ("src/core.cpp", "src/cache.cpp")
 SIZE = 40  # lines of each file
@@ -126,12 +127,12 @@ Upstream = tuple[list[Edit], list[tuple[str, int, int, bool]]]
 
 def check_merge(project: Project, folder: Path, series: Series, upstream: Upstream) -> None:
     edits, moves = upstream
-    ensure_applied(project.layout, QUIET)
+    ensure_applied(project.session)
     for number, group in enumerate(series):
         apply_edits(project.layout.tree, group)
         if project.tree.status():
             project.commit(f"Change {number}")
-    export(project.layout, QUIET)
+    export(project.session)
     for move in moves:
         apply_move(project.upstream.folder, *move)
     apply_edits(project.upstream.folder, edits)
@@ -139,7 +140,7 @@ def check_merge(project: Project, folder: Path, series: Series, upstream: Upstre
     before = (project.snapshot(), project.tree.refs(), project.tree.status())
     tree, subject = by_hand(project, folder / "hand")
     try:
-        done = bump.bump(project.layout, QUIET, parse_reference(project.layout, "main"), backend=None)
+        done = bump.bump(project.session, parse_reference(project.layout, "main"), backend=None)
     except PatchConflict as error:
         assert tree is None, "git merges what is reported as a conflict"
         report = error.report or {}
@@ -147,14 +148,14 @@ def check_merge(project: Project, folder: Path, series: Series, upstream: Upstre
         assert (project.snapshot(), project.tree.refs(), project.tree.status()) == before
         patch = project.layout.patches / str(report["patch"])
         assert reported(error) == expected(Git(folder / "hand"), patch)
-        assert give_up(project.layout, QUIET) is not None
+        assert give_up(project.session) is not None
         assert (project.snapshot(), project.tree.refs(), project.tree.status()) == before
         return
     assert done.tree == tree
     assert project.tree.tree_of("HEAD") == tree
     assert project.tree.status() == []
     assert find_attempt(project.layout) is None
-    assert ensure_applied(project.layout, QUIET).cached
+    assert ensure_applied(project.session).cached
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +163,7 @@ def template() -> Iterator[Path]:
     """In memory where the system has a folder for that: a trial runs more than a hundred git commands."""
     memory = Path("/dev/shm")  # noqa: S108 - the folder inside it is a random one
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
-        ensure_applied(make_project(Path(folder, "project")).layout, QUIET)
+        ensure_applied(Session(make_project(Path(folder, "project")).layout, QUIET))
         yield Path(folder, "project")
 
 

@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from tiny import FILES, LINES, QUIET, Project, commit, write
+from tiny import FILES, LINES, Project, commit, write
 
 from turbotool.errors import PatchConflict, SeriesError, SourceError
 from turbotool.pin import candidates
@@ -29,7 +29,7 @@ def release(project: Project, tag: str, files: dict[str, str]) -> str:
 
 
 def rehearsed(project: Project, ref: str) -> Rehearsal:
-    return rehearse(project.layout, QUIET, parse_reference(project.layout, ref))
+    return rehearse(project.session, parse_reference(project.layout, ref))
 
 
 def states(done: Rehearsal) -> list[tuple[str, str]]:
@@ -76,7 +76,7 @@ def test_patches_after_a_conflict_are_tried_as_if_it_were_repaired(patched: Proj
     patched.commit("Follow the first patch")
     from turbotool.series.export import export
 
-    export(patched.layout, QUIET)
+    export(patched.session)
     changed = {"src/core.cpp": LINES.replace("line 10\n", "line ten\n")}
     assert [state for _, state in states(rehearsed(patched, release(patched, "v2", changed)))] == [
         "conflict",
@@ -109,7 +109,7 @@ def test_the_pin_is_only_read_and_the_second_time_nothing_is_fetched(patched: Pr
     assert second.as_json()["commit"] == commit_id
     assert (patched.snapshot(), patched.tree.text("rev-parse", "HEAD")) == (before, head)
     assert "an edit of somebody's" in (patched.layout.tree / "src/cache.cpp").read_text()
-    assert not any((candidates.store(patched.layout).state / "scratch").iterdir())
+    assert not any((candidates.store(patched.session).layout.state / "scratch").iterdir())
 
 
 def test_without_a_vendored_tree_the_pin_comes_from_its_source(patched: Project) -> None:

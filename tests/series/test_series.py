@@ -19,6 +19,7 @@ from turbotool.series.export import export
 from turbotool.series.patchfile import read_patch, slug
 from turbotool.series.resume import abort, resume
 from turbotool.system.git import BASE_REF
+from turbotool.system.session import Session
 from turbotool.upstream import journal
 from turbotool.upstream.journal import begin, unfinished
 from turbotool.upstream.lock import read_lock
@@ -45,20 +46,20 @@ def upgrade(project: Project, name: str, old: str, new: str) -> None:
     first, found, rest = text.partition(f'tree = "{locked.tree}"')
     assert found
     project.layout.lock_file.write_text(first + f'tree = "{project.upstream.tree_of(head)}"' + rest)
-    ensure_vendored(project.layout, QUIET)
+    ensure_vendored(project.session)
 
 
 def test_an_empty_series_gives_the_base_tree(project: Project) -> None:
-    done = ensure_applied(project.layout, QUIET)
+    done = ensure_applied(project.session)
     assert done.tree == read_lock(project.layout).upstream.tree
     assert not done.cached
-    assert ensure_applied(project.layout, QUIET).cached
+    assert ensure_applied(project.session).cached
 
 
 def test_a_fresh_apply_gives_the_same_commits_as_before(patched: Project) -> None:
     head = patched.tree.text("rev-parse", "HEAD")
     shutil.rmtree(patched.layout.tree)
-    done = ensure_applied(patched.layout, QUIET)
+    done = ensure_applied(patched.session)
     assert (done.head, done.tree) == (head, read_lock(patched.layout).series.tree)
     subjects = patched.tree.text("log", "--reverse", "--format=%s", f"{BASE_REF}..HEAD").splitlines()
     assert subjects == [
@@ -72,7 +73,7 @@ def test_applying_again_is_quick_and_touches_nothing(patched: Project) -> None:
     path = patched.layout.tree / "src/core.cpp"
     before = path.stat().st_mtime_ns
     started = time.monotonic()
-    assert ensure_applied(patched.layout, QUIET).cached
+    assert ensure_applied(patched.session).cached
     assert time.monotonic() - started < 2
     assert path.stat().st_mtime_ns == before
 
@@ -80,17 +81,17 @@ def test_applying_again_is_quick_and_touches_nothing(patched: Project) -> None:
 def test_apply_touches_only_files_that_differ(patched: Project) -> None:
     patched.tree.run("checkout", "--quiet", "--detach", BASE_REF)
     times = {name: (patched.layout.tree / name).stat().st_mtime_ns for name in FILES}
-    assert not ensure_applied(patched.layout, QUIET).cached
+    assert not ensure_applied(patched.session).cached
     moved = {name for name in FILES if (patched.layout.tree / name).stat().st_mtime_ns != times[name]}
     assert moved == {"src/core.cpp", "src/dos.h"}
 
 
 def test_export_after_apply_changes_no_byte(patched: Project) -> None:
     before = patched.snapshot()
-    assert not export(patched.layout, QUIET).changed
+    assert not export(patched.session).changed
     shutil.rmtree(patched.layout.tree)
-    ensure_applied(patched.layout, QUIET)
-    assert not export(patched.layout, QUIET).changed
+    ensure_applied(patched.session)
+    assert not export(patched.session).changed
     assert patched.snapshot() == before
 
 
@@ -123,18 +124,18 @@ def test_removing_a_commit_removes_its_patch_and_its_overlay_file(patched: Proje
     patched.tree.run("reset", "--quiet", "--hard", BASE_REF)
     patched.edit("src/cache.cpp", "cache 3\n", "cache three\n")
     patched.commit("Only this")
-    assert export(patched.layout, QUIET).patches == ("only-this.patch",)
+    assert export(patched.session).patches == ("only-this.patch",)
     assert [path.name for path in patched.layout.patches.glob("*.patch")] == ["only-this.patch"]
     assert series.overlay(patched.layout) == ()
     assert (patched.layout.patches / "README.md").exists()
-    assert ensure_applied(patched.layout, QUIET).cached
+    assert ensure_applied(patched.session).cached
 
 
 def test_export_refuses_what_is_not_committed(patched: Project) -> None:
     write(patched.layout.tree, "src/core.cpp", "mine\n")
     before = patched.snapshot()
     with pytest.raises(DirtyTree, match=r"src/core\.cpp"):
-        export(patched.layout, QUIET)
+        export(patched.session)
     assert patched.snapshot() == before
 
 
@@ -152,13 +153,13 @@ def test_a_message_that_a_patch_cannot_carry_is_refused_and_nothing_is_written(p
     commit(patched.tree, message)
     before = patched.snapshot()
     try:
-        export(patched.layout, QUIET)
+        export(patched.session)
     except SeriesError:
         assert patched.snapshot() == before
     else:  # then it must come back as it was
         message = patched.tree.text("log", "-1", "--format=%B")
         shutil.rmtree(patched.layout.tree)
-        ensure_applied(patched.layout, QUIET)
+        ensure_applied(patched.session)
         assert patched.tree.text("log", "-1", "--format=%B") == message
 
 
@@ -169,7 +170,7 @@ def test_a_merge_is_not_a_series(patched: Project) -> None:
     patched.commit("Other")
     patched.tree.run("merge", "--quiet", "--no-edit", first)
     with pytest.raises(SeriesError, match="merge"):
-        export(patched.layout, QUIET)
+        export(patched.session)
 
 
 def test_an_edited_patch_is_a_mismatch_that_names_both_hashes_until_relocked(patched: Project) -> None:
@@ -177,25 +178,25 @@ def test_an_edited_patch_is_a_mismatch_that_names_both_hashes_until_relocked(pat
     path.write_text(path.read_text().replace("+turbo 10", "+TURBO 10"))
     was = read_lock(patched.layout).series.patches[0].sha256
     with pytest.raises(HashMismatch) as caught:
-        ensure_applied(patched.layout, QUIET)
+        ensure_applied(patched.session)
     assert was in caught.value.message
     assert read_patch(path).sha256 in caught.value.message
-    done = ensure_applied(patched.layout, QUIET, relock=True)
+    done = ensure_applied(patched.session, relock=True)
     assert "TURBO 10" in (patched.layout.tree / "src/core.cpp").read_text()
     assert read_lock(patched.layout).series.tree == done.tree
-    assert ensure_applied(patched.layout, QUIET).cached
+    assert ensure_applied(patched.session).cached
 
 
 def test_an_edited_overlay_file_and_its_mode_are_locked(patched: Project) -> None:
     path = patched.layout.overlay / "src/turbo/codec.c"
     path.chmod(0o755)
     with pytest.raises(HashMismatch, match="overlay"):
-        ensure_applied(patched.layout, QUIET)
+        ensure_applied(patched.session)
     path.chmod(0o644)
-    assert ensure_applied(patched.layout, QUIET).cached
+    assert ensure_applied(patched.session).cached
     path.write_text("int other;\n")
     with pytest.raises(HashMismatch, match="overlay"):
-        ensure_applied(patched.layout, QUIET)
+        ensure_applied(patched.session)
 
 
 def test_overlay_placeholders_do_not_count(project: Project) -> None:
@@ -207,19 +208,19 @@ def test_overlay_placeholders_do_not_count(project: Project) -> None:
 def test_the_overlay_never_replaces_an_upstream_file(project: Project, name: str) -> None:
     write(project.layout.overlay, name, "mine\n")
     with pytest.raises(SeriesError, match="may only add"):
-        ensure_applied(project.layout, QUIET, relock=True)
+        ensure_applied(project.session, relock=True)
     assert (project.layout.tree / "src/core.cpp").read_text() == LINES
 
 
 def test_commits_and_edits_on_top_are_kept(patched: Project) -> None:
     patched.edit("src/cache.cpp", "cache 3\n", "cache three\n")
     with pytest.raises(DirtyTree):
-        ensure_applied(patched.layout, QUIET)
+        ensure_applied(patched.session)
     patched.commit("My next idea")
     with pytest.raises(DirtyTree, match="My next idea"):
-        ensure_applied(patched.layout, QUIET)
+        ensure_applied(patched.session)
     assert "cache three" in (patched.layout.tree / "src/cache.cpp").read_text()
-    ensure_applied(patched.layout, QUIET, force=True)
+    ensure_applied(patched.session, force=True)
     assert "cache three" not in (patched.layout.tree / "src/cache.cpp").read_text()
 
 
@@ -235,7 +236,7 @@ def test_commits_and_edits_on_top_are_kept(patched: Project) -> None:
 def test_a_malformed_series_is_a_series_error(patched: Project, text: str, said: str) -> None:
     patched.layout.series.write_text(text)
     with pytest.raises(SeriesError, match=said):
-        ensure_applied(patched.layout, QUIET)
+        ensure_applied(patched.session)
 
 
 @pytest.mark.parametrize("cut", [0, 100, 400, -30])
@@ -243,7 +244,7 @@ def test_a_cut_off_patch_is_malformed_and_named(patched: Project, cut: int) -> N
     path = patched.layout.patches / REGISTER
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(SeriesError, match=REGISTER):
-        ensure_applied(patched.layout, QUIET, relock=True)
+        ensure_applied(patched.session, relock=True)
 
 
 @pytest.mark.parametrize("away", ["../outside.cpp", "src/../../outside.cpp"])
@@ -254,19 +255,19 @@ def test_a_patch_changes_no_file_outside_the_tree(patched: Project, away: str) -
     path = patched.layout.patches / ROTATE
     path.write_bytes(path.read_bytes().replace(b"src/core.cpp", away.encode()))
     with pytest.raises(TurbotoolError):
-        ensure_applied(patched.layout, QUIET, relock=True)
+        ensure_applied(patched.session, relock=True)
     assert outside.read_text() == before
 
 
 def test_check_finds_everything_in_one_pass_and_touches_nothing(patched: Project) -> None:
-    assert states(check_series(patched.layout, QUIET)) == {REGISTER: "clean", ROTATE: "clean"}
+    assert states(check_series(patched.session)) == {REGISTER: "clean", ROTATE: "clean"}
     layout = patched.layout
     write(layout.root, "patches/forgotten.patch", "x")
     layout.series.write_text(f"{REGISTER}\ngone.patch\n{ROTATE}\n")
     path = layout.patches / ROTATE
     path.write_bytes(path.read_bytes().replace(b"Drop-when: never\n", b"").replace(b"Reason: feature", b"Reason: fun"))
     write(layout.tree, "src/core.cpp", "an edit of somebody's\n")
-    checked = check_series(layout, QUIET)
+    checked = check_series(Session(layout, QUIET))
     found = {(problem.name, problem.message.split()[0]) for problem in checked.problems}
     assert {("forgotten.patch", "series"), (ROTATE, "its"), (ROTATE, "Reason")} <= found
     assert states(checked) == {REGISTER: "clean", "gone.patch": "conflict", ROTATE: "clean"}
@@ -276,9 +277,9 @@ def test_check_finds_everything_in_one_pass_and_touches_nothing(patched: Project
 
 def test_check_tells_merged_from_conflict_and_still_tries_the_rest(patched: Project) -> None:
     upgrade(patched, "src/core.cpp", "line 9\n", "line nine\n")  # context of the first patch
-    assert states(check_series(patched.layout, QUIET)) == {REGISTER: "merged", ROTATE: "clean"}
+    assert states(check_series(patched.session)) == {REGISTER: "merged", ROTATE: "clean"}
     upgrade(patched, "src/core.cpp", "line 10\n", "line ten\n")
-    checked = check_series(patched.layout, QUIET)
+    checked = check_series(patched.session)
     assert states(checked) == {REGISTER: "conflict", ROTATE: "clean"}
     error = checked.error()
     assert isinstance(error, PatchConflict)
@@ -287,12 +288,12 @@ def test_check_tells_merged_from_conflict_and_still_tries_the_rest(patched: Proj
 
 def test_check_sees_that_upstream_took_a_patch(patched: Project) -> None:
     upgrade(patched, "src/core.cpp", "line 10\n", "line 10\nturbo 10\n")
-    assert states(check_series(patched.layout, QUIET)) == {REGISTER: "upstream", ROTATE: "clean"}
+    assert states(check_series(patched.session)) == {REGISTER: "upstream", ROTATE: "clean"}
 
 
 def conflict(project: Project) -> PatchConflict:
     with pytest.raises(PatchConflict) as caught:
-        ensure_applied(project.layout, QUIET)
+        ensure_applied(project.session)
     return caught.value
 
 
@@ -339,15 +340,15 @@ def test_a_conflict_is_repaired_with_the_commands_of_its_report(patched: Project
     path = place / "src/core.cpp"
     assert "<<<<<<<" in path.read_text()
     with pytest.raises(DirtyTree, match="not committed"):
-        export(patched.layout, QUIET, source=place)
+        export(patched.session, source=place)
     with pytest.raises(DirtyTree, match=r"src/core\.cpp:10"):
-        resume(patched.layout, QUIET)
+        resume(patched.session)
     assert conflict(patched).report == error.report  # trying again keeps what somebody began
     path.write_text(LINES.replace("line 10\n", "line ten\nturbo 10\n"))
     assert commands(error, "continue") == [f"cd '{place}'", "turbotool patch continue"]
-    assert resume(patched.layout, QUIET).patches == (REGISTER, ROTATE)
+    assert resume(patched.session).patches == (REGISTER, ROTATE)
     assert not place.exists()
-    assert ensure_applied(patched.layout, QUIET).cached
+    assert ensure_applied(patched.session).cached
     text = (patched.layout.tree / "src/core.cpp").read_text()
     assert "line ten\nturbo 10\n" in text
     assert "turbo 30" in text
@@ -359,16 +360,16 @@ def test_a_conflicting_patch_is_skipped_or_the_repair_aborted_with_the_commands(
     assert error.report is not None
     place = Path(str(error.report["work_tree"]))
     before = patched.snapshot()
-    assert abort(patched.layout, QUIET) == place
+    assert abort(patched.session) == place
     assert not place.exists()
     assert patched.snapshot() == before
     with pytest.raises(SeriesError, match="no patch is waiting"):
-        resume(patched.layout, QUIET)
+        resume(patched.session)
     conflict(patched)
     with pytest.raises(DirtyTree):
-        resume(patched.layout, QUIET)
-    assert resume(patched.layout, QUIET, skip=True).patches == (ROTATE,)
-    assert ensure_applied(patched.layout, QUIET).cached
+        resume(patched.session)
+    assert resume(patched.session, skip=True).patches == (ROTATE,)
+    assert ensure_applied(patched.session).cached
 
 
 def test_a_repair_that_was_killed_after_its_commit_goes_on_from_there(patched: Project) -> None:
@@ -378,9 +379,9 @@ def test_a_repair_that_was_killed_after_its_commit_goes_on_from_there(patched: P
     with pytest.MonkeyPatch.context() as patching:
         patching.setattr("turbotool.series.resume.apply_rest", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            resume(patched.layout, QUIET)
+            resume(patched.session)
     (place / "src/core.cpp").write_text("what a killed git may have left")
-    assert resume(patched.layout, QUIET).patches == (REGISTER, ROTATE)
+    assert resume(patched.session).patches == (REGISTER, ROTATE)
     assert "line ten\nturbo 10\n" in (patched.layout.tree / "src/core.cpp").read_text()
 
 
@@ -389,7 +390,7 @@ def test_a_patch_that_is_repaired_into_nothing_has_to_be_skipped(patched: Projec
     place = Path(str((conflict(patched).report or {})["work_tree"]))
     (place / "src/core.cpp").write_text(LINES.replace("line 10\n", "line ten\n"))
     with pytest.raises(SeriesError, match="would be empty") as caught:
-        resume(patched.layout, QUIET)
+        resume(patched.session)
     assert caught.value.hint == "turbotool patch skip"
 
 
@@ -398,7 +399,7 @@ def test_lines_that_stand_elsewhere_too_are_merged_where_the_patch_means_them(pa
     block = "".join(f"line {number}\n" for number in range(7, 14))
     upgrade(patched, "src/core.cpp", "line 1\n", "".join(f"new {n}\n" for n in range(7)) + "line 1\n")
     upgrade(patched, "src/core.cpp", "new 6\n", "new 6\n" + block)
-    ensure_applied(patched.layout, QUIET, relock=True)
+    ensure_applied(patched.session, relock=True)
     text = (patched.layout.tree / "src/core.cpp").read_text()
     assert text.index("turbo 10") > text.index("line 1\n")
     assert text.count("turbo 10") == 1
@@ -414,7 +415,7 @@ def test_an_interrupted_move_is_finished_by_the_next_run(patched: Project) -> No
     (patched.layout.tree / ".git/index.lock").touch()
     (patched.layout.tree / ".git/HEAD.lock").touch()
     untouched = (patched.layout.tree / "run.sh").stat().st_mtime_ns
-    assert ensure_applied(patched.layout, QUIET).head == head
+    assert ensure_applied(patched.session).head == head
     assert patched.tree.status() == []
     assert unfinished(patched.layout) is None
     assert (patched.layout.tree / "run.sh").stat().st_mtime_ns == untouched
@@ -422,7 +423,7 @@ def test_an_interrupted_move_is_finished_by_the_next_run(patched: Project) -> No
 
 def test_the_lock_file_of_somebodys_own_git_is_left_alone(patched: Project) -> None:
     (patched.layout.tree / ".git/index.lock").touch()
-    assert ensure_applied(patched.layout, QUIET).cached
+    assert ensure_applied(patched.session).cached
     assert (patched.layout.tree / ".git/index.lock").exists()
 
 
@@ -440,10 +441,10 @@ def test_an_interrupted_export_is_finished_by_the_next_run(patched: Project, mon
         patching.setattr(journal, "install", killed)
         patching.setattr("shutil.rmtree", lambda *_, **__: None)  # a kill cleans nothing up
         with pytest.raises(KilledError):
-            export(patched.layout, QUIET)
+            export(patched.session)
     assert len(series.names(patched.layout)) == 2
-    assert ensure_applied(patched.layout, QUIET).patches == 3
-    assert not export(patched.layout, QUIET).changed
+    assert ensure_applied(patched.session).patches == 3
+    assert not export(patched.session).changed
 
 
 @pytest.mark.parametrize(
@@ -477,7 +478,7 @@ def test_export_then_apply_gives_the_same_tree_and_export_the_same_bytes(
     tmp_path_factory: pytest.TempPathFactory, commits: list[tuple[str, list[tuple[str, int, list[str]]]]]
 ) -> None:
     project = make_project(tmp_path_factory.mktemp("random"))
-    ensure_applied(project.layout, QUIET)
+    ensure_applied(project.session)
     for number, (subject, edits) in enumerate(commits):
         for name, at, lines in edits:
             path = project.layout.tree / name
@@ -487,11 +488,11 @@ def test_export_then_apply_gives_the_same_tree_and_export_the_same_bytes(
             path.write_bytes(b"\n".join(old))
         project.commit(f"c{number} {subject.strip()}")
     wanted = project.tree.tree_of("HEAD")
-    export(project.layout, QUIET)
+    export(project.session)
     before = project.snapshot()
     shutil.rmtree(project.layout.tree)
-    assert ensure_applied(project.layout, QUIET).tree == wanted
-    assert not export(project.layout, QUIET).changed
+    assert ensure_applied(project.session).tree == wanted
+    assert not export(project.session).changed
     assert project.snapshot() == before
 
 

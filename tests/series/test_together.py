@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from command_line import finished
-from tiny import FILES, QUIET, Project, make_project
+from tiny import FILES, Project, make_project
 
 from turbotool.build.targets import TARGETS
 from turbotool.series.apply import ensure_applied
@@ -43,11 +43,11 @@ def project(tmp_path: Path) -> Project:
     """A program that CMake can build and one patch to it, exported; nothing is vendored."""
     files = {**FILES, "CMakeLists.txt": LISTS, "main.cpp": "int main() { return 0; }\n"}
     made = make_project(tmp_path / "a folder", files)
-    ensure_applied(made.layout, QUIET)
+    ensure_applied(made.session)
     made.edit("main.cpp", "int main", "static int turbo = 0;\nint main")
     made.edit("main.cpp", "return 0", "return turbo")
     made.commit("Return what turbo holds")
-    export(made.layout, QUIET)
+    export(made.session)
     shutil.rmtree(made.layout.vendor / "llama.cpp")
     return made
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from turbotool.layout import Layout
 from turbotool.system import git
 from turbotool.system.output import Output
+from turbotool.system.session import Session
 from turbotool.upstream.lock import SeriesLock, read_lock
 
 QUIET = Output(quiet=True)
@@ -57,6 +58,11 @@ def commit(repository: git.Git, message: str) -> str:
 class Project:
     layout: Layout
     upstream: git.Git
+
+    @property
+    def session(self) -> Session:
+        """A command at work here that says nothing."""
+        return Session(self.layout, QUIET)
 
     @property
     def tree(self) -> git.Git:

@@ -6,20 +6,20 @@ import functools
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
 
 from turbotool.errors import Interrupted, TurbotoolError
 from turbotool.system.output import Output
+from turbotool.system.session import Session
 
 MAX_DIGITS = 10
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def output_options(function: F) -> F:
-    """Add --json, --quiet and -v to a command and hand it one `out: Output`.
+def session_options(function: F) -> F:
+    """Add --json, --quiet and -v to a command and hand it one `session: Session`.
 
     A TurbotoolError becomes text, JSON and an exit code.
     """
@@ -29,9 +29,11 @@ def output_options(function: F) -> F:
     @click.option("--verbose", "-v", count=True, help="More detail; a traceback when something fails.")
     @functools.wraps(function)
     def wrapper(*args: Any, as_json: bool, quiet: bool, verbose: int, **kwargs: Any) -> Any:
+        from turbotool.layout import find_layout
+
         out = Output(json=as_json, quiet=quiet, verbose=verbose)
         try:
-            return function(*args, out=out, **kwargs)
+            return function(*args, session=Session(find_layout(), out), **kwargs)
         except KeyboardInterrupt:
             fail(Interrupted("interrupted"), out)
         except TurbotoolError as error:
@@ -47,7 +49,7 @@ def fail(error: TurbotoolError, out: Output, document: Mapping[str, object] | No
     print(f"error: {error.message}", file=sys.stderr)
     if error.hint:
         print(f"  try: {error.hint}", file=sys.stderr)
-    out.document(document or {"ok": False, "error": error.as_json()})
+    out.document({**(document or {"ok": False}), "error": error.as_json()})
     sys.exit(error.exit_code)
 
 
@@ -78,18 +80,6 @@ def wrapper_option(function: F) -> F:
 
     words = "Words to put before every program, such as 'qemu-aarch64 -L /usr/aarch64-linux-gnu'."
     return click.option("--wrapper", callback=split, help=words)(function)
-
-
-def prepare_folder(folder: Path) -> None:
-    """Make the folder of a report. Raises click.BadParameter where nothing can be written."""
-    import tempfile
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise click.BadParameter(f"cannot write to {folder}: {error.strerror}", param_hint="--report") from error
 
 
 def parse_option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from turbotool.errors import PatchConflict
 from turbotool.layout import Layout
@@ -17,7 +17,7 @@ from turbotool.series.patchfile import Patch
 from turbotool.series.trial import Trial, try_patches
 from turbotool.system.git import Git
 from turbotool.system.locks import work_lock
-from turbotool.system.output import Output
+from turbotool.system.session import Session
 from turbotool.upstream import journal
 from turbotool.upstream.lock import read_lock
 
@@ -84,34 +84,33 @@ class Rehearsal:
         }
 
 
-def rehearse(layout: Layout, out: Output, reference: Reference) -> Rehearsal:
+def rehearse(session: Session, reference: Reference) -> Rehearsal:
     """Try each patch on the upstream that `reference` names. The lock and the vendored tree are only read.
 
     Raises SeriesError when the series cannot be read or its overlay meets a file of upstream, and what fetching raises.
     """
     started = time.monotonic()
-    patches = series.load(layout)
-    there = candidates.store(layout)
-    with work_lock(there, out, "rehearse the series") as keep:
-        journal.recover(there, out, keep)
-        onto = candidates.pristine(there, out, keep, reference.upstream, reference.path)
-        know_series(layout, there, out, keep, patches)
-        trials = try_patches(there, out, Git(there.tree, keep), patches, base=onto.base)
-    locked = read_lock(layout).upstream
+    patches = series.load(session.layout)
+    with work_lock(candidates.store(session), "rehearse the series") as there:
+        journal.recover(there)
+        onto = candidates.pristine(there, reference.upstream, reference.path)
+        know_series(session.layout, there, patches)
+        trials = try_patches(there, Git(there.layout.tree, there.keep), patches, base=onto.base)
+    locked = read_lock(session.layout).upstream
     taken = time.monotonic() - started
     return Rehearsal(onto, reference.text, locked.commit or locked.tree, tuple(trials), patches, taken)
 
 
-def know_series(
-    layout: Layout, there: Layout, out: Output, keep: tuple[int, ...], patches: Sequence[Patch]
-) -> tuple[candidates.Pristine, str]:
+def know_series(layout: Layout, there: Session, patches: Sequence[Patch]) -> tuple[candidates.Pristine, str]:
     """Apply the series to its own upstream once, for the blobs that merges start from; returns the pin and the ref."""
-    pin = candidates.pin(layout, there, out, keep)
-    repo, ref = Git(there.tree, keep), f"{SERIES_REFS}/{series.series_hash(layout)}-{pin.upstream.tree[:12]}"
+    pin = candidates.pin(layout, there)
+    repo, ref = (
+        Git(there.layout.tree, there.keep),
+        f"{SERIES_REFS}/{series.series_hash(layout)}-{pin.upstream.tree[:12]}",
+    )
     if repo.resolve(ref) is None:
-        out.say("applying the series to its own upstream first")
-        out = replace(out, quiet=True)
-        try_patches(there, out, repo, patches, base=pin.base, keep_as=ref)
+        there.out.say("applying the series to its own upstream first")
+        try_patches(there.quietly(), repo, patches, base=pin.base, keep_as=ref)
     return pin, ref
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from turbotool.errors import HashMismatch, PatchConflict, SeriesError, TurbotoolError
-from turbotool.layout import Layout
 from turbotool.series import files as series
 from turbotool.series.files import Problem
 from turbotool.series.trial import Trial, try_patches
 from turbotool.system.git import Git
 from turbotool.system.locks import work_lock
-from turbotool.system.output import Output
+from turbotool.system.session import Session
 from turbotool.upstream.lock import read_lock
 from turbotool.upstream.tree import ensure_vendored
 
@@ -45,14 +44,16 @@ class Checked:
         return {"ok": ok, "patches": [trial.as_json() for trial in self.trials], "problems": problems}
 
 
-def check_series(layout: Layout, out: Output) -> Checked:
+def check_series(session: Session) -> Checked:
     """Try every patch on the locked base without touching the vendored tree, whatever edits it holds.
 
     Raises SeriesError when `patches/series` itself cannot be read, and what `ensure_vendored` raises.
     """
-    with work_lock(layout, out, "check the series") as keep:
-        ensure_vendored(layout, out, keep_edits=True)
-        patches, problems = series.problems(layout, read_lock(layout).series)
-        trials = {trial.name: trial for trial in try_patches(layout, out, Git(layout.tree, keep), patches)}
-        every = (trials.get(name, Trial(name, "conflict", "missing or malformed")) for name in series.names(layout))
+    with work_lock(session, "check the series") as held:
+        ensure_vendored(held, keep_edits=True)
+        patches, problems = series.problems(held.layout, read_lock(held.layout).series)
+        trials = {trial.name: trial for trial in try_patches(held, Git(held.layout.tree, held.keep), patches)}
+        every = (
+            trials.get(name, Trial(name, "conflict", "missing or malformed")) for name in series.names(held.layout)
+        )
         return Checked(tuple(every), tuple(problems))

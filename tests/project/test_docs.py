@@ -7,10 +7,11 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import architecture
 import click
-import mkdocs_links
+import mkdocs_github
 import pages
 import pytest
 import quality_picture
@@ -161,10 +162,14 @@ def test_every_variable_that_is_read_is_told() -> None:
     assert {name for name in read - INTERNAL if f"`{name}`" not in page} == set()
 
 
-def test_a_link_out_of_the_pages_leads_to_the_repository() -> None:
+def test_the_site_shows_what_github_shows() -> None:
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="guides/package.md"))
+    config = SimpleNamespace(repo_url="https://r/")
     text = "[a](../../patches/README.md#the-series) [b](speed.md) [c](https://x.org/y) [d](#here) [e](../images/q.svg)"
-    assert mkdocs_links.rewritten(text, "guides/package.md", "https://r/blob/main/") == text.replace(
-        "../../patches/README.md", "https://r/blob/main/patches/README.md"
+    row = "| `a\\|b` | c \\| d |"
+    assert mkdocs_github.on_page_markdown(f"{text}\n\n{row}\n\n`e\\|f`", page=page, config=config) == (
+        text.replace("../../patches/README.md", "https://r/blob/main/patches/README.md")
+        + "\n\n| `a|b` | c \\| d |\n\n`e\\|f`"
     )
 
 

@@ -26,6 +26,10 @@ FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`[^`\n]+`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 READ = re.compile(r"\b(?:environ|env)(?:\.get\(|\[)\"([A-Z_]{2,})\"")
+PLACE = re.compile(r"`((?:\.ci|\.github|ci|docs|patches|tests|turbotool|vendor)/[\w./-]*)`")
+MADE = ("docs/results/", "vendor/llama.cpp")  # by whoever follows the page
+PAST = (ROOT / "CHANGELOG.md", DOCS / "rehearsals.md")  # these name what is not here, or not any more
+IN_PACKAGES = pytest.mark.skipif(not (architecture.PACKAGE / "cli").is_dir(), reason="the modules are not in packages")
 INTERNAL = {"TURBOTOOL_SHIM"}  # turbotool sets it for a child of its own
 
 
@@ -60,6 +64,14 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
         assert not heading or heading in headings(place), link
 
 
+@IN_PACKAGES
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in PAST], ids=name_of)
+def test_every_place_in_the_repository_that_is_named_exists(page: Path) -> None:
+    named = [place for place in PLACE.findall(page.read_text(encoding="utf-8")) if not place.startswith(MADE)]
+    roots = (ROOT, ROOT / "patches" / "overlay")
+    assert [place for place in named if not any((root / place).exists() for root in roots)] == []
+
+
 def test_the_generated_pages_are_what_the_code_says() -> None:
     assert reference.stale() == [], "python ci/reference.py"
 
@@ -68,7 +80,7 @@ def test_the_picture_of_a_result_shows_the_kept_figures() -> None:
     assert quality_picture.PICTURE.read_text(encoding="utf-8") == quality_picture.made(), "python ci/quality_picture.py"
 
 
-@pytest.mark.skipif(not (architecture.PACKAGE / "cli").is_dir(), reason="the modules are not in packages")
+@IN_PACKAGES
 def test_the_picture_of_the_packages_shows_their_imports() -> None:
     assert architecture.PICTURE.read_text(encoding="utf-8") == architecture.made(), "python ci/architecture.py"
 

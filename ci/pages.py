@@ -25,7 +25,10 @@ def prepare() -> None:
 
 
 def build(site: Path = SITE) -> None:
-    """Make the site; a link that leads nowhere is an error."""
+    """Make the site; a link that leads nowhere is an error.
+
+    Without --quiet: that would hide the warnings from --strict, too.
+    """
     env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     run([sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", site], env)
 

@@ -1,6 +1,7 @@
 """Draw docs/images/packages.svg from the imports of turbotool: `python ci/architecture.py`; `--check` only compares.
 
-A line says that a package imports another one, anywhere in its code. What follows from two lines is not drawn.
+A line says that a package imports another one, anywhere in its code. What follows from two lines is not drawn, and what
+does not go down is red.
 """
 
 from __future__ import annotations
@@ -73,14 +74,13 @@ def _imported(file: Path, package: str) -> Iterator[str]:
                 yield rest.partition(".")[0]
 
 
-def check(found: Imports) -> None:
-    """Raise SystemExit for a package without a place, and for an import that does not go down."""
+def against(found: Imports) -> list[tuple[str, str]]:
+    """The imports that do not go down. Raises SystemExit for a package without a place."""
     rows = places()
     if lost := sorted(found.keys() - rows.keys()):
         raise SystemExit(f"no place in LAYERS of ci/architecture.py: {', '.join(lost)}")
-    wrong = [(name, other) for name, used in found.items() for other in sorted(used) if rows[other] <= rows[name]]
-    if wrong:
-        raise SystemExit("; ".join(f"{name} imports {other}, which is not below it" for name, other in wrong))
+    edges = [(name, other) for name, used in sorted(found.items()) for other in sorted(used)]
+    return [(name, other) for name, other in edges if rows[other] <= rows[name]]
 
 
 def places() -> dict[str, int]:
@@ -89,10 +89,12 @@ def places() -> dict[str, int]:
 
 
 def reduced(found: Imports) -> list[tuple[str, str]]:
-    """The imports that do not follow from two others. `found` has no circle."""
+    """The imports that go down and do not follow from two others."""
+    up = set(against(found))
+    down = {name: frozenset(other for other in used if (name, other) not in up) for name, used in found.items()}
     edges = []
-    for name, used in sorted(found.items()):
-        implied = {far for near in used for far in _reached(near, found)}
+    for name, used in sorted(down.items()):
+        implied = {far for near in used for far in _reached(near, down)}
         edges += [(name, other) for other in sorted(used - implied)]
     return edges
 
@@ -104,10 +106,11 @@ def _reached(name: str, found: Imports) -> set[str]:
 
 def draw(found: Imports) -> str:
     """The picture, as the text of a file."""
-    check(found)
+    wrong = against(found)
     columns = {name: column for layer in LAYERS for name, (column, _) in layer.items()}
     taken = {(columns[name], row) for name, row in places().items() if name in found}
     parts = [_line(columns, taken, name, other) for name, other in reduced(found)]
+    parts += [_wrong_line(columns, name, other) for name, other in wrong]
     for row, layer in enumerate(LAYERS):
         for name, (column, about) in layer.items():
             if name in found:
@@ -141,6 +144,17 @@ def _line(columns: Mapping[str, float], taken: set[tuple[float, int]], name: str
     path = f"M{svg.number(x)} {svg.number(y)}V{svg.number(bend)}"
     path += f"C{svg.number(x)} {curve[0]} {svg.number(to_x)} {curve[1]} {svg.number(to_x)} {curve[2]}"
     return svg.tag("path", d=f"{path}V{svg.number(to_y)}", fill="none", stroke=svg.INK, stroke_opacity=".8")
+
+
+def _wrong_line(columns: Mapping[str, float], name: str, other: str) -> str:
+    """From below one box to below the other, in red."""
+    (x, y), (to_x, to_y) = (
+        (MARGIN + COLUMN * columns[one] + BOX_WIDTH / 2, MARGIN + ROW * places()[one] + BOX_HEIGHT)
+        for one in (name, other)
+    )
+    numbers = [svg.number(value) for value in (x, y, x, y + ROW / 2, to_x, to_y + ROW / 2, to_x, to_y)]
+    path = f"M{numbers[0]} {numbers[1]}C{' '.join(numbers[2:])}"
+    return svg.tag("path", d=path, fill="none", stroke=svg.RED, stroke_width=2, stroke_dasharray="5 4")
 
 
 def made() -> str:

@@ -56,7 +56,7 @@ def vulkan_sdk() -> dict[str, str]:
 
 def package(target: Target) -> None:
     """Make the archive and verify the programs in it. Raises SystemExit if either fails."""
-    from turbotool.lock import sha256_file
+    from turbotool.system.digest import sha256_file
 
     env = environment(target)
     chosen = ["--backend", target.backend, "--platform", target.platform]

@@ -15,11 +15,13 @@ from typing import Any
 from matrix import Target, read_targets
 from tool import run
 
-from turbotool import __version__, series
+from turbotool import __version__
 from turbotool.layout import Layout, find_layout
-from turbotool.lock import read_lock, sha256_file
-from turbotool.patchfile import Patch
-from turbotool.reference import REPOSITORY
+from turbotool.pin.reference import REPOSITORY
+from turbotool.series import files as series
+from turbotool.series.patchfile import Patch
+from turbotool.system.digest import sha256_file
+from turbotool.upstream.lock import read_lock
 
 DIST = Path("dist")
 TAG = re.compile(r"v\d+\.\d+\.\d+(?:[.-]?[a-z]+\d*)?")

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import click
 
-from turbotool import cli, errors
+from turbotool import errors
+from turbotool.cli import main as cli
 from turbotool.errors import TurbotoolError
 
 group: click.Group = cli.main  # the one place that says where the command line begins

@@ -14,7 +14,7 @@ from pathlib import Path
 from tool import run, turbotool
 
 from turbotool.errors import PatchConflict
-from turbotool.reference import REPOSITORY
+from turbotool.pin.reference import REPOSITORY
 
 REPORT = Path("build", "rehearsal.md")
 RESULT = Path("build", "rehearsal.json")

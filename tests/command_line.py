@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from turbotool.cli import run
+from turbotool.cli.main import run
 
 NEED_A_DEVICE = {"device-driver", "turbo-devices"}  # the checks that verify skips in a build for the CPU
 

@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from turbotool.backend import BACKENDS, Choices
-from turbotool.build import Outcome, build
-from turbotool.buildkey import Request, Source
-from turbotool.buildplan import Plan, make_plan
+from turbotool.build.backends import BACKENDS
+from turbotool.build.compile import BuildOutcome, build
+from turbotool.build.host import Choices
+from turbotool.build.plan import BuildPlan, make_plan
+from turbotool.build.request import BuildRequest, PatchedSource
+from turbotool.build.tools import find_tools
 from turbotool.layout import Layout
-from turbotool.output import Output
-from turbotool.tools import find_tools
+from turbotool.system.output import Output
 
 # A shell starts background jobs with Ctrl-C ignored, and so would be what the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -173,20 +174,20 @@ class Site:
 
     layout: Layout
     env: Mapping[str, str]
-    request: Request
+    request: BuildRequest
     private: bool = False
 
     @property
     def folder(self) -> Path:
         return self.layout.build(self.request.backend.name)
 
-    def plan(self) -> Plan:
+    def plan(self) -> BuildPlan:
         tree = git(self.layout.tree, "rev-parse", "HEAD^{tree}")
-        source = Source(self.layout.tree, tree, "0c1e57098bba43ac29e6e3b677cdceebdd22334f", "pypi", "series")
+        source = PatchedSource(self.layout.tree, tree, "0c1e57098bba43ac29e6e3b677cdceebdd22334f", "pypi", "series")
         names = ("cmake", "ninja", "c", "c++", "ccache", "sccache", *self.request.backend.tools)
         return make_plan(self.layout, self.request, source, find_tools(self.env, names, private=self.private), self.env)
 
-    def build(self, out: Output = QUIET) -> Outcome:
+    def build(self, out: Output = QUIET) -> BuildOutcome:
         return build(self.plan(), out)
 
     def setting(self, **variables: str) -> Site:
@@ -207,7 +208,7 @@ def fake_site(folder: Path, backend: str = "cpu") -> Site:
     (tools / "git").symlink_to(real("git"))
     layout = Layout(folder / "root", folder / "work folder", folder / "cache")
     commit(layout.tree, {"main.cpp": "int main() {}\n", "a/b.h": "#define B 1\n"})
-    return Site(layout, {"PATH": str(tools)}, Request(BACKENDS[backend], Choices()))
+    return Site(layout, {"PATH": str(tools)}, BuildRequest(BACKENDS[backend], Choices()))
 
 
 def cpu_seconds() -> float:

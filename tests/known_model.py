@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from turbotool.kvshape import KvShape, cache_shape
-from turbotool.model import Model
+from turbotool.inputs.model import Model
+from turbotool.inputs.shape import KvShape, cache_shape
 
 LAYERS, HEADS_KV, HEAD_DIM, TRAINED_CTX = 30, 3, 64, 8192
 SHAPE = KvShape((cache_shape((HEADS_KV,) * LAYERS, HEAD_DIM, HEAD_DIM),), (HEAD_DIM,), (HEAD_DIM,))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from itertools import product
 
-from turbotool.cachetype import TURBO
+from turbotool.kv.cachetype import TURBO
 
 FLOATS = ("f32", "f16")
 # what the format of each function that names a kernel is filled with, over all that ggml_metal_turbo_supports_op admits

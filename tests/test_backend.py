@@ -8,10 +8,11 @@ import click
 import pytest
 from fake_tools import says
 
-from turbotool import cudatoolkit, tools
-from turbotool.backend import BACKENDS, Choices, Host
+from turbotool.build import cuda, tools
+from turbotool.build.backends import BACKENDS
+from turbotool.build.host import Choices, Host
+from turbotool.build.tools import ALL, Tools, find_tools
 from turbotool.errors import BackendUnavailable
-from turbotool.tools import ALL, Tools, find_tools
 
 HEADER = """#define VK_HEADER_VERSION {}
 #define VK_HEADER_VERSION_COMPLETE VK_MAKE_API_VERSION(0, 1, 3, VK_HEADER_VERSION)
@@ -50,7 +51,7 @@ def test_metal_on_macos_needs_xcrun_and_embeds_its_shaders(tmp_path: Path) -> No
 
 def test_cuda_without_nvcc_names_what_was_tried_and_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tools, "USUAL_CUDA", str(tmp_path / "none"))
-    monkeypatch.setattr(cudatoolkit, "package_places", tuple)
+    monkeypatch.setattr(cuda, "package_places", tuple)
     says(tmp_path / "bin" / "dnf", "4.14.0")
     error = refused("cuda", host("Linux", tmp_path))
     assert "CUDA_PATH" in error.message

@@ -12,20 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from known_model import known_model
 
-from turbotool.bench import Failure, Ledger, verdict
-from turbotool.benchcell import Cell, make_cells, spread
-from turbotool.benchplan import AGAINST, OURS, Build, Job, Plan, Settings, left_out, make_plan, order
-from turbotool.benchtable import markdown_table, of_kind, text
-from turbotool.binaries import Binaries, Runner
-from turbotool.cachetype import CachePair
+from turbotool.bench.figures import BenchCell, make_cells, spread
+from turbotool.bench.forecast import BenchForecast
+from turbotool.bench.plan import AGAINST, OURS, BenchJob, BenchPlan, BenchSettings, Build, left_out, make_plan, order
+from turbotool.bench.rounds import BenchLedger, Failure, verdict
+from turbotool.bench.table import markdown_table, of_kind, text
 from turbotool.errors import BinaryFailed, ConfigurationMismatch, ToolFailed
-from turbotool.forecast import Forecast
-from turbotool.llamabench import Phase, Point, Sample, Timing
-from turbotool.machine import usable_cpus
+from turbotool.kv.cachetype import CachePair
+from turbotool.programs.binaries import Binaries
+from turbotool.programs.llamabench import BenchPoint, Phase, Sample, Timing
+from turbotool.programs.runner import Runner
+from turbotool.system.machine import usable_cpus
 
 MODEL = known_model()
 PROMPT, GENERATED = Phase("pp", 100), Phase("tg", 10)
-SETTINGS = Settings(
+SETTINGS = BenchSettings(
     tuple(map(CachePair.parse, ("f16", "q8_0", "turbo4", "q8_0/turbo4"))), (0, 1000), (1, 2), (PROMPT, GENERATED), 3
 )
 MS = 1_000_000  # ns
@@ -38,22 +39,22 @@ def build(name: str, lacks: Sequence[str] = ()) -> Build:
     return Build(name, runner, tuple(lacks), Timing(warm, "c", "", 0.5 + 2 * 0.1 + 0.11))
 
 
-def plan_of(settings: Settings = SETTINGS, *, two: bool = True) -> Plan:
+def plan_of(settings: BenchSettings = SETTINGS, *, two: bool = True) -> BenchPlan:
     return make_plan(MODEL, settings, [build(OURS), *([build(AGAINST, ["turbo4"])] if two else [])])
 
 
-def job(cache: str, depth: int = 0, threads: int = 1, name: str = OURS) -> Job:
-    return Job(name, Point(CachePair.parse(cache), depth, threads))
+def job(cache: str, depth: int = 0, threads: int = 1, name: str = OURS) -> BenchJob:
+    return BenchJob(name, BenchPoint(CachePair.parse(cache), depth, threads))
 
 
-def cell_of(ledger: Ledger, wanted: Job, phase: Phase = GENERATED) -> Cell:
+def cell_of(ledger: BenchLedger, wanted: BenchJob, phase: Phase = GENERATED) -> BenchCell:
     (cell,) = [cell for cell in make_cells(plan_of(), ledger) if (cell.job, cell.phase) == (wanted, phase)]
     return cell
 
 
-def ledger_of(times: dict[Job, list[int]]) -> Ledger:
+def ledger_of(times: dict[BenchJob, list[int]]) -> BenchLedger:
     """A ledger in which each job decoded ten tokens a round, in so many ns a token."""
-    ledger = Ledger(rounds=max(map(len, times.values())))
+    ledger = BenchLedger(rounds=max(map(len, times.values())))
     for entry, rounds in times.items():
         for number, ns in enumerate(rounds):
             ledger.enter(entry, number, Timing({GENERATED: Sample(10, 10 * ns)}, "c", "", 1.0))
@@ -90,7 +91,7 @@ def test_rounds_differ_in_blocks_in_caches_and_in_which_build_comes_first() -> N
     orders = [order(plan_of().jobs, number) for number in range(0, 20, 2)]
     assert len({(jobs[0].point.depth, jobs[0].point.threads) for jobs in orders}) > 1
     assert len({jobs[0].point.pair for jobs in orders}) > 1
-    twice = [[job.build for job in jobs if job.point == Point(CachePair.parse("q8_0"), 0, 1)] for jobs in orders]
+    twice = [[job.build for job in jobs if job.point == BenchPoint(CachePair.parse("q8_0"), 0, 1)] for jobs in orders]
     assert [OURS, AGAINST] in twice
     assert [AGAINST, OURS] in twice
 
@@ -154,7 +155,7 @@ def test_a_failed_cell_keeps_its_reason_and_what_it_measured_before() -> None:
 
 
 def test_a_command_with_failed_cells_ends_with_the_gravest_of_their_errors() -> None:
-    plan, ledger = plan_of(), Ledger()
+    plan, ledger = plan_of(), BenchLedger()
     assert verdict(plan, ledger) is None
     ledger.failures[job("q8_0")] = Failure(0, ToolFailed("did not end within 900 s"))
     assert isinstance(verdict(plan, ledger), BinaryFailed)
@@ -167,7 +168,7 @@ def test_a_command_with_failed_cells_ends_with_the_gravest_of_their_errors() -> 
 
 
 def test_a_forecast_follows_tokens_and_threads_until_it_knows_better() -> None:
-    forecast = Forecast(plan_of())
+    forecast = BenchForecast(plan_of())
     usable = min(2, usable_cpus())
     # load, 200 warmed-up and timed prompt tokens and 11 decoded ones at the first run's rate, which had 2 threads
     assert forecast.seconds(job("f16", 0, 2)) == pytest.approx(0.5 + 0.2 + 0.11)
@@ -201,7 +202,7 @@ def test_rows_of_a_table_carry_the_figures() -> None:
 
 
 def test_a_table_of_nothing_is_empty() -> None:
-    assert text(make_cells(plan_of(), Ledger())) == ""
+    assert text(make_cells(plan_of(), BenchLedger())) == ""
     assert spread([]) is None
 
 

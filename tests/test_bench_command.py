@@ -18,11 +18,11 @@ from command_line import Done, typed
 from fake_tools import STOCK_TYPES, bench_runs, llama_bench
 from tiny_gguf import gguf, write
 
-from turbotool import product
-from turbotool.bench import Ledger
-from turbotool.benchreport import Report
+from turbotool.bench.rounds import BenchLedger
+from turbotool.bench.write import BenchReport
 from turbotool.errors import BinaryFailed, ConfigurationMismatch, ModelError, ToolMissing, UnknownCacheType
-from turbotool.machine import usable_cpus
+from turbotool.programs import choose
+from turbotool.system.machine import usable_cpus
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake programs are scripts")
 
@@ -196,7 +196,7 @@ def test_without_a_named_folder_the_build_is_measured_and_must_report_its_tree(
 ) -> None:
     tree = "0123456789abcdef0123456789abcdef01234567"
     outcome = SimpleNamespace(bin_dir=site.folder / "ours", tree=tree, backend="cpu")
-    monkeypatch.setattr(product, "build_product", lambda *_: outcome)
+    monkeypatch.setattr(choose, "build_product", lambda *_: outcome)
     refused = site.bench("--kv", "f16", *SMALL, "--json", bin_dir=None)
     assert refused.code == ConfigurationMismatch.exit_code
     assert "not tree 012345678" in refused.document["error"]["message"]
@@ -258,14 +258,14 @@ def test_what_was_measured_before_ctrl_c_is_in_the_report(site: Site) -> None:
 
 def test_each_complete_round_is_saved(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     saved: list[int] = []
-    save = Report.save
+    save = BenchReport.save
 
-    def watched(report: Report, ledger: Ledger) -> None:
+    def watched(report: BenchReport, ledger: BenchLedger) -> None:
         save(report, ledger)
         document = json.loads((site.folder / "report" / "bench.json").read_text(encoding="utf-8"))
         saved.append(document["settings"]["rounds_done"])
 
-    monkeypatch.setattr(Report, "save", watched)
+    monkeypatch.setattr(BenchReport, "save", watched)
     assert site.bench("--kv", "f16", *SMALL, "--report", site.folder / "report", "--no-plot").code == 0
     assert saved == [1, 2, 2]
 

@@ -8,11 +8,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from turbotool import benchplot
-from turbotool.benchcell import Cell, Spread
-from turbotool.benchplan import AGAINST, OURS, Job
-from turbotool.cachetype import CachePair
-from turbotool.llamabench import Phase, Point
+from turbotool.bench import plot
+from turbotool.bench.figures import BenchCell, Spread
+from turbotool.bench.plan import AGAINST, OURS, BenchJob
+from turbotool.kv.cachetype import CachePair
+from turbotool.programs.llamabench import BenchPoint, Phase
+from turbotool.report import svg
 
 TYPES = ("f16", "q8_0", "q4_0", "turbo4", "turbo3", "turbo2")
 
@@ -29,19 +30,21 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("colour", [benchplot.INK, *benchplot.COLOURS])
+@pytest.mark.parametrize("colour", [svg.INK, *svg.COLOURS])
 @pytest.mark.parametrize("background", ["#ffffff", "#0d1117"])
 def test_every_colour_of_the_plot_stands_out_on_light_and_on_dark(colour: str, background: str) -> None:
     assert contrast(colour, background) >= 3
 
 
-def cells_at(depths: Sequence[int], caches: Sequence[str], threads: Sequence[int] = (1,)) -> list[Cell]:
+def cells_at(depths: Sequence[int], caches: Sequence[str], threads: Sequence[int] = (1,)) -> list[BenchCell]:
     """Cells of two builds, each with a speed of its own."""
-    points = [Point(CachePair.parse(name), depth, count) for name in caches for depth in depths for count in threads]
-    jobs = [Job(build, point) for build in (OURS, AGAINST) for point in points]
+    points = [
+        BenchPoint(CachePair.parse(name), depth, count) for name in caches for depth in depths for count in threads
+    ]
+    jobs = [BenchJob(build, point) for build in (OURS, AGAINST) for point in points]
     phases = (Phase("pp", 8), Phase("tg", 4))
     return [
-        Cell(job, phase, speed=Spread(50.0 + number, 40.0, 70.0 + number))
+        BenchCell(job, phase, speed=Spread(50.0 + number, 40.0, 70.0 + number))
         for phase in phases
         for number, job in enumerate(jobs)
     ]
@@ -50,19 +53,19 @@ def cells_at(depths: Sequence[int], caches: Sequence[str], threads: Sequence[int
 def test_the_plot_is_the_same_for_the_same_figures_and_has_no_background() -> None:
     pytest.importorskip("matplotlib")
     cells = cells_at((0, 512), ("f16", "turbo4", "q8_0/turbo4"), (1, 2))
-    picture = benchplot.draw(cells, "a $title$ of a model_file")
-    assert picture == benchplot.draw(cells, "a $title$ of a model_file")
+    picture = plot.draw(cells, "a $title$ of a model_file")
+    assert picture == plot.draw(cells, "a $title$ of a model_file")
     root = ElementTree.fromstring(picture)  # noqa: S314 (our own file)
     assert len([group for group in root.iter() if re.fullmatch(r"axes_\d+", group.get("id", ""))]) == 4
     painted = re.findall(r"fill: (#[0-9a-f]{6})", picture.decode())
     assert painted
-    assert set(painted) <= {benchplot.INK, *benchplot.COLOURS}
+    assert set(painted) <= {svg.INK, *svg.COLOURS}
 
 
 def test_a_benchmark_of_which_every_cell_failed_has_an_empty_plot() -> None:
     pytest.importorskip("matplotlib")
-    cells = [Cell(cell.job, cell.phase, failure="crashed") for cell in cells_at((0,), ("f16",))]
-    assert ElementTree.fromstring(benchplot.draw(cells, "x")).tag.endswith("svg")  # noqa: S314 (our own file)
+    cells = [BenchCell(cell.job, cell.phase, failure="crashed") for cell in cells_at((0,), ("f16",))]
+    assert ElementTree.fromstring(plot.draw(cells, "x")).tag.endswith("svg")  # noqa: S314 (our own file)
 
 
 @pytest.mark.parametrize("depths", [(0,), (512,), (0, 512), (100, 16384)])
@@ -74,7 +77,7 @@ def test_every_whisker_lies_inside_its_panel_near_its_depth(depths: Sequence[int
     axes = figure.subplots()
     cells = [cell for cell in cells_at(depths, caches) if cell.phase.kind == "tg"]
     names = dict.fromkeys(cell.job.point.pair.short for cell in cells)
-    benchplot.panel(axes, cells, {name: number for number, name in enumerate(names)})
+    plot.panel(axes, cells, {name: number for number, name in enumerate(names)})
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     assert bottom == 0
     assert top > 70 + 2 * len(depths) * len(caches) - 1
@@ -90,4 +93,4 @@ def test_every_whisker_lies_inside_its_panel_near_its_depth(depths: Sequence[int
     [([0], [0]), ([], []), ([0, 512, 4096], [0, 512, 4096]), ([0, 64, 256, 4096], [0, 4096]), ([5, 6, 7], [5, 6, 7])],
 )
 def test_labels_of_depths_do_not_touch(depths: list[int], labelled: list[int]) -> None:
-    assert benchplot.ticks(depths) == labelled
+    assert plot.ticks(depths) == labelled

@@ -11,14 +11,18 @@ import click
 import pytest
 from fake_tools import Site, commit, cpu_seconds, fake_site, says
 
-from turbotool import buildplan, product
-from turbotool.atomic import need_space
-from turbotool.backend import BACKENDS, TARGETS, Choices, Host, find_backend
-from turbotool.build import Outcome
-from turbotool.buildkey import Request
+from turbotool.build import plan as buildplan
+from turbotool.build.backends import BACKENDS, find_backend
+from turbotool.build.compile import BuildOutcome
+from turbotool.build.host import Choices, Host
+from turbotool.build.request import BuildRequest
+from turbotool.build.targets import TARGETS
 from turbotool.errors import CompileFailed, ConfigureFailed, NoSpace, ToolMissing
 from turbotool.layout import Layout
-from turbotool.output import Output
+from turbotool.programs import choose
+from turbotool.programs.choose import choose_binaries
+from turbotool.system.files import need_space
+from turbotool.system.output import Output
 
 
 @pytest.fixture
@@ -354,20 +358,20 @@ def test_what_proves_a_build_does_not_make_another_one_instead(
 ) -> None:
     built = site.asking(choices=Choices(portable=True), options=(("GGML_LTO", "ON"),), extra_targets=("llama-imatrix",))
     built.build()
-    asked: list[Request] = []
+    asked: list[BuildRequest] = []
 
-    def build_product(layout: Layout, request: Request, *_: object) -> Outcome:
+    def build_product(layout: Layout, request: BuildRequest, *_: object) -> BuildOutcome:
         asked.append(request)
         return built.build()
 
-    monkeypatch.setattr(product, "build_product", build_product)
-    assert product.choose_binaries(site.layout, "cpu", None, Output()).bin_dir == site.layout.build("cpu") / "bin"
+    monkeypatch.setattr(choose, "build_product", build_product)
+    assert choose_binaries(site.layout, "cpu", None, Output()).bin_dir == site.layout.build("cpu") / "bin"
     assert asked == [built.request]
     said = "--portable --cmake-option GGML_LTO=ON --target llama-imatrix"
     assert f"made with {said}" in capsys.readouterr().err
     shutil.rmtree(site.layout.build("cpu"))
-    product.choose_binaries(site.layout, "cpu", None, Output())
-    assert asked[1] == Request(BACKENDS["cpu"])
+    choose_binaries(site.layout, "cpu", None, Output())
+    assert asked[1] == BuildRequest(BACKENDS["cpu"])
 
 
 def test_unknown_backend_suggests_the_nearest() -> None:

@@ -18,7 +18,7 @@ from fake_tools import real
 from matrix import read_targets
 
 from turbotool import __version__
-from turbotool.backend import BACKENDS
+from turbotool.build.backends import BACKENDS
 from turbotool.layout import find_layout
 
 ROOT = Path(__file__).parents[1]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from turbotool.compiler_error import CompilerError, advice, first_error, no_space
+from turbotool.build.compiler_error import CompilerError, advice, first_error, no_space
 
 GCC = """[3/9] Building CXX object src/a.o
 FAILED: src/a.o

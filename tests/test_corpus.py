@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from turbotool.corpus import default_corpus, named_corpus, prose
 from turbotool.errors import CorpusError
+from turbotool.inputs.corpus import default_corpus, named_corpus, prose
 
 SENTENCE = "Quantization stores each value in fewer bits than training used."
 

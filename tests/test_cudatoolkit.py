@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from fake_tools import fake_site, program, says
 
-from turbotool import cudatoolkit
-from turbotool.backend import Choices
-from turbotool.build import prepare
-from turbotool.cudatoolkit import INSTALL, ORIGIN, Toolkit, defect, toolkit_root
-from turbotool.output import Output
-from turbotool.tools import find_tools
+from turbotool.build import cuda
+from turbotool.build.compile import prepare
+from turbotool.build.cuda import INSTALL, ORIGIN, Toolkit, defect, toolkit_root
+from turbotool.build.host import Choices
+from turbotool.build.tools import find_tools
+from turbotool.system.output import Output
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the packages serve on Linux only")
 
@@ -35,8 +35,8 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(name)
     nvcc = says(root / "bin/nvcc", BANNER)
-    monkeypatch.setattr(cudatoolkit, "package_places", lambda: iter([nvcc]))
-    monkeypatch.setattr("turbotool.tools.USUAL_CUDA", str(tmp_path / "none"))
+    monkeypatch.setattr(cuda, "package_places", lambda: iter([nvcc]))
+    monkeypatch.setattr("turbotool.build.tools.USUAL_CUDA", str(tmp_path / "none"))
     return root
 
 
@@ -77,7 +77,7 @@ def test_each_missing_package_is_named_with_the_command(packages: Path) -> None:
 def test_an_nvcc_without_cublas_gives_way_to_the_packages(
     packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cudatoolkit, "SYSTEM", ())
+    monkeypatch.setattr(cuda, "SYSTEM", ())
     top = tmp_path / "cuda-13"
     top.mkdir()
     nvcc = telling_root(tmp_path / "bin/nvcc", top)

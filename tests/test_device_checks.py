@@ -10,15 +10,16 @@ import pytest
 from fake_tools import python_program
 from known_model import known_model
 
-from turbotool.binaries import Binaries, Runner, named_binaries
-from turbotool.checks.core import Context
-from turbotool.checks.devices import device_driver, turbo_devices
-from turbotool.checks.upstream import backend_ops
-from turbotool.devices import FIRST_VULKAN, on_a_device
 from turbotool.layout import Layout
-from turbotool.output import Output
-from turbotool.perplexity import Text
-from turbotool.product import choose_binaries
+from turbotool.programs.binaries import Binaries
+from turbotool.programs.choose import choose_binaries, named_binaries
+from turbotool.programs.devices import FIRST_VULKAN, on_a_device
+from turbotool.programs.perplexity import Text
+from turbotool.programs.runner import Runner
+from turbotool.system.output import Output
+from turbotool.verify.check import Context
+from turbotool.verify.checks.devices import device_driver, turbo_devices
+from turbotool.verify.checks.upstream import backend_ops
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake programs are scripts")
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from fake_tools import fake_site, says
 
-from turbotool.backend import Host
-from turbotool.devices import Device, find_devices, parse_displays, parse_listed, parse_nvidia, parse_vulkan
-from turbotool.doctor import examine, render
+from turbotool.build.host import Host
+from turbotool.build.tools import find_tools
+from turbotool.doctor.examine import examine
+from turbotool.doctor.render import render
 from turbotool.layout import Layout
-from turbotool.tools import find_tools
+from turbotool.programs.devices import Device, find_devices, parse_displays, parse_listed, parse_nvidia, parse_vulkan
 
 GIB = 1 << 30
 LISTED = """load_backend: loaded CPU backend
@@ -77,7 +78,7 @@ def test_metal_is_asked_on_macos_only(tmp_path: Path) -> None:
 
 
 def test_a_tool_that_is_missing_fails_or_hangs_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("turbotool.devices.TIMEOUT", 1.0)
+    monkeypatch.setattr("turbotool.programs.devices.TIMEOUT", 1.0)
     says(tmp_path / "bin" / "nvidia-smi", "no driver", status=9)
     hanging = tmp_path / "bin" / "vulkaninfo"
     hanging.write_text("#!/bin/sh\nexec /bin/sleep 30\n")

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 from fake_tools import commit, fake_site, git, says
 
-from turbotool.backend import Host
-from turbotool.doctor import Report, examine, render
+from turbotool.build.host import Host
+from turbotool.build.tools import find_tools
+from turbotool.doctor.examine import DoctorReport, examine
+from turbotool.doctor.render import render
 from turbotool.errors import ToolMissing
 from turbotool.layout import Layout
-from turbotool.tools import find_tools
 
 
-def report(layout: Layout, env: dict[str, str], system: str = "Linux") -> Report:
+def report(layout: Layout, env: dict[str, str], system: str = "Linux") -> DoctorReport:
     return examine(layout, find_tools(env), Host(system, "x86_64", env, ()))
 
 

@@ -18,7 +18,6 @@ from command_line import Done, typed
 from fake_eval import eval_programs, eval_runs
 from tiny_gguf import gguf, gguf_of, write
 
-from turbotool import atomic, perplexity
 from turbotool.errors import (
     BinaryFailed,
     ConfigurationMismatch,
@@ -30,6 +29,7 @@ from turbotool.errors import (
     TurbotoolError,
     UnknownCacheType,
 )
+from turbotool.programs import perplexity
 
 pytest.importorskip("scipy")
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake programs are scripts")
@@ -214,7 +214,7 @@ def test_programs_that_are_replaced_while_they_are_measured_are_noticed(
             library.write_text("another")
         return found
 
-    monkeypatch.setattr("turbotool.evalrun.compare", replacing)
+    monkeypatch.setattr("turbotool.evaluation.measure.single.compare", replacing)
     done = site.eval("--kv", "q8_0", "--rotation", "off", "--chunks", "4", "--json")
     assert done.code == ConfigurationMismatch.exit_code
     assert "were replaced while they were measured" in cells_of(done)["q8_0", "q8_0", "off"]["failure"]
@@ -291,7 +291,7 @@ def test_a_text_of_fewer_chunks_than_asked_is_measured_to_its_end(site: Site) ->
 def test_a_disk_that_cannot_hold_the_base_is_refused_before_anything_runs(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(atomic.shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000))
     done = site.eval(*KV)
     assert done.code == NoSpace.exit_code
     assert "4 chunks of base logits needs about" in done.stderr
@@ -310,7 +310,7 @@ def test_base_logits_that_were_cut_are_not_used(
 ) -> None:
     """By a disk that another program filled meanwhile, or for another reason."""
     left = iter(free)
-    monkeypatch.setattr(atomic.shutil, "disk_usage", lambda _: SimpleNamespace(free=next(left, free[-1])))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=next(left, free[-1])))
     eval_programs(site.folder / "bin", trouble={"base": "short"})
     done = site.eval(*KV)
     assert done.code == error.exit_code

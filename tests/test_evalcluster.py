@@ -20,7 +20,6 @@ from fake_eval import eval_programs, eval_runs
 from test_eval_command import CELLS, KV, Site, cells_of, site  # noqa: F401 (a fixture)
 from test_readme import classes
 
-from turbotool import evalcluster, evalworker, process
 from turbotool.errors import (
     BinaryFailed,
     ClusterError,
@@ -30,6 +29,9 @@ from turbotool.errors import (
     ToolMissing,
     TurbotoolError,
 )
+from turbotool.evaluation.measure import cluster as evalcluster
+from turbotool.evaluation.measure import worker
+from turbotool.system import process
 
 pytest.importorskip("scipy")
 distributed = pytest.importorskip("distributed")
@@ -82,7 +84,7 @@ def test_a_worker_that_has_other_files_measures_nothing(
     scheduler: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    identify = evalworker.identify
+    identify = worker.identify
     first: list[str] = []
 
     def other_model(*words: Any) -> Any:
@@ -90,7 +92,7 @@ def test_a_worker_that_has_other_files_measures_nothing(
         first.append(address)
         return replace(identify(*words), model="0" * 64) if address == first[0] else identify(*words)
 
-    monkeypatch.setattr(evalworker, "identify", other_model)
+    monkeypatch.setattr(worker, "identify", other_model)
     done = site.eval(*KV, "--scheduler", scheduler, "--json")
     assert done.code == 0
     assert f"worker {first[0]} is not used: sha256 of its model is 000000000000, not " in done.stderr
@@ -103,8 +105,8 @@ def test_if_no_worker_has_the_files_the_difference_is_named(
     scheduler: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    identify = evalworker.identify
-    monkeypatch.setattr(evalworker, "identify", lambda *words: replace(identify(*words), binaries="1" * 64, corpus=""))
+    identify = worker.identify
+    monkeypatch.setattr(worker, "identify", lambda *words: replace(identify(*words), binaries="1" * 64, corpus=""))
     done = site.eval(*KV, "--scheduler", scheduler, "--json")
     assert done.code == done.document["error"]["code"] == ConfigurationMismatch.exit_code
     assert "sha256 of its programs is 111111111111, not " in done.stderr
@@ -132,7 +134,7 @@ def test_what_a_worker_has_is_read_from_its_files(site: Site, scheduler: str) ->
     status = text.stat()
     text.write_text("word." * 5000)
     os.utime(text, ns=(status.st_atime_ns, status.st_mtime_ns))
-    evalworker._sha256.cache_clear()
+    worker._sha256.cache_clear()
     done = site.eval(*KV, "--scheduler", scheduler)
     assert done.code == ConfigurationMismatch.exit_code
     assert "sha256 of its text is " in done.stderr

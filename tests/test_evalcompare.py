@@ -19,13 +19,15 @@ from test_eval_command import KV
 from test_evalstore import MEASURED
 from tiny_gguf import gguf, write
 
-from turbotool.cachetype import CachePair
 from turbotool.errors import ResultError, UnknownCacheType
-from turbotool.evalcell import Configuration, Measured
-from turbotool.evalcompare import BASE, STATISTICS, difference
-from turbotool.evaldocument import finite, statistics
-from turbotool.evalset import _measured
-from turbotool.perplexity import Estimate, Running, scored
+from turbotool.evaluation.cell import Configuration, Measured
+from turbotool.evaluation.compare.contrast import BASE, STATISTICS, difference
+from turbotool.evaluation.compare.results import _measured
+from turbotool.evaluation.report.document import statistics
+from turbotool.kv.cachetype import CachePair
+from turbotool.programs.divergence import Estimate, Running
+from turbotool.programs.perplexity import scored
+from turbotool.report.document import finite
 
 pytest.importorskip("scipy")
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake programs are scripts")

@@ -16,7 +16,7 @@ from test_evalreport import FILES, Page
 from tiny_gguf import gguf
 
 from turbotool.errors import BinaryFailed, CorpusError, ModelError
-from turbotool.evalmodels import kld_table, short
+from turbotool.evaluation.report.models import kld_table, short
 
 pytest.importorskip("scipy")
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake programs are scripts")

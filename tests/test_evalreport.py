@@ -18,11 +18,12 @@ from fake_eval import eval_programs, eval_runs
 from test_eval_command import KV, Site, cells_of, site  # noqa: F401 (a fixture)
 from tiny_gguf import gguf, write
 
-from turbotool import evalplot
-from turbotool.benchplot import COLOURS, INK
 from turbotool.errors import BinaryFailed, ToolMissing
-from turbotool.evalplot import Point, pareto
-from turbotool.rotation import ROTATIONS
+from turbotool.evaluation.report import plot
+from turbotool.evaluation.report.plot import PlotPoint, pareto
+from turbotool.kv.rotation import ROTATIONS
+from turbotool.report import svg
+from turbotool.report.svg import COLOURS, INK
 
 pytest.importorskip("scipy")
 pytest.importorskip("matplotlib")
@@ -134,7 +135,7 @@ def test_plots_have_no_background_and_only_colours_for_light_and_dark(report: tu
     for picture in pictures[1:]:  # the heat map has fields with letters of their own
         painted = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", picture))
         assert painted
-        assert painted <= {*COLOURS, evalplot.ZONE} - {INK}  # letters and axes take the colour of the page's own
+        assert painted <= {*COLOURS, plot.ZONE} - {INK}  # letters and axes take the colour of the page's own
         assert picture.count("currentColor") > 10
     assert "signal" in (folder / "eval.md").read_text(encoding="utf-8")
 
@@ -143,11 +144,11 @@ def test_plots_have_no_background_and_only_colours_for_light_and_dark(report: tu
 def test_numbers_on_a_logarithmic_axis_are_plain_and_do_not_touch(low: float, high: float) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(evalplot.WIDTH, evalplot.HEIGHT), layout="constrained")
+    figure = Figure(figsize=(svg.WIDTH, plot.HEIGHT), layout="constrained")
     axes = figure.subplots()
     axes.plot([low, high], [0, 1])
     axes.set_xscale("log")
-    evalplot._log(axes.xaxis)
+    plot._log(axes.xaxis)
     figure.draw_without_rendering()
     start, end = axes.get_xlim()
     shown = [tick.label1 for tick in axes.xaxis.get_major_ticks() if start <= tick.get_loc() <= end]
@@ -162,9 +163,9 @@ def test_letters_stand_out_on_every_field_of_the_heat_map() -> None:
     from test_benchplot import contrast
 
     for step in range(101):
-        colour = colormaps[evalplot.COLOURMAP](step / 100)
+        colour = colormaps[plot.COLOURMAP](step / 100)
         shade = "#" + "".join(f"{round(255 * part):02x}" for part in colour[:3])
-        assert contrast(shade, evalplot._letters(colour)) >= 4.5
+        assert contrast(shade, plot._letters(colour)) >= 4.5
 
 
 def test_a_file_name_cannot_become_markup(site: Site) -> None:  # noqa: F811 (the fixture)
@@ -211,9 +212,9 @@ def test_a_missing_plotting_library_is_told_before_the_measurement(
     assert (done.code, eval_runs(site.folder)) == (ToolMissing.exit_code, [])
 
 
-def point(bits: float, kld: float) -> Point:
+def point(bits: float, kld: float) -> PlotPoint:
     row: Any = SimpleNamespace(bits=bits)
-    return Point(row, kld, 0.0, 0.0, 0.0)
+    return PlotPoint(row, kld, 0.0, 0.0, 0.0)
 
 
 def test_the_front_is_what_nothing_beats_in_both() -> None:
@@ -222,4 +223,4 @@ def test_the_front_is_what_nothing_beats_in_both() -> None:
 
 
 def test_every_rotation_has_a_marker() -> None:
-    assert set(evalplot.ROTATION_MARKERS) == set(ROTATIONS)
+    assert set(plot.ROTATION_MARKERS) == set(ROTATIONS)

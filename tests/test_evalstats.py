@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turbotool import evalstats
 from turbotool.errors import ToolMissing
-from turbotool.evalcell import Measured
-from turbotool.evalstats import Series, interval, minus, recover
-from turbotool.perplexity import Divergence, Estimate, Running, parse_divergence, scored
+from turbotool.evaluation.cell import Measured
+from turbotool.evaluation.judge import stats as evalstats
+from turbotool.evaluation.judge.stats import Series, interval, minus, recover
+from turbotool.programs.divergence import Divergence, Estimate, Running, parse_divergence
+from turbotool.programs.perplexity import scored
 
 stats = pytest.importorskip("scipy.stats")
 LOG = (Path(__file__).parent / "data" / "kld-q8_0-turbo4.log").read_text(encoding="utf-8")

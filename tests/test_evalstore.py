@@ -15,14 +15,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from known_model import known_model
 
-from turbotool import lock
-from turbotool.cachetype import CachePair
 from turbotool.errors import StoreError, UnknownCacheType
-from turbotool.evalcell import Configuration, Measured, Origin, parse_rotations
-from turbotool.evalstore import open_store
-from turbotool.output import Output
-from turbotool.perplexity import Estimate, parse_divergence
-from turbotool.rotation import ROTATIONS
+from turbotool.evaluation import store as stores
+from turbotool.evaluation.cell import Configuration, Measured, Origin, parse_rotations
+from turbotool.evaluation.store import open_store
+from turbotool.kv.cachetype import CachePair
+from turbotool.kv.rotation import ROTATIONS
+from turbotool.programs.divergence import Estimate, parse_divergence
+from turbotool.system.digest import sha256_file
+from turbotool.system.output import Output
 
 QUIET = Output(quiet=True)
 LOG = (Path(__file__).parent / "data" / "kld-q8_0-turbo4.log").read_text(encoding="utf-8")
@@ -62,8 +63,8 @@ def test_everything_that_a_measurement_depends_on_is_in_its_key() -> None:
 
 def test_a_killed_process_leaves_what_it_committed(tmp_path: Path) -> None:
     program = (
-        "import os, signal, sys; from pathlib import Path; from turbotool.evalstore import open_store; "
-        "from turbotool.output import Output\n"
+        "import os, signal, sys; from pathlib import Path; from turbotool.evaluation.store import open_store; "
+        "from turbotool.system.output import Output\n"
         "with open_store(Path(sys.argv[1]), Output()) as store:\n"
         "    store.keep_answer('first', 'x')\n"
         "    store.connection.execute(\"INSERT INTO answers VALUES ('second', 'y')\")\n"
@@ -151,13 +152,13 @@ def test_a_file_is_hashed_again_only_when_it_changed(tmp_path: Path, monkeypatch
     file = tmp_path / "model"
     file.write_bytes(b"one")
     hashed: list[Path] = []
-    real = lock.sha256_file
+    real = sha256_file
 
     def watched(path: Path) -> str:
         hashed.append(path)
         return real(path)
 
-    monkeypatch.setattr(lock, "sha256_file", watched)
+    monkeypatch.setattr(stores, "sha256_file", watched)
     with open_store(tmp_path / "s", QUIET) as store:
         first = store.sha256(file)
         assert store.sha256(file) == first

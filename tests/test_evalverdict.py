@@ -10,13 +10,9 @@ from pathlib import Path
 import pytest
 from known_model import known_model
 
-from turbotool.binaries import Binaries, Runner
-from turbotool.cachetype import CachePair
-from turbotool.evalcell import F16, Configuration, Measured
-from turbotool.evalchoice import Tolerance, choose, memory
-from turbotool.evalplan import WORSE, Corpus, Sweep
-from turbotool.evalrun import Ledger
-from turbotool.evalverdict import (
+from turbotool.evaluation.cell import F16, Configuration, Measured
+from turbotool.evaluation.judge.choice import Tolerance, choose, memory
+from turbotool.evaluation.judge.verdict import (
     BASE,
     BELOW,
     BETTER,
@@ -30,10 +26,15 @@ from turbotool.evalverdict import (
     compare_all,
     judge_perplexity,
 )
-from turbotool.evalverdict import WORSE as WORSE_VERDICT
-from turbotool.kvlog import Cache, Effective
-from turbotool.kvshape import KvShape, cache_shape
-from turbotool.perplexity import Divergence, Estimate, Running, parse_divergence
+from turbotool.evaluation.judge.verdict import WORSE as WORSE_VERDICT
+from turbotool.evaluation.measure.work import EvalLedger
+from turbotool.evaluation.sweep import CONTROL, Corpus, Sweep
+from turbotool.inputs.shape import KvShape, cache_shape
+from turbotool.kv.cachetype import CachePair
+from turbotool.kv.effective import Cache, Effective
+from turbotool.programs.binaries import Binaries
+from turbotool.programs.divergence import Divergence, Estimate, Running, parse_divergence
+from turbotool.programs.runner import Runner
 
 pytest.importorskip("scipy")
 LOG = (Path(__file__).parent / "data" / "kld-q8_0-turbo4.log").read_text(encoding="utf-8")
@@ -77,12 +78,12 @@ def cell(
     return Measured(found, {}, 1.0)
 
 
-def made(cells: dict[Configuration, Measured], tmp_path: Path, chunks: int = 8) -> tuple[Sweep, Ledger]:
+def made(cells: dict[Configuration, Measured], tmp_path: Path, chunks: int = 8) -> tuple[Sweep, EvalLedger]:
     """A sweep of one text in which these were measured."""
-    configurations = tuple(one for one in cells if one != WORSE)
+    configurations = tuple(one for one in cells if one != CONTROL)
     runner = Runner(Binaries(tmp_path), tmp_path, 1)
     sweep = Sweep(runner, MODEL, "b", "m", (TEXT,), configurations, 512, 8)
-    ledger = Ledger({sweep.job(TEXT, one): measured for one, measured in cells.items()})
+    ledger = EvalLedger({sweep.job(TEXT, one): measured for one, measured in cells.items()})
     for job in sweep.noise(TEXT):
         ledger.measured[job] = cell(0.0, 0.0, top=100.0, chunks=chunks)
     return sweep, ledger

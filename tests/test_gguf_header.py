@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from tiny_gguf import gguf, key_array, key_u32, text, write
 
 from turbotool.errors import ModelError
-from turbotool.gguf_header import read_header
-from turbotool.kvshape import CacheShape, KvShape
+from turbotool.inputs.default_model import choose_model
+from turbotool.inputs.gguf import read_header
+from turbotool.inputs.model import read_model
+from turbotool.inputs.shape import CacheShape, KvShape
 from turbotool.layout import Layout
-from turbotool.model import choose_model, read_model
-from turbotool.output import Output
+from turbotool.system.output import Output
 
 
 def test_a_model_gives_what_the_size_of_its_cache_depends_on(tmp_path: Path) -> None:

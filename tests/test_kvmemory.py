@@ -12,23 +12,13 @@ from hypothesis import strategies as st
 from known_model import SHAPE, known_model
 from tiny_gguf import gguf_of, write
 
-from turbotool.cachetype import CachePair
 from turbotool.errors import ModelError
-from turbotool.kvlog import parse
-from turbotool.kvmemory import (
-    LLAMA_SERVER,
-    ONE,
-    Serving,
-    cells,
-    expected_mib,
-    kv_bytes,
-    largest_ctx,
-    refusal,
-    server_command,
-    state_bytes,
-)
-from turbotool.kvshape import CacheShape, KvShape
-from turbotool.model import read_model
+from turbotool.inputs.model import read_model
+from turbotool.inputs.shape import CacheShape, KvShape
+from turbotool.kv.cachetype import CachePair
+from turbotool.kv.effective import parse_effective
+from turbotool.kv.serving import LLAMA_SERVER, ONE, Serving, server_command
+from turbotool.kv.size import cells, expected_mib, kv_bytes, largest_ctx, refusal, state_bytes
 
 DATA = Path(__file__).parent / "data"
 F16, MIXED, TURBO = CachePair("f16", "f16"), CachePair("q8_0", "turbo4"), CachePair("turbo4", "turbo4")
@@ -166,7 +156,7 @@ def test_metadata_that_nothing_can_load_is_a_model_error(
 
 
 def test_a_real_log_reports_the_size_that_is_calculated() -> None:
-    caches = parse((DATA / "completion.log").read_text(encoding="utf-8")).caches
+    caches = parse_effective((DATA / "completion.log").read_text(encoding="utf-8")).caches
     (found,) = expected_mib(SHAPE, MIXED, caches) or [0.0]
     assert found == pytest.approx(caches[0].mib, abs=0.005)
     assert kv_bytes(SHAPE, MIXED, 512, ONE) == found * 2**20

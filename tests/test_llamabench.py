@@ -14,15 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from known_model import known_model
 
-from turbotool import llamabench
-from turbotool.binaries import Binaries, Runner
-from turbotool.cachetype import CachePair
 from turbotool.errors import BinaryFailed, ConfigurationMismatch, ToolFailed
-from turbotool.llamabench import Phase, Point, Sample
+from turbotool.kv.cachetype import CachePair
+from turbotool.programs import llamabench
+from turbotool.programs.binaries import Binaries
+from turbotool.programs.llamabench import BenchPoint, Phase, Sample
+from turbotool.programs.runner import Runner
 
 OUTPUT = (Path(__file__).parent / "data" / "llama-bench.jsonl").read_bytes()
 LINES = OUTPUT.splitlines(keepends=True)
-RAN = Point(CachePair("q8_0", "turbo4"), 32, 1)
+RAN = BenchPoint(CachePair("q8_0", "turbo4"), 32, 1)
 PROMPT, GENERATED = Phase("pp", 16), Phase("tg", 4)
 MODEL = known_model("/models/m.gguf")
 

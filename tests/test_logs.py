@@ -12,12 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from known_model import known_model
 
-from turbotool import kvlog, perplexity
-from turbotool.cachetype import CachePair, bits_per_value, row_bytes
-from turbotool.checks.upstream import count_turbo, parse_cases
 from turbotool.errors import BinaryFailed, ConfigurationMismatch, UnknownCacheType
-from turbotool.generate import parse_answer, parse_completion, parse_tokens
-from turbotool.rotation import BOTH, DISABLE, K_OVERRIDE, OFF, Knobs, gate_is_on, turbo_size
+from turbotool.kv.cachetype import CachePair, bits_per_value, row_bytes
+from turbotool.kv.effective import Cache, Rotation, parse_effective, require_effective
+from turbotool.kv.rotation import BOTH, DISABLE, K_OVERRIDE, OFF, Knobs, gate_is_on, turbo_size
+from turbotool.programs import perplexity
+from turbotool.programs.completion import parse_answer, parse_completion, parse_tokens
+from turbotool.programs.divergence import (
+    Estimate,
+    Running,
+    parse_chunks,
+    parse_divergence,
+    parse_final,
+    parse_running,
+    parse_too_short,
+)
+from turbotool.verify.checks.upstream import count_turbo, parse_cases
 
 DATA = Path(__file__).parent / "data"
 COMPLETION = (DATA / "completion.log").read_text(encoding="utf-8")
@@ -43,14 +53,14 @@ def numbers(value: object) -> set[float]:
 
 
 def test_the_effective_configuration_is_read_from_a_real_log() -> None:
-    found = kvlog.parse(COMPLETION)
-    assert found.caches == (kvlog.Cache(512, 30, 1, 4.48, "q8_0", 2.99, "turbo4", 1.49),)
+    found = parse_effective(COMPLETION)
+    assert found.caches == (Cache(512, 30, 1, 4.48, "q8_0", 2.99, "turbo4", 1.49),)
     assert found.buffers == (("CPU", 4.48),)
     assert (found.flash_attn, found.n_ctx) == ("enabled", 512)
-    assert found.attn_k == kvlog.Rotation(True, 64, "q8_0", K_OVERRIDE)
-    assert found.attn_v == kvlog.Rotation(False, None, "turbo4", "default")
-    assert found.turbo_k == kvlog.Rotation(False, None, "q8_0")
-    assert found.turbo_v == kvlog.Rotation(True, 64, "turbo4")
+    assert found.attn_k == Rotation(True, 64, "q8_0", K_OVERRIDE)
+    assert found.attn_v == Rotation(False, None, "turbo4", "default")
+    assert found.turbo_k == Rotation(False, None, "q8_0")
+    assert found.turbo_v == Rotation(True, 64, "turbo4")
 
 
 def context_log(cells: int) -> str:
@@ -62,33 +72,33 @@ def context_log(cells: int) -> str:
 
 
 def test_two_caches_of_one_size_are_two_and_those_of_an_earlier_context_are_gone() -> None:
-    found = kvlog.parse(context_log(256) + context_log(512))
+    found = parse_effective(context_log(256) + context_log(512))
     assert [cache.cells for cache in found.caches] == [512, 512]
     assert found.buffers == (("CPU", 2.0), ("CPU", 2.0))
 
 
 def test_sequences_that_share_a_cache_are_one_stream() -> None:
     """Upstream prints how many sequences there may be, then how many streams there are."""
-    (found,) = kvlog.parse(COMPLETION.replace("1/1 seqs", "4/1 seqs")).caches
+    (found,) = parse_effective(COMPLETION.replace("1/1 seqs", "4/1 seqs")).caches
     assert found.streams == 1
 
 
 def test_the_reason_of_an_ignored_override_is_kept_whole() -> None:
     reason = "LLAMA_ATTN_ROT_V_OVERRIDE ignored: cache type f16 is not quantized"
-    found = kvlog.parse(f"x I llama_kv_cache: attn_rot_v: off, type f16 ({reason})\n").attn_v
+    found = parse_effective(f"x I llama_kv_cache: attn_rot_v: off, type f16 ({reason})\n").attn_v
     assert found is not None
     assert found.reason == reason
 
 
 def test_a_line_of_ours_that_contradicts_the_variable_of_the_graph_is_not_believed() -> None:
     ours = "llama_kv_cache: attn_rot_k: on, size 64, type q8_0 (LLAMA_ATTN_ROT_K_OVERRIDE)\n"
-    found = kvlog.parse(ours + "llama_kv_cache: attn_rot_k = 0, n_embd_head_k_all = 64\n").attn_k
+    found = parse_effective(ours + "llama_kv_cache: attn_rot_k = 0, n_embd_head_k_all = 64\n").attn_k
     assert found is not None
     assert not found.on
 
 
 def test_what_was_asked_for_passes() -> None:
-    kvlog.require(RAN, K_ONLY, MODEL, kvlog.parse(COMPLETION))
+    require_effective(RAN, K_ONLY, MODEL, parse_effective(COMPLETION))
 
 
 @pytest.mark.parametrize(
@@ -103,23 +113,23 @@ def test_what_was_asked_for_passes() -> None:
 )
 def test_a_run_with_another_configuration_is_refused(pair: CachePair, knobs: Knobs, says: str) -> None:
     with pytest.raises(ConfigurationMismatch, match=says):
-        kvlog.require(pair, knobs, MODEL, kvlog.parse(COMPLETION))
+        require_effective(pair, knobs, MODEL, parse_effective(COMPLETION))
 
 
 def test_a_turbo_rotation_of_another_width_is_refused() -> None:
     log = COMPLETION.replace("turbo_rot_v: on, size 64", "turbo_rot_v: on, size 32")
     with pytest.raises(ConfigurationMismatch, match="size 32, expected 64"):
-        kvlog.require(RAN, K_ONLY, MODEL, kvlog.parse(log))
+        require_effective(RAN, K_ONLY, MODEL, parse_effective(log))
 
 
 def test_a_silent_log_is_refused() -> None:
     with pytest.raises(ConfigurationMismatch, match="names no KV cache"):
-        kvlog.require(RAN, OFF, MODEL, kvlog.parse(""))
+        require_effective(RAN, OFF, MODEL, parse_effective(""))
 
 
 @given(st.integers(0, len(COMPLETION)))
 def test_a_cut_log_never_yields_a_value_that_was_not_printed_whole(cut: int) -> None:
-    part, whole = kvlog.parse(COMPLETION[:cut]), kvlog.parse(COMPLETION)
+    part, whole = parse_effective(COMPLETION[:cut]), parse_effective(COMPLETION)
     assert part.caches in ((), whole.caches)
     assert part.buffers in ((), whole.buffers)
     assert part.n_ctx in (None, whole.n_ctx)
@@ -129,19 +139,19 @@ def test_a_cut_log_never_yields_a_value_that_was_not_printed_whole(cut: int) -> 
 
 
 def test_kld_statistics_are_read_from_a_real_log() -> None:
-    found = perplexity.parse_divergence(KLD)
+    found = parse_divergence(KLD)
     assert found is not None
-    assert found.ppl == perplexity.Estimate(20.610565, 2.766509)
-    assert found.ppl_base == perplexity.Estimate(19.063943, 2.559727)
-    assert found.mean == perplexity.Estimate(0.059467, 0.005910)
+    assert found.ppl == Estimate(20.610565, 2.766509)
+    assert found.ppl_base == Estimate(19.063943, 2.559727)
+    assert found.mean == Estimate(0.059467, 0.005910)
     assert (found.median, found.p99, found.p999, found.maximum) == (0.028362, 0.628745, 1.458006, 1.488879)
-    assert found.rms_dp == perplexity.Estimate(6.539, 0.646)
-    assert found.same_top == perplexity.Estimate(85.490, 1.561)
+    assert found.rms_dp == Estimate(6.539, 0.646)
+    assert found.same_top == Estimate(85.490, 1.561)
 
 
 def test_every_statistic_of_a_comparison_is_read() -> None:
     """Each number that llama-perplexity prints in its three blocks is in the record, and no other."""
-    found = perplexity.parse_divergence(KLD_TURBO)
+    found = parse_divergence(KLD_TURBO)
     assert found is not None
     blocks = KLD_TURBO.partition("====== Perplexity")[2]
     table = KLD_TURBO.partition("chunk   ")[2].partition("\n")[2].partition("\n\n")[0]
@@ -150,24 +160,24 @@ def test_every_statistic_of_a_comparison_is_read() -> None:
     ranks = {percent for quantiles in (found.kld, found.dp) for percent, _ in quantiles.points}
     assert numbers(found) == printed | ranks
     assert (found.ln_ratio, found.ratio) == (
-        perplexity.Estimate(0.000218, 0.004431),
-        perplexity.Estimate(1.000218, 0.004432),
+        Estimate(0.000218, 0.004431),
+        Estimate(1.000218, 0.004432),
     )
-    assert (found.correlation, found.difference) == (99.90, perplexity.Estimate(0.004149, 0.084204))
-    assert (found.mean_dp, found.dp.at(25.0), found.dp.at(0.0)) == (perplexity.Estimate(-0.166, 0.065), -0.356, -9.768)
+    assert (found.correlation, found.difference) == (99.90, Estimate(0.004149, 0.084204))
+    assert (found.mean_dp, found.dp.at(25.0), found.dp.at(0.0)) == (Estimate(-0.166, 0.065), -0.356, -9.768)
     assert (found.kld.at(0.1), found.kld.at(95.0)) == (0.000001, 0.022340)
 
 
 def test_the_running_table_is_read_row_by_row() -> None:
-    rows = perplexity.parse_running(KLD_TURBO)
+    rows = parse_running(KLD_TURBO)
     assert [row.chunk for row in rows] == [1, 2, 3, 4]
-    assert rows[1] == perplexity.Running(
+    assert rows[1] == Running(
         2,
-        ppl=perplexity.Estimate(24.7148, 3.2039),
-        ln_ratio=perplexity.Estimate(-0.00621, 0.00651),
-        kld=perplexity.Estimate(0.00877, 0.00046),
-        rms_dp=perplexity.Estimate(2.036, 0.171),
-        same_top=perplexity.Estimate(94.706, 0.992),
+        ppl=Estimate(24.7148, 3.2039),
+        ln_ratio=Estimate(-0.00621, 0.00651),
+        kld=Estimate(0.00877, 0.00046),
+        rms_dp=Estimate(2.036, 0.171),
+        same_top=Estimate(94.706, 0.992),
     )
 
 
@@ -175,32 +185,32 @@ def test_the_running_table_is_read_row_by_row() -> None:
 @given(data=st.data())
 def test_a_table_cut_at_any_byte_gives_whole_rows_only(log: str, data: st.DataObject) -> None:
     raw = log.encode()
-    part = perplexity.parse_running(raw[: data.draw(st.integers(0, len(raw)))].decode("utf-8", errors="replace"))
-    assert part == perplexity.parse_running(log)[: len(part)]
+    part = parse_running(raw[: data.draw(st.integers(0, len(raw)))].decode("utf-8", errors="replace"))
+    assert part == parse_running(log)[: len(part)]
 
 
 @pytest.mark.parametrize("rank", ["99.9%   KLD", "25.0%   Δp", "Minimum Δp", "Cor(ln(PPL(Q)), ln(PPL(base)))"])
 def test_a_log_without_one_statistic_is_no_result(rank: str) -> None:
     assert rank in KLD
-    assert perplexity.parse_divergence("\n".join(line for line in KLD.split("\n") if not line.startswith(rank))) is None
+    assert parse_divergence("\n".join(line for line in KLD.split("\n") if not line.startswith(rank))) is None
 
 
 def test_values_that_are_not_finite_are_read_as_they_are() -> None:
     log = KLD.replace("0.059467 ±   0.005910", "nan ±       -nan").replace("1.488879", "inf")
-    found = perplexity.parse_divergence(log)
+    found = parse_divergence(log)
     assert found is not None
     assert math.isnan(found.mean.value)
     assert found.maximum == math.inf
 
 
 def test_a_text_that_is_too_short_is_told_with_both_numbers() -> None:
-    assert perplexity.parse_too_short(TOO_SHORT) == (1024, 812)
-    assert perplexity.parse_too_short(PPL) is None
+    assert parse_too_short(TOO_SHORT) == (1024, 812)
+    assert parse_too_short(PPL) is None
 
 
 @given(st.integers(0, len(TOO_SHORT)))
 def test_a_cut_log_never_gives_half_a_number_of_tokens(cut: int) -> None:
-    assert perplexity.parse_too_short(TOO_SHORT[:cut]) in (None, (1024, 812))
+    assert parse_too_short(TOO_SHORT[:cut]) in (None, (1024, 812))
 
 
 def test_the_size_of_base_logits_is_known_beforehand() -> None:
@@ -210,28 +220,28 @@ def test_the_size_of_base_logits_is_known_beforehand() -> None:
 
 @pytest.mark.parametrize("log", [KLD, KLD_TURBO])
 def test_a_kld_log_cut_at_any_byte_gives_all_or_nothing(log: str) -> None:
-    raw, whole = log.encode(), perplexity.parse_divergence(log)
-    parts = [perplexity.parse_divergence(raw[:cut].decode("utf-8", errors="replace")) for cut in range(len(raw))]
+    raw, whole = log.encode(), parse_divergence(log)
+    parts = [parse_divergence(raw[:cut].decode("utf-8", errors="replace")) for cut in range(len(raw))]
     assert whole is not None
     assert [part for part in parts if part not in (None, whole)] == []
 
 
 @given(st.integers(0, len(PPL)))
 def test_a_perplexity_log_cut_anywhere_gives_a_prefix_of_the_chunks(cut: int) -> None:
-    whole = perplexity.parse_chunks(PPL)
-    part = perplexity.parse_chunks(PPL[:cut])
+    whole = parse_chunks(PPL)
+    part = parse_chunks(PPL[:cut])
     assert part == whole[: len(part)]
-    assert perplexity.parse_final(PPL[:cut]) in (None, perplexity.Estimate(41.2934, 13.57693))
+    assert parse_final(PPL[:cut]) in (None, Estimate(41.2934, 13.57693))
 
 
 def test_perplexity_is_read_from_a_real_log() -> None:
-    assert perplexity.parse_chunks(PPL) == (15.9306, 21.9454, 41.2934)
-    assert perplexity.parse_final(PPL) == perplexity.Estimate(41.2934, 13.57693)
+    assert parse_chunks(PPL) == (15.9306, 21.9454, 41.2934)
+    assert parse_final(PPL) == Estimate(41.2934, 13.57693)
 
 
 def test_a_standard_error_of_nan_is_a_number_like_any_other() -> None:
     log = KLD.replace("0.059467 ±   0.005910", "-0.000000 ±       -nan")
-    found = perplexity.parse_divergence(log)
+    found = parse_divergence(log)
     assert found is not None
     assert found.mean.value == 0
 

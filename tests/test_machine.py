@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from turbotool import machine
-from turbotool.buildkey import cpu_identity
+from turbotool.build.key import cpu_identity
+from turbotool.system import machine
 
 X86 = """processor\t: 0
 model name\t: Some CPU @ 2.00GHz

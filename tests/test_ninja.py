@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from turbotool.ninja import Step, parse_step, products
+from turbotool.build.ninja import Step, parse_step, products
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from turbotool.output import Output, minutes
+from turbotool.system.output import Output, minutes
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00 min"), (185, "3:05 min"), (7385, "2:03:05 h")])

@@ -22,10 +22,10 @@ from fake_tools import QUIET, commit, fake_site, says
 from tiny_gguf import gguf, write
 from tiny_parts import write_parts
 
-from turbotool import package, sbom
-from turbotool.backend import PACKAGED
-from turbotool.binaries import Binaries, Runner
-from turbotool.buildplan import source_epoch
+from turbotool.build.environment import source_epoch
+from turbotool.build.platforms import PLATFORMS, find_platform
+from turbotool.build.record import BuildRecord, Built
+from turbotool.build.targets import PACKAGED
 from turbotool.errors import (
     ArchiveError,
     BackendUnavailable,
@@ -35,12 +35,13 @@ from turbotool.errors import (
     VerificationFailed,
 )
 from turbotool.layout import Layout
-from turbotool.pack import Member, with_sums, write_archive
-from turbotool.parts import PARTS, Part, licence_text, licence_texts, version_of
-from turbotool.platforms import PLATFORMS, find_platform
-from turbotool.record import Built, Record
-from turbotool.sharedlibs import Binary, Needs, account, read_binary
-from turbotool.unpacked import unpacked
+from turbotool.programs.binaries import Binaries
+from turbotool.programs.runner import Runner
+from turbotool.release import package, sbom
+from turbotool.release.pack import Member, with_sums, write_archive
+from turbotool.release.parts import PARTS, Part, licence_text, licence_texts, version_of
+from turbotool.release.sharedlibs import Binary, Needs, account, read_binary
+from turbotool.release.unpacked import unpacked
 
 LINUX = PLATFORMS["linux-x64"]
 ORIGIN = ("$ORIGIN",)
@@ -289,7 +290,7 @@ def test_record_of_a_package_has_neither_times_nor_places() -> None:
     options = {"GGML_CUDA": "ON", "CMAKE_CUDA_COMPILER": "/home/me/nvcc"}
     document = {**kept, "options": options, "tools": {"cmake": tool, "launcher": tool}, "seconds": 9.5, "log": "../x"}
     inputs = {"C compiler": "/home/me/cc (cc 12)", "variable CFLAGS": "-O2"}
-    record = Record("key", inputs, (Built("llama-cli", "ab" * 32, 7, 123456789),), {"a": "b"}, document)
+    record = BuildRecord("key", inputs, (Built("llama-cli", "ab" * 32, 7, 123456789),), {"a": "b"}, document)
     made = package.portable_record(record, Needs(("libc.so.6",), (), "2.34", "manylinux_2_34_x86_64"))
     text = json.dumps(made)
     assert not [word for word in ("/home/me", "seconds", "log", "mtime", "123456789", "launcher") if word in text]
@@ -320,8 +321,8 @@ def test_package_is_built_in_a_folder_of_its_own_for_any_cpu_without_paths(tmp_p
 
 
 def test_cross_compilers_are_asked_for_unless_the_user_names_some(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("turbotool.platforms.platform.machine", lambda: "x86_64")
-    monkeypatch.setattr("turbotool.platforms.platform.system", lambda: "Linux")
+    monkeypatch.setattr("turbotool.build.platforms.platform.machine", lambda: "x86_64")
+    monkeypatch.setattr("turbotool.build.platforms.platform.system", lambda: "Linux")
     arm = find_platform("linux-arm64")
     assert arm.compilers({})["CXX"] == "aarch64-linux-gnu-g++"
     assert arm.compilers({"CC": "mine"}) == {"CC": "mine"}
@@ -347,7 +348,7 @@ def test_signing_without_sigstore_is_refused_at_once(
 ) -> None:
     monkeypatch.setenv("TURBOTOOL_ROOT", str(tmp_path))
     monkeypatch.setattr(
-        "turbotool.extra.importlib.util.find_spec", lambda name: None if name == "sigstore" else object()
+        "turbotool.system.extras.importlib.util.find_spec", lambda name: None if name == "sigstore" else object()
     )
     done = typed(["package", "--sign", "--json"], capsys)
     assert done.code == ToolMissing.exit_code
@@ -394,7 +395,7 @@ def command_with(
     files["build.json"] = Member(record_of())
     needs = Needs(("libc.so.6",), (), "2.34", "manylinux_2_34_x86_64")
     made = package.Package("llama-x", LINUX, "cpu", TREE, with_sums(files), needs, EPOCH)
-    monkeypatch.setattr("turbotool.package.collect", lambda *_: made)
+    monkeypatch.setattr("turbotool.release.package.collect", lambda *_: made)
     model = write(folder, gguf())
     return typed(["package", "--model", str(model), "--check", "binaries-start", "--json"], capsys)
 

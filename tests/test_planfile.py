@@ -10,10 +10,10 @@ from command_line import typed
 from fake_eval import eval_programs, eval_runs
 from test_eval_command import Site, site  # noqa: F401 (a fixture)
 
-from turbotool import planfile
-from turbotool.cachetype import MAX_TOKENS, CachePair
 from turbotool.errors import ModelError, PlanError
-from turbotool.planfile import KEYS, Plan, override, read_plan, shipped
+from turbotool.evaluation import planfile
+from turbotool.evaluation.planfile import KEYS, EvalPlan, override, read_plan, shipped
+from turbotool.kv.cachetype import MAX_TOKENS, CachePair
 
 WHOLE = {"kv": '["q8_0", "q8_0/turbo4"]', "rotation": '["off", "v"]', "ctx": "512", "chunks": "4"}
 PUBLISHED = {  # name -> caches, rotations, chunks
@@ -39,7 +39,7 @@ def test_a_plan_is_read_in_full_and_its_files_are_relative_to_it(tmp_path: Path)
         tmp_path, models='["a.gguf", "/b.gguf", "a.gguf"]', corpora='["t/x.txt"]', max_kld="1", about='"why"'
     )
     found = read_plan(str(path))
-    assert found == Plan(
+    assert found == EvalPlan(
         kv=(CachePair("q8_0", "q8_0"), CachePair("q8_0", "turbo4")),
         rotation=("off", "v"),
         ctx=512,
@@ -116,9 +116,9 @@ def test_the_published_experiments_are_shipped() -> None:
 
 def test_what_is_typed_replaces_what_the_plan_says_and_is_told(tmp_path: Path) -> None:
     plan = read_plan(str(written(tmp_path)))
-    asked = Plan((CachePair("turbo4", "turbo4"),), ("off",), 64, 4, max_kld=0.5, serve_ctx=100)
+    asked = EvalPlan((CachePair("turbo4", "turbo4"),), ("off",), 64, 4, max_kld=0.5, serve_ctx=100)
     changed, told = override(plan, asked, ["kv", "chunks", "max_kld", "serve_ctx"])
-    assert changed == Plan(asked.kv, plan.rotation, 512, 4, "mine.toml", max_kld=0.5, serve_ctx=100)
+    assert changed == EvalPlan(asked.kv, plan.rotation, 512, 4, "mine.toml", max_kld=0.5, serve_ctx=100)
     assert told == [
         "--kv turbo4 instead of q8_0,q8_0/turbo4, which the plan mine.toml says",
         "--max-kld 0.5 instead of 0.02, which the plan mine.toml says",
@@ -134,7 +134,7 @@ def test_plans_are_listed_for_people_and_programs(capsys: pytest.CaptureFixture[
 
 
 def test_every_key_is_a_field_of_a_plan() -> None:
-    assert set(KEYS) | {"name"} == set(Plan.__dataclass_fields__)
+    assert set(KEYS) | {"name"} == set(EvalPlan.__dataclass_fields__)
 
 
 @needs_fakes

@@ -16,11 +16,9 @@ import pytest
 import tomlkit
 from test_evalverdict import cell
 
-from turbotool.cachetype import CachePair
-from turbotool.checks.quality import NOISE_MEAN, PROMPTS
-from turbotool.evalcell import Configuration, Measured
-from turbotool.evalstats import CONFIDENCE, Interval
-from turbotool.evalverdict import (
+from turbotool.evaluation.cell import Configuration, Measured
+from turbotool.evaluation.judge.stats import CONFIDENCE, Interval
+from turbotool.evaluation.judge.verdict import (
     BASE,
     BELOW,
     BETTER,
@@ -34,7 +32,10 @@ from turbotool.evalverdict import (
     Perplexity,
     judge_perplexity,
 )
-from turbotool.perplexity import Estimate
+from turbotool.kv.cachetype import CachePair
+from turbotool.programs.divergence import Estimate
+from turbotool.programs.perplexity import NOISE_MEAN
+from turbotool.programs.questions import PROMPTS
 
 pytest.importorskip("scipy")
 DATA = tomlkit.parse((Path(__file__).parent / "data" / "published.toml").read_text(encoding="utf-8")).unwrap()

@@ -6,8 +6,8 @@ import json
 import re
 from pathlib import Path
 
-from turbotool.evalmodels import kld_table
-from turbotool.evaltable import markdown_lines
+from turbotool.evaluation.report.models import kld_table
+from turbotool.report.table import markdown_lines
 
 ABSOLUTE = re.compile(r"""(?<![\w./)])(?:/[\w.+-]+){2,}|\b[A-Za-z]:\\""")
 RESULTS = Path(__file__).parents[1] / "docs" / "results"

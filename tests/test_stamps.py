@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from fake_tools import commit, git
 
+from turbotool.build.stamps import settle
 from turbotool.errors import ToolFailed
-from turbotool.stamps import settle
 
 
 @pytest.fixture

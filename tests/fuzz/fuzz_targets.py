@@ -11,12 +11,15 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from turbotool import compiler_error, generate, kvlog, llamabench, perplexity
-from turbotool.archive import Limits, read_member, read_text, unpack
-from turbotool.checks.upstream import parse_cases
+from turbotool.build import compiler_error
 from turbotool.errors import ArchiveError, BinaryFailed, ModelError
-from turbotool.metadata import MAX_LAYERS
-from turbotool.model import read_model
+from turbotool.inputs.metadata import MAX_LAYERS
+from turbotool.inputs.model import read_model
+from turbotool.kv.effective import parse_effective
+from turbotool.programs import completion, llamabench
+from turbotool.programs.divergence import parse_chunks, parse_divergence, parse_final, parse_running, parse_too_short
+from turbotool.system.archive import Limits, read_member, read_text, unpack
+from turbotool.verify.checks.upstream import parse_cases
 
 LIMITS = Limits(members=500, total=1 << 22, ratio=120.0)
 PROMPT = "Two plus two equals"
@@ -83,10 +86,10 @@ def log(data: bytes) -> None:
         assert repr(parser(text)) == repr(parser(text[: text.rfind("\n") + 1])), parser.__name__
     for record in llamabench.parse_records(text):
         assert all(llamabench.Sample(1, ns).tokens_per_second > 0 for ns in record.ns)
-    perplexity.parse_chunks(text)
+    parse_chunks(text)
     with contextlib.suppress(BinaryFailed):
-        generate.parse_answer(text, PROMPT)
-    generate.parse_completion(text)
+        completion.parse_answer(text, PROMPT)
+    completion.parse_completion(text)
     error = compiler_error.first_error(text)
     assert error is None or len(error.message) <= compiler_error.MAX_MESSAGE
     compiler_error.advice(error, "build.log")
@@ -94,12 +97,12 @@ def log(data: bytes) -> None:
 
 
 WHOLE_LINE_PARSERS: tuple[Callable[[str], object], ...] = (
-    kvlog.parse,
-    perplexity.parse_divergence,
-    perplexity.parse_running,
-    perplexity.parse_too_short,
-    perplexity.parse_final,
-    generate.parse_tokens,
+    parse_effective,
+    parse_divergence,
+    parse_running,
+    parse_too_short,
+    parse_final,
+    completion.parse_tokens,
     llamabench.parse_records,
     parse_cases,
 )

@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 from fuzz_targets import CORPUS, TARGETS, seeds
 
-from turbotool import compiler_error, generate, kvlog, perplexity
-from turbotool.archive import read_member, unpack
+from turbotool.build import compiler_error
 from turbotool.errors import ArchiveError
-from turbotool.llamabench import parse_records
+from turbotool.kv.effective import Effective, parse_effective
+from turbotool.programs import completion
+from turbotool.programs.divergence import parse_chunks
+from turbotool.programs.llamabench import parse_records
+from turbotool.system.archive import read_member, unpack
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 20  # of CPU time for each target
@@ -68,12 +71,12 @@ MANY = "9" * 5000  # digits; int() refuses more than 4,300
     ],
 )
 def test_a_number_that_is_none_is_no_value_of_a_cache(line: str) -> None:
-    assert kvlog.parse(f"{line}\n") == kvlog.Effective()
+    assert parse_effective(f"{line}\n") == Effective()
 
 
 def test_numbers_of_thousands_of_digits_are_no_values() -> None:
-    assert perplexity.parse_chunks(f"[{MANY}]1.5,") == ()
-    assert generate.parse_tokens(f"common_perf_print: eval time = 1 ms / {MANY} runs\n") is None
+    assert parse_chunks(f"[{MANY}]1.5,") == ()
+    assert completion.parse_tokens(f"common_perf_print: eval time = 1 ms / {MANY} runs\n") is None
     assert compiler_error.first_error(f"a.c:{MANY}:1: error: x\n") == compiler_error.CompilerError(None, None, "x")
     record = (ROOT / "tests/data/llama-bench.jsonl").read_text().splitlines()[0]
     assert len(parse_records(f"{record}\n")) == 1
@@ -85,8 +88,8 @@ def test_numbers_of_thousands_of_digits_are_no_values() -> None:
 def test_time_grows_with_length_not_with_its_square(text: str) -> None:
     started = time.process_time()
     compiler_error.first_error(text)
-    generate.parse_completion(f"generate: n_ctx =\n{text}\ncommon_perf_print:\n")
-    kvlog.parse(text)
+    completion.parse_completion(f"generate: n_ctx =\n{text}\ncommon_perf_print:\n")
+    parse_effective(text)
     assert time.process_time() - started < 2
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from turbotool.backend import BACKENDS, Choices
-from turbotool.cudatoolkit import Toolkit, toolkit_of
+from turbotool.build.backends import BACKENDS
+from turbotool.build.cuda import Toolkit, toolkit_of
+from turbotool.build.host import Choices
+from turbotool.build.tools import Candidate, find_tools
 from turbotool.layout import find_layout
-from turbotool.tools import Candidate, find_tools
 
 pytestmark = pytest.mark.slow
 

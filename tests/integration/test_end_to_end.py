@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from command_line import NEED_A_DEVICE
 
-from turbotool.checks.registry import CHECKS
 from turbotool.layout import find_layout
+from turbotool.verify.registry import CHECKS
 
 pytestmark = pytest.mark.slow
 

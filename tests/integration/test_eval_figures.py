@@ -13,14 +13,17 @@ from typing import Any
 
 import pytest
 
-from turbotool.binaries import Runner, named_binaries
-from turbotool.cachetype import CachePair
-from turbotool.evalcell import F16, Measured
-from turbotool.evalstats import kld, ln_ratio, same_top
+from turbotool.evaluation.cell import F16, Measured
+from turbotool.evaluation.judge.stats import kld, ln_ratio, same_top
+from turbotool.inputs.default_model import default_model
+from turbotool.inputs.model import read_model
+from turbotool.kv.cachetype import CachePair
 from turbotool.layout import find_layout
-from turbotool.model import default_model, read_model
-from turbotool.output import Output
-from turbotool.perplexity import Divergence, Text, compare, parse_divergence, parse_running, save_logits, scored
+from turbotool.programs.choose import named_binaries
+from turbotool.programs.divergence import Divergence, parse_divergence, parse_running
+from turbotool.programs.perplexity import Text, compare, save_logits, scored
+from turbotool.programs.runner import Runner
+from turbotool.system.output import Output
 
 np = pytest.importorskip("numpy")
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ import pytest
 from fake_tools import program
 
 from turbotool.errors import ConfigurationMismatch
-from turbotool.rotation import DISABLE
+from turbotool.kv.rotation import DISABLE
 
 pytest.importorskip("scipy")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="the wrappers are shell scripts")]

@@ -19,23 +19,14 @@ from typing import Any
 import pytest
 from test_end_to_end import built, document  # noqa: F401 (a fixture)
 
-from turbotool.binaries import clean_environment
-from turbotool.cachetype import CachePair
-from turbotool.kvlog import parse
-from turbotool.kvmemory import (
-    LLAMA_SERVER,
-    MIB,
-    ONE,
-    Serving,
-    expected_mib,
-    kv_bytes,
-    refusal,
-    server_command,
-    state_bytes,
-)
-from turbotool.kvshape import OTHER_CACHES, WINDOWS, WITHOUT_CACHE
-from turbotool.model import Model, read_model
-from turbotool.process import run
+from turbotool.inputs.model import Model, read_model
+from turbotool.inputs.shape import OTHER_CACHES, WINDOWS, WITHOUT_CACHE
+from turbotool.kv.cachetype import CachePair
+from turbotool.kv.effective import parse_effective
+from turbotool.kv.serving import LLAMA_SERVER, ONE, Serving, server_command
+from turbotool.kv.size import MIB, expected_mib, kv_bytes, refusal, state_bytes
+from turbotool.programs.runner import clean_environment
+from turbotool.system.process import run
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +50,7 @@ def completed(bin_dir: Path, model: Path, pair: CachePair, ctx: int) -> str:
 
 def fault(model: Model, pair: CachePair, ctx: int, serving: Serving, log: str) -> str:
     """How the reported buffers differ from the calculated ones; empty if they do not."""
-    effective, states = parse(log), sum(map(float, RS_BUFFER.findall(log)))
+    effective, states = parse_effective(log), sum(map(float, RS_BUFFER.findall(log)))
     if reason := refusal(model.kv, pair):
         return f"not refused, though {reason}" if effective.buffers else ""
     wanted = kv_bytes(model.kv, pair, ctx, serving) / MIB
@@ -212,6 +203,6 @@ def test_what_plan_prints_for_the_default_model_is_what_the_programs_report(buil
             words = shlex.split(size["command"])
             model = Path(words[words.index("-m") + 1])
             log = completed(Path(built["bin_dir"]), model, CachePair(row["k"], row["v"]), size["ctx"])
-            assert sum(mib for _, mib in parse(log).buffers) == pytest.approx(
+            assert sum(mib for _, mib in parse_effective(log).buffers) == pytest.approx(
                 size["kv_bytes"] / MIB, abs=PRINTED + ALIGNMENT
             )

@@ -16,9 +16,9 @@ import metal_sources
 import pytest
 from fake_tools import program
 
-from turbotool.cachetype import TURBO
-from turbotool.checks.upstream import count_turbo, parse_cases
+from turbotool.kv.cachetype import TURBO
 from turbotool.layout import find_layout
+from turbotool.verify.checks.upstream import count_turbo, parse_cases
 
 pytestmark = pytest.mark.slow
 

@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 from fake_tools import Site, commit
 
-from turbotool.backend import BACKENDS, TARGETS
-from turbotool.buildkey import Request
+from turbotool.build.backends import BACKENDS
+from turbotool.build.record import read_record
+from turbotool.build.request import BuildRequest
+from turbotool.build.targets import TARGETS
 from turbotool.errors import CompileFailed, ConfigureFailed
 from turbotool.layout import Layout
-from turbotool.record import read_record
 
 pytestmark = pytest.mark.slow
 
@@ -69,7 +70,7 @@ def real_site(folder: Path, **variables: str) -> Site:
     layout = Layout(folder / "root", folder / "work", folder / "cache")
     env = {name: value for name, value in os.environ.items() if name not in ("CC", "CXX")}
     # No compiler cache: a kill shall hit a compiler.
-    return Site(layout, {**env, "CCACHE_DISABLE": "1", **variables}, Request(BACKENDS["cpu"]), private=True)
+    return Site(layout, {**env, "CCACHE_DISABLE": "1", **variables}, BuildRequest(BACKENDS["cpu"]), private=True)
 
 
 def hashes(site: Site) -> dict[str, str]:

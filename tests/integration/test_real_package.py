@@ -11,11 +11,11 @@ from fake_tools import commit
 from test_real_build import FILES, real_site
 from tiny_parts import write_parts
 
-from turbotool.backend import Choices
-from turbotool.binaries import Runner
-from turbotool.package import MAX_GLIBC, Package, gather
-from turbotool.platforms import PLATFORMS, Platform, find_platform
-from turbotool.unpacked import unpacked
+from turbotool.build.host import Choices
+from turbotool.build.platforms import PLATFORMS, Platform, find_platform
+from turbotool.programs.runner import Runner
+from turbotool.release.package import MAX_GLIBC, Package, gather
+from turbotool.release.unpacked import unpacked
 
 pytestmark = pytest.mark.slow
 

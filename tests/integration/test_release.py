@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from command_line import NEED_A_DEVICE
 
+from turbotool.build.platforms import PLATFORMS
 from turbotool.layout import find_layout
-from turbotool.platforms import PLATFORMS
 
 pytestmark = [
     pytest.mark.release,

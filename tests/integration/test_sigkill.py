@@ -18,13 +18,15 @@ from pathlib import Path
 import pytest
 from command_line import finished
 
-from turbotool import git, lock
-from turbotool.apply import ensure_applied
 from turbotool.errors import SourceError
-from turbotool.export import export
 from turbotool.layout import Layout, find_layout
-from turbotool.output import Output
-from turbotool.pypi import fetch_pypi
+from turbotool.series.apply import ensure_applied
+from turbotool.series.export import export
+from turbotool.system import git
+from turbotool.system.digest import sha256_file
+from turbotool.system.output import Output
+from turbotool.upstream.lock import Upstream, read_lock
+from turbotool.upstream.pypi import fetch_pypi
 
 pytestmark = pytest.mark.slow
 QUIET = Output(quiet=True)
@@ -38,7 +40,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """A work folder of its own, on the locked source distribution if it can be had, else on 1,500 made-up files."""
     folder = tmp_path_factory.mktemp("sigkill") / "a folder"
     real = find_layout()
-    up = lock.read_lock(real).upstream
+    up = read_lock(real).upstream
     made = Layout(folder / "root", folder / "root", folder / "cache")
     made.overlay.mkdir(parents=True)
     made.series.write_text("# order\n")
@@ -57,7 +59,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     return made
 
 
-def made_up(folder: Path) -> lock.Upstream:
+def made_up(folder: Path) -> Upstream:
     """1,500 files in a tar, locked like the real thing."""
     repository = git.init(folder / "upstream")
     for number in range(1500):
@@ -69,7 +71,7 @@ def made_up(folder: Path) -> lock.Upstream:
     path = folder / "upstream.tar"
     repository.run("archive", "--format=tar", f"--output={path}", "HEAD")
     tree = repository.tree_of("HEAD")
-    return lock.Upstream("archive", tree, archive=str(path), sha256=lock.sha256_file(path), size=path.stat().st_size)
+    return Upstream("archive", tree, archive=str(path), sha256=sha256_file(path), size=path.stat().st_size)
 
 
 def make_series(made: Layout) -> None:
@@ -140,7 +142,7 @@ def test_after_a_kill_at_any_moment_the_next_run_gives_the_same_tree(layout: Lay
         assert tree.status() == []
         if command == "apply":
             assert tree.tree_of("HEAD") == wanted
-        assert tree.tree_of(git.BASE_REF) == lock.read_lock(layout).upstream.tree
+        assert tree.tree_of(git.BASE_REF) == read_lock(layout).upstream.tree
         assert not list((layout.state / "scratch").iterdir())
     assert killed == TRIALS
     print(f"{command}: {killed} runs were killed, spread over {spread:.1f} s")
@@ -165,14 +167,14 @@ def test_a_git_that_outlives_the_killed_run_still_holds_the_lock(layout: Layout)
     os.killpg(child.pid, signal.SIGKILL)
     child.communicate()
     document = finished(start(layout, "vendor"))
-    assert document["tree"] == lock.read_lock(layout).upstream.tree
+    assert document["tree"] == read_lock(layout).upstream.tree
 
 
 def test_ten_processes_at_once_end_consistently(layout: Layout) -> None:
     at_start(layout, "vendor")
     words = [("vendor",), ("patch", "apply")] * 5
     documents = [finished(child) for child in [start(layout, *each) for each in words]]
-    locked = lock.read_lock(layout)
+    locked = read_lock(layout)
     assert {document["tree"] for document in documents[::2]} == {locked.upstream.tree}
     assert {document["tree"] for document in documents[1::2]} == {locked.series.tree}
     assert git.Git(layout.tree).tree_of("HEAD") == locked.series.tree

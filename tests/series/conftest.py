@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from tiny import QUIET, Project, copy_project, make_project
 
-from turbotool.apply import ensure_applied
-from turbotool.export import export
+from turbotool.series.apply import ensure_applied
+from turbotool.series.export import export
 
 
 @pytest.fixture(scope="session")

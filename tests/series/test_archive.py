@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from turbotool.archive import Limits, read_member, unpack
 from turbotool.errors import ArchiveError
+from turbotool.system.archive import Limits, read_member, unpack
 
 
 def tar_of(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:

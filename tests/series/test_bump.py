@@ -10,17 +10,19 @@ import pytest
 from test_rehearse import REGISTER, ROTATE, release
 from tiny import LINES, QUIET, Project, write
 
-from turbotool import bump, journal, series
-from turbotool.apply import ensure_applied
-from turbotool.attempt import find_attempt
-from turbotool.bump import Bumped, give_up, go_on
-from turbotool.check import check_series
 from turbotool.errors import CompileFailed, DirtyTree, HashMismatch, PatchConflict, SeriesError
-from turbotool.export import export
 from turbotool.layout import Layout
-from turbotool.lock import read_lock
-from turbotool.output import Output
-from turbotool.reference import parse_reference
+from turbotool.pin import bump
+from turbotool.pin.attempt import find_attempt
+from turbotool.pin.bump import Bumped, give_up, go_on
+from turbotool.pin.reference import parse_reference
+from turbotool.series import files as series
+from turbotool.series.apply import ensure_applied
+from turbotool.series.check import check_series
+from turbotool.series.export import export
+from turbotool.system.output import Output
+from turbotool.upstream import journal
+from turbotool.upstream.lock import read_lock
 
 MERGES = {"src/core.cpp": LINES.replace("line 8\n", "line eight\n")}
 CLASHES = {"src/core.cpp": LINES.replace("line 10\n", "line ten\n")}

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from tiny import Project, commit, write
 
-from turbotool import cli
+from turbotool.cli import main
 
 
 def turbotool(project: Project, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, object], str]:
     with pytest.raises(SystemExit) as ended:
-        cli.run([*words, "--json"])
+        main.run([*words, "--json"])
     captured = capsys.readouterr()
     code = ended.value.code
     return (code if isinstance(code, int) else 0), json.loads(captured.out), captured.err
@@ -134,5 +134,5 @@ def test_a_bump_is_stopped_repaired_and_continued_as_typed(here: Project, capsys
 
 def test_options_before_a_subcommand_of_vendor_are_refused(here: Project) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.run(["vendor", "--force", "bump", "main"])
+        main.run(["vendor", "--force", "bump", "main"])
     assert ended.value.code == 2

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from tiny import QUIET, Project, commit, write
 
-from turbotool import series
-from turbotool.apply import ensure_applied
 from turbotool.errors import SeriesError
-from turbotool.export import export
-from turbotool.lint import Linted, lint
-from turbotool.newpatch import Message, new_patch, subject_of
+from turbotool.series import files as series
+from turbotool.series.apply import ensure_applied
+from turbotool.series.export import export
+from turbotool.series.lint import Linted, lint
+from turbotool.series.new import Message, new_patch, subject_of
 
 WHY = "Because a test needs it."
 GOOD = Message("Count the nodes", WHY, "fix", "https://example.org/pull/1", "upstream counts them")
@@ -99,7 +99,7 @@ def test_formatting_follows_upstreams_style_or_it_is_said_why_not(patched: Proje
     assert not [problem for problem in problems(patched, old) if "clang-format" in problem]
     assert "does not understand" in linted(patched, old).skipped[0]
     with pytest.MonkeyPatch.context() as patching:
-        patching.setattr("turbotool.lint.shutil.which", lambda *_, **__: None)
+        patching.setattr("turbotool.series.lint.shutil.which", lambda *_, **__: None)
         assert "there is no clang-format" in linted(patched, NO_TOOL).skipped[0]
 
 

@@ -18,14 +18,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tiny import QUIET, Project, commit, copy_project, make_project, write
 
-from turbotool import bump
-from turbotool.apply import ensure_applied
-from turbotool.attempt import find_attempt
-from turbotool.bump import give_up
 from turbotool.errors import PatchConflict
-from turbotool.export import export
-from turbotool.git import BASE_REF, Git
-from turbotool.reference import parse_reference
+from turbotool.pin import bump
+from turbotool.pin.attempt import find_attempt
+from turbotool.pin.bump import give_up
+from turbotool.pin.reference import parse_reference
+from turbotool.series.apply import ensure_applied
+from turbotool.series.export import export
+from turbotool.system.git import BASE_REF, Git
 
 NAMES = ("src/core.cpp", "src/cache.cpp")
 SIZE = 40  # lines of each file

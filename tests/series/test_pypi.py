@@ -12,7 +12,7 @@ import pytest
 from tiny import QUIET
 
 from turbotool.errors import HashMismatch, SourceError
-from turbotool.pypi import fetch_pypi, learn_sha256, submodule_commit, submodule_date
+from turbotool.upstream.pypi import fetch_pypi, learn_sha256, submodule_commit, submodule_date
 
 pytestmark = pytest.mark.slow  # pip itself takes a second or more a call
 SDIST = "tinypkg-1.0.tar.gz"

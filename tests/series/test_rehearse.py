@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from tiny import FILES, LINES, QUIET, Project, commit, write
 
-from turbotool import upstreams
 from turbotool.errors import PatchConflict, SeriesError, SourceError
-from turbotool.reference import REPOSITORY, parse_reference
-from turbotool.rehearsaltable import page
-from turbotool.rehearse import Rehearsal, lines, rehearse
+from turbotool.pin import candidates
+from turbotool.pin.reference import REPOSITORY, parse_reference
+from turbotool.pin.rehearsal_page import page
+from turbotool.pin.rehearse import Rehearsal, lines, rehearse
 
 REGISTER, ROTATE = "register-the-turbo-cache-types.patch", "rotate-what-is-stored-in-k-and-v.patch"
 
@@ -74,7 +74,7 @@ def test_the_report_names_the_hunk_that_clashes_and_what_upstream_has_there(patc
 def test_patches_after_a_conflict_are_tried_as_if_it_were_repaired(patched: Project) -> None:
     patched.edit("src/core.cpp", "turbo 10\n", "turbo ten\n")
     patched.commit("Follow the first patch")
-    from turbotool.export import export
+    from turbotool.series.export import export
 
     export(patched.layout, QUIET)
     changed = {"src/core.cpp": LINES.replace("line 10\n", "line ten\n")}
@@ -109,7 +109,7 @@ def test_the_pin_is_only_read_and_the_second_time_nothing_is_fetched(patched: Pr
     assert second.as_json()["commit"] == commit_id
     assert (patched.snapshot(), patched.tree.text("rev-parse", "HEAD")) == (before, head)
     assert "an edit of somebody's" in (patched.layout.tree / "src/cache.cpp").read_text()
-    assert not any((upstreams.store(patched.layout).state / "scratch").iterdir())
+    assert not any((candidates.store(patched.layout).state / "scratch").iterdir())
 
 
 def test_without_a_vendored_tree_the_pin_comes_from_its_source(patched: Project) -> None:

@@ -11,17 +11,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import EMPTY, FILES, LINES, QUIET, TRAILERS, Project, commit, make_project, write
 
-from turbotool import journal, series
-from turbotool.apply import ensure_applied
-from turbotool.atomic import begin, unfinished
-from turbotool.check import Checked, check_series
 from turbotool.errors import DirtyTree, HashMismatch, PatchConflict, SeriesError, TurbotoolError
-from turbotool.export import export
-from turbotool.git import BASE_REF
-from turbotool.lock import read_lock
-from turbotool.patchfile import read_patch, slug
-from turbotool.resume import abort, resume
-from turbotool.vendor import ensure_vendored
+from turbotool.series import files as series
+from turbotool.series.apply import ensure_applied
+from turbotool.series.check import Checked, check_series
+from turbotool.series.export import export
+from turbotool.series.patchfile import read_patch, slug
+from turbotool.series.resume import abort, resume
+from turbotool.system.git import BASE_REF
+from turbotool.upstream import journal
+from turbotool.upstream.journal import begin, unfinished
+from turbotool.upstream.lock import read_lock
+from turbotool.upstream.tree import ensure_vendored
 
 REGISTER, ROTATE = "register-the-turbo-cache-types.patch", "rotate-what-is-stored-in-k-and-v.patch"
 
@@ -375,7 +376,7 @@ def test_a_repair_that_was_killed_after_its_commit_goes_on_from_there(patched: P
     place = Path(str((conflict(patched).report or {})["work_tree"]))
     (place / "src/core.cpp").write_text(LINES.replace("line 10\n", "line ten\nturbo 10\n"))
     with pytest.MonkeyPatch.context() as patching:
-        patching.setattr("turbotool.resume.apply_rest", lambda *_: 1 / 0)
+        patching.setattr("turbotool.series.resume.apply_rest", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             resume(patched.layout, QUIET)
     (place / "src/core.cpp").write_text("what a killed git may have left")

@@ -14,10 +14,10 @@ import pytest
 from command_line import finished
 from tiny import FILES, QUIET, Project, make_project
 
-from turbotool.apply import ensure_applied
-from turbotool.backend import TARGETS
-from turbotool.export import export
-from turbotool.lock import read_lock
+from turbotool.build.targets import TARGETS
+from turbotool.series.apply import ensure_applied
+from turbotool.series.export import export
+from turbotool.upstream.lock import read_lock
 
 pytestmark = pytest.mark.slow  # a real CMake and compiler, and ten processes on few cores
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from tiny import FILES, QUIET, Project, commit, write
 
-from turbotool import git
 from turbotool.errors import ArchiveError, DirtyTree, HashMismatch, LockError, NoSpace, SourceError
-from turbotool.lock import Upstream, read_lock, write_upstream
-from turbotool.vendor import Vendored, ensure_vendored
+from turbotool.system import git
+from turbotool.upstream.lock import Upstream, read_lock, write_upstream
+from turbotool.upstream.tree import Vendored, ensure_vendored
 
 
 def test_every_upstream_file_is_in_the_base_commit_ignored_ones_too(project: Project) -> None:

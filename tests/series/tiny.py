@@ -7,10 +7,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from turbotool import git, lock
 from turbotool.layout import Layout
-from turbotool.lock import SeriesLock
-from turbotool.output import Output
+from turbotool.system import git
+from turbotool.system.output import Output
+from turbotool.upstream.lock import SeriesLock, read_lock
 
 QUIET = Output(quiet=True)
 EMPTY = hashlib.sha256().hexdigest()
@@ -90,7 +90,7 @@ def make_project(folder: Path, files: dict[str, str] = FILES) -> Project:
     text = f'# comment\n[upstream]\nsource = "git"\nurl = "{upstream.folder}"\ncommit = "{head}"\ntree = "{tree}"\n'
     text += f'\n[series]\n# kept\ntree = "{tree}"\noverlay = "{EMPTY}"\npatches = []\n'
     write(layout.root, "vendor/lock.toml", text)
-    assert lock.read_lock(layout).series == SeriesLock(tree, EMPTY)
+    assert read_lock(layout).series == SeriesLock(tree, EMPTY)
     return Project(layout, upstream)
 
 

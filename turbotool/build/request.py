@@ -1,0 +1,72 @@
+"""What to build: a backend with choices, options and targets, and the patched tree that it is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from turbotool.build.backends import Backend
+from turbotool.build.host import Choices
+from turbotool.build.platforms import Platform
+from turbotool.build.targets import PACKAGED
+
+
+@dataclass(frozen=True)
+class PatchedSource:
+    """The patched tree: its folder and git tree hash, the upstream commit and source, the series' hash."""
+
+    path: Path
+    tree: str
+    commit: str
+    origin: str
+    series: str
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What to build. `options` are the user's own CMake options; `jobs` (0: one per CPU) does not change the result.
+
+    With `platform` it is what a package for that platform holds, otherwise a build for this machine.
+    """
+
+    backend: Backend
+    choices: Choices = field(default_factory=Choices)
+    options: tuple[tuple[str, str], ...] = ()
+    extra_targets: tuple[str, ...] = ()
+    jobs: int = 0
+    platform: Platform | None = None
+
+    @property
+    def name(self) -> str:
+        """The build folder's name: a package has one of its own."""
+        return f"{self.backend.name}-{self.platform.name}" if self.platform else self.backend.name
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The options of `turbotool build` that ask for this and not for what it builds by default."""
+        return (
+            *(["--portable"] if self.choices.portable else []),
+            *([f"--arch {','.join(self.choices.archs)}"] if self.choices.archs else []),
+            *(f"--cmake-option {name}={value}" for name, value in self.options),
+            *(f"--target {target}" for target in self.extra_targets),
+        )
+
+    @property
+    def asked(self) -> dict[str, object]:
+        """What the command line chose, for build.json and `again`."""
+        choices, targets = self.choices, list(self.extra_targets)
+        archs, options = list(choices.archs), dict(self.options)
+        return {"portable": choices.portable, "archs": archs, "options": options, "targets": targets}
+
+    @classmethod
+    def again(cls, backend: Backend, asked: Mapping[str, Any]) -> BuildRequest:
+        """The request that `asked` describes; what a build of the backend is by default where it says nothing."""
+        choices = Choices(bool(asked.get("portable")), tuple(asked.get("archs", ())))
+        return cls(backend, choices, tuple(asked.get("options", {}).items()), tuple(asked.get("targets", ())))
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        wanted = PACKAGED if self.platform else self.backend.targets
+        return tuple(dict.fromkeys((*wanted, *self.extra_targets)))

@@ -1,0 +1,20 @@
+"""The targets of llama.cpp and of the series that builds and packages are made of."""
+
+from __future__ import annotations
+
+TARGETS = (
+    "llama-cli",
+    "llama-perplexity",
+    "llama-bench",
+    "llama-completion",
+    "llama-server",
+    "llama-quantize",
+    "test-backend-ops",
+    "test-quantize-fns",
+    "test-llama-archs",
+    "test-turbo",
+    "test-kv-device",
+    "test-turbo-backend",
+)
+# Upstream builds neither of the others with loadable backends and for a user.
+PACKAGED = tuple(name for name in TARGETS if name not in ("test-quantize-fns", "test-llama-archs"))

@@ -1,0 +1,149 @@
+"""What commands share: options and how they are read, and how an error ends a command."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from turbotool.errors import Interrupted, TurbotoolError
+from turbotool.system.output import Output
+
+MAX_DIGITS = 10
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def output_options(function: F) -> F:
+    """Add --json, --quiet and -v to a command and hand it one `out: Output`.
+
+    A TurbotoolError becomes text, JSON and an exit code.
+    """
+
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout, nothing else.")
+    @click.option("--quiet", "-q", is_flag=True, help="Print only errors.")
+    @click.option("--verbose", "-v", count=True, help="More detail; a traceback when something fails.")
+    @functools.wraps(function)
+    def wrapper(*args: Any, as_json: bool, quiet: bool, verbose: int, **kwargs: Any) -> Any:
+        out = Output(json=as_json, quiet=quiet, verbose=verbose)
+        try:
+            return function(*args, out=out, **kwargs)
+        except KeyboardInterrupt:
+            fail(Interrupted("interrupted"), out)
+        except TurbotoolError as error:
+            fail(error, out)
+
+    return wrapper  # type: ignore[return-value]
+
+
+def fail(error: TurbotoolError, out: Output, document: Mapping[str, object] | None = None) -> NoReturn:
+    """Print the error for people and, with --json, `document` or else the error as one, then exit with its code."""
+    if out.verbose:
+        traceback.print_exception(error, file=sys.stderr)
+    print(f"error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"  try: {error.hint}", file=sys.stderr)
+    out.document(document or {"ok": False, "error": error.as_json()})
+    sys.exit(error.exit_code)
+
+
+def numbers(low: int, high: int) -> Callable[[click.Context, click.Parameter, str | None], tuple[int, ...] | None]:
+    """A callback that reads `0,512,4096`, without repetitions."""
+
+    def parse(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+        if value is None:
+            return None
+        found = []
+        for word in map(str.strip, value.split(",")):
+            readable = word.isascii() and word.isdigit() and len(word) < MAX_DIGITS
+            if not (readable and low <= int(word) <= high):
+                raise click.BadParameter(f"'{word}' is not a number from {low} to {high}", ctx=ctx, param=parameter)
+            found.append(int(word))
+        return tuple(dict.fromkeys(found))
+
+    return parse
+
+
+def wrapper_option(function: F) -> F:
+    """Add --wrapper, which becomes `wrapper: tuple[str, ...]`."""
+
+    def split(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+        import shlex
+
+        return tuple(shlex.split(value or ""))
+
+    words = "Words to put before every program, such as 'qemu-aarch64 -L /usr/aarch64-linux-gnu'."
+    return click.option("--wrapper", callback=split, help=words)(function)
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the folder of a report. Raises click.BadParameter where nothing can be written."""
+    import tempfile
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise click.BadParameter(f"cannot write to {folder}: {error.strerror}", param_hint="--report") from error
+
+
+def parse_option(
+    ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    """NAME=VALUE words as pairs."""
+    pairs = []
+    for value in values:
+        name, equals, text = value.removeprefix("-D").partition("=")
+        if not equals or not name.replace("_", "").isalnum():
+            raise click.BadParameter(f"'{value}' is not NAME=VALUE", ctx=ctx, param=parameter)
+        pairs.append((name, text))
+    return tuple(pairs)
+
+
+def parse_archs(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    """`86,89` as ('86', '89')."""
+    archs = tuple(word for word in value.replace(";", ",").split(",") if word)
+    if any(not word.replace("-", "").isalnum() for word in archs):
+        raise click.BadParameter(f"'{value}' is not a list such as 86,89", ctx=ctx, param=parameter)
+    return archs
+
+
+BUILD_OPTIONS = (
+    click.option("--backend", default="cpu", show_default=True, help="cpu, cuda, metal or vulkan."),
+    click.option(
+        "--arch",
+        "archs",
+        default="",
+        callback=parse_archs,
+        help="CUDA architectures, such as 86,89. Default: this machine's GPU; in a package all usual ones.",
+    ),
+    click.option(
+        "--cmake-option",
+        "options",
+        multiple=True,
+        callback=parse_option,
+        metavar="NAME=VALUE",
+        help="One more CMake option. Repeatable.",
+    ),
+    click.option("--jobs", "-j", type=click.IntRange(min=1), help="Compilers at once. Default: the number of CPUs."),
+)
+
+
+def build_options(function: F) -> F:
+    """Add what every command that compiles asks for."""
+    for option in reversed(BUILD_OPTIONS):
+        function = option(function)
+    return function
+
+
+def proof_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --backend (None if not given) and --no-verify."""
+    text = "Build and verify the new pin for this backend; cpu, unless the bump began with another."
+    backend = click.option("--backend", help=text)
+    leave_out = click.option("--no-verify", is_flag=True, help="Move the pin unproven, without build and verify.")
+    return backend(leave_out(function))

@@ -1,0 +1,84 @@
+"""`turbotool vendor`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from turbotool.cli.options import output_options, proof_options
+from turbotool.cli.repair import publish
+from turbotool.layout import Layout, find_layout
+from turbotool.system.output import Output
+from turbotool.upstream.lock import SOURCES, Upstream, read_lock
+from turbotool.upstream.tree import ensure_vendored
+
+
+@click.group(invoke_without_command=True)
+@click.option("--source", type=click.Choice(SOURCES), help="Take upstream from here instead of from the locked source.")
+@click.option("--url", default="", help="git: address of the repository.")
+@click.option("--ref", default="", help="git: branch, tag or full commit id.")
+@click.option("--path", type=click.Path(path_type=Path), help="archive, dir: the file or folder.")
+@click.option("--subdir", default="", help="archive: the folder inside it that holds the sources.")
+@click.option("--relock", is_flag=True, help="Write what was found to vendor/lock.toml instead of checking it.")
+@click.option("--force", is_flag=True, help="Drop somebody's edits in the vendored tree.")
+@output_options
+@click.pass_context
+def vendor(
+    ctx: click.Context,
+    source: str | None,
+    url: str,
+    ref: str,
+    path: Path | None,
+    subdir: str,
+    relock: bool,
+    force: bool,
+    out: Output,
+) -> None:
+    """Materialise the locked upstream llama.cpp as a git work tree at vendor/llama.cpp; or move the pin: bump."""
+    if ctx.invoked_subcommand:
+        given = [name for name in ctx.params if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
+        if given:
+            raise click.UsageError(f"options go behind {ctx.invoked_subcommand}")
+        return
+    layout = find_layout()
+    upstream = _chosen(layout, source, url, ref, subdir) if source else None
+    if relock and upstream is None:
+        raise click.UsageError("--relock needs --source")
+    if upstream and upstream.source in ("archive", "dir") and path is None:
+        raise click.UsageError(f"--source {upstream.source} needs --path")
+    done = ensure_vendored(layout, out, upstream=upstream, path=path, relock=relock, force=force)
+    out.say(
+        f"{done.path}: llama.cpp {done.commit[:9] or done.tree[:9]} from {done.source}"
+        + (", already there" if done.cached else "")
+    )
+    out.document({"ok": True, **asdict(done), "path": str(done.path.absolute())})
+
+
+def _chosen(layout: Layout, source: str, url: str, ref: str, subdir: str) -> Upstream:
+    locked = read_lock(layout).upstream
+    if source == "pypi":
+        if locked.source != "pypi":
+            raise click.UsageError("the lock names no PyPI release")
+        return locked
+    return replace(Upstream(source, ""), url=url, ref=ref, subdir=subdir)
+
+
+@vendor.command("bump")
+@click.argument("ref")
+@click.option("--subdir", default="", help="The folder inside an archive that holds the sources.")
+@proof_options
+@output_options
+def bump_(ref: str, subdir: str, backend: str | None, no_verify: bool, out: Output) -> None:
+    """Move the pin to REF: a version, an archive, a git ref, or ADDRESS@REF.
+
+    The series is merged onto it, built and verified; only then do lock, patches and vendored tree change.
+    """
+    from turbotool.pin.bump import bump
+    from turbotool.pin.reference import parse_reference
+
+    layout = find_layout()
+    reference = parse_reference(layout, ref, subdir=subdir)
+    publish(bump(layout, out, reference, backend=None if no_verify else backend or "cpu"), out)

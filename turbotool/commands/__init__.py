@@ -1,1 +1,0 @@
-"""Click commands: each parses, calls and prints."""

@@ -1,0 +1,130 @@
+"""One cell of an evaluation: which cache it is, what identifies its measurement, and what was measured."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from turbotool.errors import UnknownCacheType
+from turbotool.inputs.model import Model
+from turbotool.kv.cachetype import CachePair, row_bytes
+from turbotool.kv.rotation import ROTATIONS, Knobs
+from turbotool.programs.divergence import Divergence, Estimate, Quantiles, Running
+
+F16 = CachePair("f16", "f16")
+ESTIMATES = ("ppl", "ppl_base", "ln_ratio", "ratio", "difference", "mean", "mean_dp", "rms_dp", "same_top")
+KEY_VERSION = 1  # of what `Measured` means; a new number forgets what older versions of turbotool measured
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A cache and the sides that upstream's rotation turns: off, k, v or kv."""
+
+    pair: CachePair
+    rotation: str = "off"
+
+    @property
+    def knobs(self) -> Knobs:
+        return ROTATIONS[self.rotation]
+
+    def __str__(self) -> str:
+        return self.pair.short if self.rotation == "off" else f"{self.pair.short} rotated {self.rotation}"
+
+    def bits_per_value(self, model: Model) -> float:
+        """Bits that a cached value takes on average over both sides, padding of a head to whole blocks included."""
+        width = row_bytes(self.pair.k, model.head_dim_k) + row_bytes(self.pair.v, model.head_dim_v)
+        return 8 * width / (model.head_dim_k + model.head_dim_v)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a measurement depends on beside the cache: sha256 of programs, model and text; tokens a chunk; chunks.
+
+    How many threads compute it is no part of it.
+    """
+
+    binaries: str
+    model: str
+    corpus: str
+    ctx: int
+    chunks: int
+
+    def key(self, configuration: Configuration, repeat: int = 0) -> str:
+        """sha256 that names the measurement of a configuration; `repeat` tells repetitions of the same one apart."""
+        pair = configuration.pair
+        cell = {"k": pair.k, "v": pair.v, "rotation": configuration.rotation, "repeat": repeat}
+        return digest({"version": KEY_VERSION, **asdict(self), **cell})
+
+
+def digest(fields: Mapping[str, object]) -> str:
+    """sha256 of some named values, in whatever order they are."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A comparison with f16, the configuration that the program reported, and how long the run took (seconds).
+
+    `machine` describes where it ran; empty for what older versions of turbotool measured.
+    """
+
+    divergence: Divergence
+    effective: Mapping[str, Any]
+    seconds: float
+    machine: str = ""
+
+    @property
+    def is_finite(self) -> bool:
+        found = self.divergence
+        return all(math.isfinite(value) for value in (found.ppl.value, found.mean.value, found.rms_dp.value))
+
+    def as_json(self) -> dict[str, object]:
+        """What `from_json` reads back."""
+        return {
+            "divergence": asdict(self.divergence),
+            "effective": dict(self.effective),
+            "seconds": self.seconds,
+            "machine": self.machine,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Measured:
+        """Raises KeyError, TypeError or ValueError for anything else."""
+        divergence, machine = _divergence(data["divergence"]), str(data.get("machine", ""))
+        return cls(divergence, dict(data["effective"]), float(data["seconds"]), machine)
+
+
+def _divergence(data: Mapping[str, Any]) -> Divergence:
+    return Divergence(
+        **{name: _estimate(data[name]) for name in ESTIMATES},
+        correlation=float(data["correlation"]),
+        kld=_quantiles(data["kld"]["points"]),
+        dp=_quantiles(data["dp"]["points"]),
+        running=tuple(_running(row) for row in data["running"]),
+    )
+
+
+def _estimate(data: Mapping[str, Any]) -> Estimate:
+    return Estimate(float(data["value"]), float(data["error"]))
+
+
+def _quantiles(points: Iterable[Any]) -> Quantiles:
+    return Quantiles(tuple((float(percent), float(value)) for percent, value in points))
+
+
+def _running(data: Mapping[str, Any]) -> Running:
+    columns = ("ppl", "ln_ratio", "kld", "rms_dp", "same_top")
+    return Running(int(data["chunk"]), **{name: _estimate(data[name]) for name in columns})
+
+
+def parse_rotations(text: str) -> tuple[str, ...]:
+    """`off,k,v,kv` or some of them, each once. Raises UnknownCacheType for another word."""
+    words = [word.strip().lower() for word in text.split(",")]
+    for word in words:
+        if word not in ROTATIONS:
+            raise UnknownCacheType(f"unknown rotation '{word}'", hint=f"use some of {','.join(ROTATIONS)}")
+    return tuple(dict.fromkeys(words))

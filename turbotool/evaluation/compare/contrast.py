@@ -1,0 +1,275 @@
+"""Two result sets side by side, of two builds or two machines: what differs between them, and whether it is noise.
+
+Chunks are the same tokens in both sets, so that differences are paired by chunk wherever the means of chunks were kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from turbotool.errors import ResultError
+from turbotool.evaluation.cell import F16, Configuration, Measured
+from turbotool.evaluation.compare.results import ResultCell, ResultSet
+from turbotool.evaluation.judge import stats
+from turbotool.evaluation.judge.stats import CONFIDENCE, Series, interval, minus
+from turbotool.programs.divergence import Divergence, Estimate
+
+IDENTICAL, NOISE, UNKNOWN = "identical", "within noise", "no interval"
+B_BETTER, B_WORSE, B_HIGHER, B_LOWER = "B better", "B worse", "B higher", "B lower"
+DIGITS = 12  # of a hash, where people read it
+DECISIVE = ("k", "v", "on", "size")  # fields of an effective configuration that make it another cache
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A figure of a cell. `series` are its values of single chunks, None if the program prints none.
+
+    `good` is 1 if more of it is better, -1 if less is, and 0 if that cannot be said: a lower perplexity is no proof of
+    anything. With `squares` the series is of squares, and b - a is the difference of their means by (a + b).
+    """
+
+    name: str
+    title: str
+    of: Callable[[Divergence], Estimate]
+    good: int = 0
+    series: Callable[[Measured, int], Series] | None = None
+    squares: bool = False
+
+
+def _logarithm(found: Estimate) -> Estimate:
+    return Estimate(math.log(found.value), found.error / found.value) if found.value > 0 else Estimate(math.nan)
+
+
+def _plain(of: Callable[[Divergence], float]) -> Callable[[Divergence], Estimate]:
+    """A figure that the program prints without an error."""
+    return lambda found: Estimate(of(found), math.nan)
+
+
+STATISTICS = (
+    Statistic("mean_kld", "mean KLD (nats)", lambda d: d.mean, -1, lambda m, _: stats.kld(m)),
+    Statistic("same_top", "same top (%)", lambda d: d.same_top, 1, stats.same_top),
+    Statistic("ln_ppl", "ln PPL", lambda d: _logarithm(d.ppl), 0, lambda m, _: stats.ln_ppl(m)),
+    Statistic("ln_ppl_ratio", "ln(PPL/f16)", lambda d: d.ln_ratio, 0, lambda m, _: stats.ln_ratio(m)),
+    Statistic("rms_dp", "RMS Δp (points)", lambda d: d.rms_dp, -1, lambda m, _: stats.squared_dp(m), squares=True),
+    Statistic("mean_dp", "mean Δp (points)", lambda d: d.mean_dp),
+    Statistic("median_kld", "median KLD (nats)", _plain(lambda d: d.median), -1),
+    Statistic("kld_99", "99 % KLD (nats)", _plain(lambda d: d.p99), -1),
+    Statistic("kld_99.9", "99.9 % KLD (nats)", _plain(lambda d: d.p999), -1),
+    Statistic("max_kld", "maximum KLD (nats)", _plain(lambda d: d.maximum), -1),
+    Statistic("ppl_correlation", "correlation of PPL (%)", _plain(lambda d: d.correlation), 1),
+)
+# of f16 itself, the base of all others; taken from a cell of the same text
+BASE = Statistic(
+    "ln_ppl",
+    "ln PPL",
+    lambda d: _logarithm(d.ppl_base),
+    0,
+    lambda m, _: minus(stats.ln_ppl(m), stats.ln_ratio(m)),
+)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A statistic of the same cell in A and in B, with the interval of B - A; None where nothing tells of chance.
+
+    `paired`: the interval is that of differences over chunks; otherwise it follows from the errors of both as if the
+    sets were of different tokens, and is wider than it need be.
+    """
+
+    corpus: str
+    configuration: Configuration
+    statistic: Statistic
+    a: float
+    b: float
+    bounds: tuple[float, float] | None
+    paired: bool
+    identical: bool
+
+    @property
+    def difference(self) -> float:
+        return self.b - self.a
+
+    @property
+    def verdict(self) -> str:
+        if self.identical:
+            return IDENTICAL
+        if self.bounds is None:
+            return UNKNOWN
+        low, high = self.bounds
+        sign = (low > 0) - (high < 0)
+        if sign == 0:
+            return NOISE
+        if not self.statistic.good:
+            return B_HIGHER if sign > 0 else B_LOWER
+        return B_BETTER if sign == self.statistic.good else B_WORSE
+
+    def as_json(self) -> dict[str, object]:
+        low, high = self.bounds or (None, None)
+        return {
+            "corpus": self.corpus,
+            "k": self.configuration.pair.k,
+            "v": self.configuration.pair.v,
+            "rotation": self.configuration.rotation,
+            "statistic": self.statistic.name,
+            "a": self.a,
+            "b": self.b,
+            "difference": self.difference,
+            "low": low,
+            "high": high,
+            "confidence": CONFIDENCE,
+            "paired": self.paired,
+            "verdict": self.verdict,
+        }
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Two result sets and everything that is said about them.
+
+    `facts` is what they were measured with where that differs: name, A's, B's. `effective` counts the cells that differ
+    in a field of their effective configuration: (field, A's, B's) -> cells. `refused` are cells that ran as another
+    cache in the other set, and how; `missing` those that only one set has figures of, and why.
+    """
+
+    a: ResultSet
+    b: ResultSet
+    facts: tuple[tuple[str, str, str], ...]
+    effective: Mapping[tuple[str, str, str], int]
+    differences: tuple[Difference, ...]
+    refused: Mapping[ResultCell, str]
+    missing: Mapping[ResultCell, str]
+
+    def corpus(self, cell: ResultCell) -> str:
+        """The name of a cell's text, which either set may know."""
+        return self.a.corpora.get(cell.corpus) or self.b.corpora[cell.corpus]
+
+
+def contrast(a: ResultSet, b: ResultSet) -> Contrast:
+    """Everything that both have, compared. Raises ResultError if they are of different things."""
+    require_same(a, b)
+    shared = [cell for cell in a.measured if cell in b.measured]
+    unlike = {cell: unlike_fields(a.measured[cell].effective, b.measured[cell].effective) for cell in shared}
+    refused = {cell: why for cell, found in unlike.items() if (why := _other_cache(found))}
+    compared = [cell for cell in shared if cell not in refused]
+    return Contrast(
+        a,
+        b,
+        tuple(_facts(a, b)),
+        Counter(field for cell in compared for field in unlike[cell]),
+        tuple(_compare(a, b, compared)),
+        refused,
+        {**dict(_only(a, b, "A", "B")), **dict(_only(b, a, "B", "A"))},
+    )
+
+
+def require_same(a: ResultSet, b: ResultSet) -> None:
+    """Raise ResultError naming every difference that leaves nothing to compare: model, texts, tokens, chunks."""
+    found = []
+    if a.model_sha256 != b.model_sha256:
+        found.append(f"the models are {_named(a.model, a.model_sha256)} and {_named(b.model, b.model_sha256)}")
+    if not a.corpora.keys() & b.corpora.keys():
+        texts = (", ".join(_named(name, sha256) for sha256, name in one.corpora.items()) for one in (a, b))
+        found.append("they have no text in common: {} and {}".format(*texts))
+    numbers = (("the tokens of a chunk", a.ctx, b.ctx), ("the chunks of a text", a.chunks, b.chunks))
+    found += [f"{what} are {one} and {other}" for what, one, other in numbers if one != other]
+    if found:
+        raise ResultError(
+            f"{a.name} and {b.name} cannot be compared: {'; '.join(found)}",
+            hint="measure both on the same model and text, with the same --ctx and --chunks",
+        )
+
+
+def _named(name: str, sha256: str) -> str:
+    return f"{name} (sha256 {sha256[:DIGITS]})"
+
+
+def _facts(a: ResultSet, b: ResultSet) -> Iterator[tuple[str, str, str]]:
+    """Only what differs."""
+    pairs = (
+        ("programs", a.binaries[:DIGITS], b.binaries[:DIGITS]),
+        ("tree", a.tree[:DIGITS], b.tree[:DIGITS]),
+        ("backend", a.backend, b.backend),
+        ("machine", "; ".join(a.machines), "; ".join(b.machines)),
+        ("texts", ", ".join(a.corpora.values()), ", ".join(b.corpora.values())),
+    )
+    for what, one, other in pairs:
+        if one != other:
+            yield what, one or "unknown", other or "unknown"
+
+
+def unlike_fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The fields in which two effective configurations differ, but for the reasons that the log gives in words."""
+    one, other = dict(_fields(a)), dict(_fields(b))
+    return [
+        (field, one.get(field, "unknown"), other.get(field, "unknown"))
+        for field in dict.fromkeys((*one, *other))
+        if one.get(field) != other.get(field) and not field.endswith(".reason")
+    ]
+
+
+def _fields(value: object, name: str = "") -> Iterator[tuple[str, str]]:
+    """Every value with its path, such as `caches.0.k`."""
+    items: Iterable[tuple[object, object]]
+    if isinstance(value, Mapping):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    else:
+        yield name, str(value)
+        return
+    for key, item in items:
+        yield from _fields(item, f"{name}.{key}" if name else str(key))
+
+
+def _other_cache(unlike: Iterable[tuple[str, str, str]]) -> str:
+    """The differences that make it another cache; empty if there is none."""
+    decisive = [found for found in unlike if found[0].rpartition(".")[2] in DECISIVE]
+    return "; ".join(f"{field} is {one} in A and {other} in B" for field, one, other in decisive)
+
+
+def _only(one: ResultSet, other: ResultSet, name: str, lacking: str) -> Iterator[tuple[ResultCell, str]]:
+    """Cells that have figures in one set alone."""
+    for cell in one.measured:
+        if cell not in other.measured:
+            yield cell, f"only in {name}; {lacking}: {other.failures.get(cell, 'not asked for')}"
+
+
+def _compare(a: ResultSet, b: ResultSet, cells: Iterable[ResultCell]) -> Iterator[Difference]:
+    based: set[str] = set()
+    for cell in cells:
+        one, other, corpus = a.measured[cell], b.measured[cell], a.corpora[cell.corpus]
+        if cell.corpus not in based:
+            based.add(cell.corpus)
+            yield difference(corpus, Configuration(F16), BASE, one, other, a.ctx)
+        for statistic in STATISTICS:
+            yield difference(corpus, cell.configuration, statistic, one, other, a.ctx)
+
+
+def difference(
+    corpus: str, configuration: Configuration, statistic: Statistic, a: Measured, b: Measured, ctx: int
+) -> Difference:
+    """One statistic of one cell."""
+    one, other = statistic.of(a.divergence), statistic.of(b.divergence)
+    paired = _paired(statistic, a, b, ctx)
+    same = one.value == other.value and a.divergence.running == b.divergence.running
+    bounds = paired or _unpaired(one, other)
+    return Difference(corpus, configuration, statistic, one.value, other.value, bounds, paired is not None, same)
+
+
+def _paired(statistic: Statistic, a: Measured, b: Measured, ctx: int) -> tuple[float, float] | None:
+    rows = len(a.divergence.running), len(b.divergence.running)
+    if statistic.series is None or not rows[0] or rows[0] != rows[1]:
+        return None
+    found = interval(minus(statistic.series(b, ctx), statistic.series(a, ctx)))
+    scale = statistic.of(a.divergence).value + statistic.of(b.divergence).value if statistic.squares else 1.0
+    return (found.low / scale, found.high / scale) if found and scale else None
+
+
+def _unpaired(a: Estimate, b: Estimate) -> tuple[float, float] | None:
+    """From the standard errors over tokens."""
+    half = stats.z() * math.hypot(a.error, b.error)
+    return (b.value - a.value - half, b.value - a.value + half) if math.isfinite(half) and half > 0 else None

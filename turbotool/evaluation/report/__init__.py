@@ -1,0 +1,5 @@
+"""An evaluation as JSON, tables, plots and HTML; several models in one table.
+
+Imports `evaluation`, `judge` and below.
+Begin with `document`, then `write`.
+"""

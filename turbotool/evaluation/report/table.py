@@ -1,0 +1,222 @@
+"""The cells of an evaluation and their verdicts as tables: for a terminal, in Markdown, and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from turbotool.evaluation.cell import Configuration, Measured
+from turbotool.evaluation.evaluation import Evaluation
+from turbotool.evaluation.judge.verdict import BASE, KLD, LN_RATIO, OFF, SAME_TOP, Comparison
+from turbotool.evaluation.measure.probe import Probe
+from turbotool.evaluation.report.document import cell_of, failure, noise_floor, without_folders
+from turbotool.evaluation.sweep import CONTROL, Corpus, EvalJob
+from turbotool.programs.divergence import Estimate
+from turbotool.report.document import finite
+from turbotool.report.table import NOTHING, aligned, markdown_row
+
+CSV_COLUMNS = (
+    *("corpus", "k", "v", "rotation", "bits_per_value", "ppl", "ppl_error", "ppl_f16", "ppl_f16_error"),
+    *("ppl_ratio", "ppl_ratio_error", "ln_ppl_ratio", "ln_ppl_ratio_error", "ppl_difference", "ppl_difference_error"),
+    *("ppl_correlation", "mean_kld", "mean_kld_error", "median_kld", "max_kld", "mean_dp", "mean_dp_error"),
+    *("rms_dp", "rms_dp_error", "same_top", "same_top_error", "chunks", "seconds", "failure"),
+)
+REASONS_TOLD = 3  # of those that make perplexity unreliable
+QUANTITIES = {KLD: "mean KLD (nats)", LN_RATIO: "ln(PPL/f16)", SAME_TOP: "same top (%)"}
+
+
+@dataclass(frozen=True)
+class CellRow:
+    """One cell with what is said about it: verdicts by (against, quantity), and why there is no figure."""
+
+    job: EvalJob
+    measured: Measured | None
+    bits: float
+    verdicts: Mapping[tuple[str, str], str]
+    failure: str | None
+
+
+@dataclass(frozen=True)
+class EvalColumn:
+    """A heading and what stands below it; text is set flush left, numbers flush right."""
+
+    name: str
+    of: Callable[[CellRow], str]
+    is_text: bool = False
+
+
+def _spread(name: str, digits: int) -> Callable[[CellRow], str]:
+    def show(row: CellRow) -> str:
+        found: Estimate | None = getattr(row.measured.divergence, name) if row.measured else None
+        return shown(found, digits)
+
+    return show
+
+
+def shown(found: Estimate | None, digits: int) -> str:
+    """`0.0079 ± 0.0003`."""
+    if found is None:
+        return NOTHING
+    return f"{found.value:.{digits}f} ± {found.error:.{digits}f}" if math.isfinite(found.value) else str(found.value)
+
+
+def _verdict(against: str, quantity: str) -> Callable[[CellRow], str]:
+    return lambda row: row.verdicts.get((against, quantity), NOTHING)
+
+
+COLUMNS = (
+    EvalColumn("cache", lambda row: row.job.configuration.pair.short, is_text=True),
+    EvalColumn("rotation", lambda row: row.job.configuration.rotation, is_text=True),
+    EvalColumn("bits", lambda row: f"{row.bits:.3f}"),
+    EvalColumn("mean KLD (nats)", _spread("mean", 6)),
+    EvalColumn("same top (%)", _spread("same_top", 2)),
+    EvalColumn("PPL", _spread("ppl", 4)),
+    EvalColumn("ln(PPL/f16)", _spread("ln_ratio", 5)),
+    EvalColumn("KLD to off", _verdict(OFF, KLD), is_text=True),
+    EvalColumn("top to off", _verdict(OFF, SAME_TOP), is_text=True),
+    EvalColumn("PPL to off", _verdict(OFF, LN_RATIO), is_text=True),
+    EvalColumn("PPL to f16", _verdict(BASE, LN_RATIO), is_text=True),
+    EvalColumn("trouble", lambda row: row.failure or NOTHING, is_text=True),
+)
+
+
+def rows(evaluation: Evaluation, corpus: Corpus) -> tuple[CellRow, ...]:
+    """The configurations in the order of the plan, the q4_0 control last if it is not among them."""
+    configurations = dict.fromkeys((*evaluation.sweep.configurations, CONTROL))
+    return tuple(_row(evaluation, corpus, configuration) for configuration in configurations)
+
+
+def _row(evaluation: Evaluation, corpus: Corpus, configuration: Configuration) -> CellRow:
+    job = evaluation.sweep.job(corpus, configuration)
+    verdicts = {
+        (found.against, found.quantity): found.verdict
+        for found in evaluation.comparisons
+        if (found.corpus, found.configuration) == (corpus.name, configuration)
+    }
+    trouble = failure(evaluation.ledger, job)
+    return CellRow(
+        job,
+        evaluation.ledger.measured.get(job),
+        configuration.bits_per_value(evaluation.sweep.model),
+        verdicts,
+        trouble and without_folders(trouble, evaluation),
+    )
+
+
+def columns(found: Sequence[CellRow]) -> tuple[EvalColumn, ...]:
+    """Those that say anything about these rows."""
+    return tuple(column for column in COLUMNS if any(column.of(row) != NOTHING for row in found))
+
+
+def text(found: Sequence[CellRow]) -> str:
+    """Aligned lines."""
+    listed = columns(found)
+    entries = [[column.name for column in listed], *([column.of(row) for column in listed] for row in found)]
+    return aligned(entries, [column.is_text for column in listed])
+
+
+def markdown_table(found: Sequence[CellRow]) -> str:
+    """The same in Markdown."""
+    listed = columns(found)
+    return "\n".join(
+        [
+            markdown_row([column.name for column in listed]),
+            markdown_row(["---" if column.is_text else "---:" for column in listed]),
+            *(markdown_row([column.of(row) for column in listed]) for row in found),
+        ]
+    )
+
+
+def intervals(found: Sequence[Comparison]) -> list[list[str]]:
+    """Every comparison as a line of a table, the heading first."""
+    lines = [["text", "cache", "rotation", "against", "quantity", "difference", "interval", "verdict"]]
+    for one in found:
+        between = one.difference
+        lines.append(
+            [
+                one.corpus,
+                one.configuration.pair.short,
+                one.configuration.rotation,
+                one.against,
+                QUANTITIES[one.quantity],
+                f"{between.mean:+.6f}" if between else NOTHING,
+                f"{between.low:+.6f} to {between.high:+.6f}" if between else NOTHING,
+                one.verdict,
+            ]
+        )
+    return lines
+
+
+def comma_separated(evaluation: Evaluation) -> str:
+    """One line for each cell and the q4_0 control on each text; figures in full, empty where there is none."""
+    sink = io.StringIO()
+    writer = csv.DictWriter(sink, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for corpus in evaluation.sweep.corpora:
+        for row in rows(evaluation, corpus):
+            figures = {name: finite(value) for name, value in cell_of(evaluation, row.job).items()}
+            writer.writerow({**figures, "failure": row.failure})
+    return sink.getvalue()
+
+
+def conclusions(evaluation: Evaluation) -> list[str]:
+    """What follows from the figures, a line each: controls, perplexity, recommendation."""
+    sweep, choice = evaluation.sweep, evaluation.choice
+    lines = [_floor(evaluation, corpus) for corpus in sweep.corpora]
+    for found in evaluation.perplexity:
+        told = [*found.reasons[:REASONS_TOLD], *_more(len(found.reasons) - REASONS_TOLD)]
+        lines += [f"perplexity is unreliable for this model on {found.corpus}: {reason}" for reason in told]
+        if found.reliable:
+            lines.append(f"perplexity and KLD do not contradict each other on {found.corpus}")
+    lines += [
+        f"completion under {probe.configuration}: {probe.right} of {len(probe.answers)} right"
+        + (f" ({trouble[0].error})" if (trouble := [answer for answer in probe.answers if answer.error]) else "")
+        for probe in evaluation.probes
+    ]
+    lines += _lost(evaluation.probes)
+    saved = f"{choice.memory.mib:.0f} MiB of KV cache at {choice.memory.ctx} tokens"
+    if choice.saved_mib:
+        saved += f", {choice.saved_mib:.0f} MiB less than f16"
+    doubt = "" if choice.memory.exact else " (an estimate: the binary's own sizes do not follow from the heads)"
+    return [*lines, f"recommended: {choice.configuration}: {choice.reason}", f"  {saved}{doubt}", f"  {choice.command}"]
+
+
+def _more(count: int) -> list[str]:
+    return [f"and {count} more reasons, all in the JSON document"] if count > 0 else []
+
+
+def _lost(probes: Sequence[Probe]) -> list[str]:
+    """A warning if what is recommended answers fewer prompts than f16, the first of the probes."""
+    lost = probes[0].right - probes[-1].right if probes else 0
+    return [f"under {probes[-1].configuration} {lost} answers are lost: read them before using it"] if lost > 0 else []
+
+
+def _floor(evaluation: Evaluation, corpus: Corpus) -> str:
+    found = noise_floor(evaluation, corpus)
+    state = "zero" if found["ok"] else "NOT ZERO"
+    again = "both runs alike" if found["repeats"] else "the runs differ"
+    klds = " and ".join(f"{abs(kld):.6f}" for kld in found["mean_kld"])
+    return f"noise floor on {corpus.name}: {state}; f16 against itself {klds} nats, {again}"
+
+
+def effective(evaluation: Evaluation) -> list[list[str]]:
+    """What each run reported about its cache, the heading first."""
+    lines = [["text", "cache", "asked rotation", "K", "V", "K rotated", "V rotated", "turbo K", "turbo V", "KV MiB"]]
+    for job, measured in evaluation.ledger.measured.items():
+        found = measured.effective
+        caches = found.get("caches") or ()
+        sides = [{str(cache[side]) for cache in caches} for side in ("k", "v")]
+        rotations = [_state(found.get(name)) for name in ("attn_k", "attn_v", "turbo_k", "turbo_v")]
+        size = f"{sum(cache['mib'] for cache in caches):.2f}"
+        asked = [job.corpus.name, job.configuration.pair.short, job.configuration.rotation]
+        lines.append([*asked, *(", ".join(sorted(types)) for types in sides), *rotations, size])
+    return lines
+
+
+def _state(rotation: Mapping[str, object] | None) -> str:
+    if not rotation:
+        return NOTHING
+    return f"on, {rotation['size']}" if rotation["on"] else "off"

@@ -1,0 +1,171 @@
+"""What was measured, kept in one SQLite file under keys made of content: nothing is measured twice.
+
+A cell is committed as soon as it is measured, so that a killed run loses at most the one that it was at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from turbotool.errors import NoSpace, StoreError
+from turbotool.evaluation.cell import Measured
+from turbotool.system.digest import sha256_file
+from turbotool.system.files import space_guard
+from turbotool.system.output import Output
+
+APPLICATION_ID = 0x7475_7262  # "turb": what `file` and we know the store by
+SCHEMA_VERSION = 1
+SCHEMA = (
+    "CREATE TABLE measured (key TEXT PRIMARY KEY, about TEXT NOT NULL, value TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE answers (key TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID",
+    # so that a model of many GB is not read again by each command; as git's index, by size and time
+    "CREATE TABLE files (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT NOT NULL) WITHOUT ROWID",
+)
+TABLES = {"measured", "answers", "files"}
+SIDE_FILES = ("", "-journal", "-wal", "-shm")
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open store. Every write is durable when the call returns. Raises NoSpace, or StoreError if it cannot write."""
+
+    path: Path
+    connection: sqlite3.Connection
+
+    def measured(self, key: str) -> Measured | None:
+        """What was measured under the key; None if nothing was, or not by this version."""
+        row = self._row("SELECT value FROM measured WHERE key = ?", key)
+        try:
+            return Measured.from_json(json.loads(str(row[0]))) if row else None
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def keep(self, key: str, about: str, measured: Measured) -> None:
+        """Commit a measurement; `about` tells a person who reads the table what it is."""
+        self._write("INSERT OR REPLACE INTO measured VALUES (?, ?, ?)", key, about, json.dumps(measured.as_json()))
+
+    def answer(self, key: str) -> str | None:
+        row = self._row("SELECT text FROM answers WHERE key = ?", key)
+        return str(row[0]) if row else None
+
+    def keep_answer(self, key: str, text: str) -> None:
+        self._write("INSERT OR REPLACE INTO answers VALUES (?, ?)", key, text)
+
+    def sha256(self, path: Path) -> str:
+        """The file's sha256; read again only if its size or time of change is not what it was."""
+        status = path.stat()
+        known = self._row(
+            "SELECT sha256 FROM files WHERE path = ? AND size = ? AND mtime_ns = ?",
+            str(path),
+            status.st_size,
+            status.st_mtime_ns,
+        )
+        if known:
+            return str(known[0])
+        found = sha256_file(path)
+        self._write(
+            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", str(path), status.st_size, status.st_mtime_ns, found
+        )
+        return found
+
+    def _row(self, query: str, *values: object) -> tuple[object, ...] | None:
+        with _explained(self.path):
+            row: tuple[object, ...] | None = self.connection.execute(query, values).fetchone()
+            return row
+
+    def _write(self, statement: str, *values: object) -> None:
+        with _explained(self.path), self.connection:
+            self.connection.execute(statement, values)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        if "full" in str(error):  # SQLITE_FULL; its code has no name before Python 3.11
+            raise NoSpace(
+                f"no space left while writing {path}", hint="free some space on that disk, then run the command again"
+            ) from error
+        raise StoreError(f"{path}: {error}", hint=f"run the command again; if that fails, move {path} away") from error
+
+
+@contextlib.contextmanager
+def open_store(path: Path, out: Output) -> Iterator[Store]:
+    """The store at `path`, made if it is not there. A file that is no intact store is moved aside and said so.
+
+    Raises StoreError if a newer version of turbotool made it or it cannot be opened, NoSpace. The caller makes sure
+    that no other process does this at the same time.
+    """
+    with space_guard(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with _explained(path):
+        connection = _intact(path)
+        if connection is None:
+            aside = quarantine(path)
+            out.warn(f"{path} is damaged; it is kept as {aside}, and a new one is begun")
+            connection = _intact(path)
+    if connection is None:
+        raise StoreError(f"{path} cannot be written", hint=f"move {path} away and run the command again")
+    try:
+        yield Store(path, connection)
+    finally:
+        connection.close()
+
+
+def _intact(path: Path) -> sqlite3.Connection | None:
+    """A connection to the store, or None if the file is not one, or is damaged."""
+    connection = sqlite3.connect(path)
+    try:
+        sound = _prepared(connection, path)
+    except sqlite3.OperationalError:  # locked, full, not to be opened: nothing is wrong with what it holds
+        connection.close()
+        raise
+    except sqlite3.DatabaseError:
+        sound = False
+    except BaseException:
+        connection.close()
+        raise
+    if not sound:
+        connection.close()
+    return connection if sound else None
+
+
+def _prepared(connection: sqlite3.Connection, path: Path) -> bool:
+    """Make the tables of a new file; whether those of an old one are ours and whole."""
+    connection.execute("PRAGMA synchronous = FULL")
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if not tables and not application:
+        with connection:
+            connection.execute("BEGIN")
+            for statement in SCHEMA:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        return True
+    if application == APPLICATION_ID and version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{path} has schema {version}, newer than {SCHEMA_VERSION} of this turbotool",
+            hint=f"use the newer turbotool, or move {path} away",
+        )
+    (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    return application == APPLICATION_ID and tables >= TABLES and state == "ok"
+
+
+def quarantine(path: Path) -> Path:
+    """Move a store and the files that belong to it aside, under the first name that is free."""
+    number = 1
+    while path.with_name(f"{path.name}.damaged-{number}").exists():
+        number += 1
+    aside = path.with_name(f"{path.name}.damaged-{number}")
+    for suffix in SIDE_FILES:
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+    return aside

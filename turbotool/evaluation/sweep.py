@@ -1,0 +1,172 @@
+"""What an evaluation measures: every cache and rotation on every text, and the controls that always run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from turbotool.errors import CorpusError, ModelError, UnknownCacheType
+from turbotool.evaluation.cell import F16, Configuration, Origin
+from turbotool.evaluation.identity import PROGRAMS, binaries_hash
+from turbotool.evaluation.store import Store
+from turbotool.inputs.metadata import OTHER_MODEL
+from turbotool.inputs.model import Model
+from turbotool.kv.cachetype import CachePair
+from turbotool.kv.rotation import gate_is_on
+from turbotool.programs.perplexity import Text, scored
+from turbotool.programs.runner import Runner
+
+NOISE = (Configuration(F16), Configuration(F16))  # f16 against itself, twice
+CONTROL = Configuration(CachePair("q4_0", "q4_0"))  # without rotation: known to be worse
+FEWEST_SCORED = 100  # llama-perplexity makes no statistics of fewer tokens
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """What is asked for: caches, rotated sides (off, k, v, kv), tokens of a chunk, chunks of each text."""
+
+    pairs: tuple[CachePair, ...]
+    rotations: tuple[str, ...]
+    ctx: int
+    chunks: int
+
+    @property
+    def scored(self) -> int:
+        """Tokens of a text that count."""
+        return scored(self.ctx) * self.chunks
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text by its name, its absolute path, and the sha256 of its bytes."""
+
+    name: str
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class EvalJob:
+    """One run of llama-perplexity: a configuration on a text. `repeat` counts the runs of f16 against itself (1, 2)."""
+
+    corpus: Corpus
+    configuration: Configuration
+    repeat: int = 0
+
+    def __str__(self) -> str:
+        again = f" (run {self.repeat})" if self.repeat else ""
+        return f"{self.configuration}{again} on {self.corpus.name}"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Everything that is measured. `binaries` and `model_sha256` are hashes of content.
+
+    `left_out` are the configurations that were asked for but are the same as one that is measured.
+    """
+
+    runner: Runner
+    model: Model
+    binaries: str
+    model_sha256: str
+    corpora: tuple[Corpus, ...]
+    configurations: tuple[Configuration, ...]
+    ctx: int
+    chunks: int
+    left_out: tuple[Configuration, ...] = ()
+
+    def origin(self, corpus: Corpus) -> Origin:
+        return Origin(self.binaries, self.model_sha256, corpus.sha256, self.ctx, self.chunks)
+
+    def key(self, job: EvalJob) -> str:
+        return self.origin(job.corpus).key(job.configuration, job.repeat)
+
+    def text(self, corpus: Corpus) -> Text:
+        return Text(corpus.path, self.ctx, self.chunks)
+
+    def noise(self, corpus: Corpus) -> tuple[EvalJob, EvalJob]:
+        """f16 against the base logits of f16, twice."""
+        first, second = NOISE
+        return EvalJob(corpus, first, 1), EvalJob(corpus, second, 2)
+
+    def jobs(self, corpus: Corpus) -> tuple[EvalJob, ...]:
+        """Controls first: if f16 does not match itself, nothing after it means anything."""
+        cells = [self.job(corpus, configuration) for configuration in (CONTROL, *self.configurations)]
+        return tuple(dict.fromkeys((*self.noise(corpus), *cells)))
+
+    def job(self, corpus: Corpus, configuration: Configuration) -> EvalJob:
+        """The run that measures a configuration; an f16 cache is measured by the first run of the noise floor."""
+        return EvalJob(corpus, configuration, 1 if configuration.pair == F16 else 0)
+
+
+def make_sweep(runner: Runner, model: Model, texts: Sequence[Path], settings: SweepSettings, store: Store) -> Sweep:
+    """The plan. Raises UnknownCacheType for a type that the programs do not list, ModelError without attention."""
+    if not model.head_dim_k:
+        raise ModelError(f"{model.path} has no attention: there is no KV cache to evaluate", hint=OTHER_MODEL)
+    require_types(runner, [*settings.pairs, CONTROL.pair])
+    kept, left_out = configurations(settings.pairs, settings.rotations, model)
+    return Sweep(
+        runner,
+        model,
+        binaries_hash(store, runner.binaries),
+        store.sha256(model.path),
+        make_corpora(texts, store),
+        kept,
+        settings.ctx,
+        settings.chunks,
+        left_out,
+    )
+
+
+def make_corpora(texts: Sequence[Path], store: Store) -> tuple[Corpus, ...]:
+    """Each text once, by its content; equal file names get a number."""
+    by_content = {store.sha256(path): path for path in reversed(texts)}
+    found: list[Corpus] = []
+    for sha256, path in reversed(by_content.items()):
+        same = sum(corpus.path.name == path.name for corpus in found)
+        found.append(Corpus(f"{path.name} ({same + 1})" if same else path.name, path, sha256))
+    return tuple(found)
+
+
+def configurations(
+    pairs: Iterable[CachePair], rotations: Sequence[str], model: Model
+) -> tuple[tuple[Configuration, ...], tuple[Configuration, ...]]:
+    """Every pair with every rotation, and those left out because the rotation does nothing to them.
+
+    A rotation of a side that cannot be rotated (float type, head size) is the same as none there.
+    """
+    wanted = [Configuration(pair, rotation) for pair in dict.fromkeys(pairs) for rotation in rotations]
+    effective = {configuration: in_force(configuration, model) for configuration in wanted}
+    kept = tuple(dict.fromkeys(effective.values()))
+    return kept, tuple(one for one in wanted if one not in kept)
+
+
+def in_force(configuration: Configuration, model: Model) -> Configuration:
+    """The configuration with only those sides rotated that can be."""
+    pair, knobs = configuration.pair, configuration.knobs
+    sides = "k" if gate_is_on(knobs.k, knobs, pair.k, model.head_dim_k) else ""
+    sides += "v" if gate_is_on(knobs.v, knobs, pair.v, model.head_dim_v) else ""
+    return Configuration(pair, sides or "off")
+
+
+def require_types(runner: Runner, pairs: Iterable[CachePair]) -> None:
+    """Raise UnknownCacheType unless the help of llama-perplexity lists the types, BinaryFailed if it does not start."""
+    known = set(re.findall(r"\w+", runner.good(PROGRAMS[0], ["--help"], timeout=60).output))
+    lacking = sorted({name for pair in pairs for name in (pair.k, pair.v)} - known)
+    if lacking:
+        raise UnknownCacheType(
+            f"the llama-perplexity in {runner.binaries.bin_dir} does not list {' and '.join(lacking)}",
+            hint="leave it out of --kv, or run `turbotool build` and leave out --bin-dir",
+        )
+
+
+def require_tokens(path: Path, ctx: int) -> None:
+    """Raise CorpusError if the text cannot have the tokens of one chunk: each takes a byte or more, but for one BOS."""
+    bytes_there = path.stat().st_size
+    if bytes_there + 1 < 2 * ctx:
+        raise CorpusError(
+            f"{path} has at most {bytes_there + 1} tokens; a chunk of {ctx} needs a text of at least {2 * ctx}",
+            hint="name a longer text with --corpus FILE, or a smaller --ctx",
+        )

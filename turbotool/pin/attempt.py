@@ -1,0 +1,134 @@
+"""An attempt to move the pin: patches, lock and vendored tree of its own, beside the ones in use, until it succeeds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from turbotool.errors import SeriesError
+from turbotool.layout import Layout
+from turbotool.pin import candidates
+from turbotool.pin.reference import Reference
+from turbotool.pin.rehearse import know_series
+from turbotool.series import conflict, repair
+from turbotool.series import files as series
+from turbotool.system import git
+from turbotool.system.digest import sha256_file
+from turbotool.system.files import scratch_folder, space_guard, write_file
+from turbotool.system.git import BASE_REF, PREVIOUS_REF, Git
+from turbotool.system.locks import work_lock
+from turbotool.system.output import Output
+from turbotool.upstream import journal
+from turbotool.upstream.lock import Upstream, read_lock, write_upstream
+from turbotool.upstream.tree import dirty, find_edits
+
+WAYS_ON = "turbotool patch continue, skip or abort"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """`folder` holds everything; `ref` is the upstream as it was named. `series` and `lock` are hashes of what the pin
+    was when the attempt began, `names` its patches. `backend` is the one that proves it, None for no proof.
+    """
+
+    folder: Path
+    ref: str
+    series: str
+    lock: str
+    names: tuple[str, ...]
+    backend: str | None
+
+    def layout(self, pin: Layout) -> Layout:
+        """The layout in which the attempt is applied, built and verified."""
+        return Layout(self.folder / "root", self.folder / "work", pin.cache)
+
+
+def find_attempt(layout: Layout) -> Attempt | None:
+    """The attempt that is under way, or None."""
+    folder = layout.state / "bump"
+    if not folder.is_dir():
+        return None
+    entry = json.loads((folder / "attempt.json").read_text(encoding="utf-8"))
+    return Attempt(folder, entry["ref"], entry["series"], entry["lock"], tuple(entry["names"]), entry["backend"])
+
+
+def check_pin(layout: Layout, keep: tuple[int, ...], attempt: Attempt | None = None) -> None:
+    """Nothing may be lost or overtaken by a bump.
+
+    Raises DirtyTree for edits in the vendored tree, HashMismatch or SeriesError when patches/ or the lock is not what
+    is locked, or not what the attempt started from.
+    """
+    tree = Git(layout.tree, keep)
+    if (layout.tree / ".git").exists() and (edits := find_edits(layout, tree, tree.refs())):
+        raise dirty(layout, edits)
+    if attempt and (attempt.series, attempt.lock) != (series.series_hash(layout), sha256_file(layout.lock_file)):
+        raise SeriesError(
+            f"{layout.patches} or {layout.lock_file} was changed since the bump to {attempt.ref} began",
+            hint="turbotool patch abort, then bump again; or put the files back",
+        )
+    locked = read_lock(layout).series
+    series.check_locked(layout, locked, series.current(layout, locked.tree))
+
+
+def begin(
+    layout: Layout, out: Output, keep: tuple[int, ...], reference: Reference, backend: str | None
+) -> Attempt | None:
+    """Set up an attempt on the upstream that `reference` names; None if that is the pin.
+
+    The caller holds the work lock. Raises SeriesError while another attempt or a repair is under way, and what
+    `check_pin` and fetching raise.
+    """
+    if (earlier := find_attempt(layout)) is not None:
+        raise SeriesError(f"the bump to {earlier.ref} is not finished, in {earlier.folder}", hint=WAYS_ON)
+    if (waiting := repair.find(layout)) is not None:
+        raise SeriesError(f"a patch is waiting to be repaired in {waiting.place}", hint=WAYS_ON)
+    check_pin(layout, keep)
+    there = candidates.store(layout)
+    with work_lock(there, out, "prepare a bump") as also:
+        journal.recover(there, out, also)
+        onto = candidates.pristine(there, out, also, reference.upstream, reference.path)
+        if onto.upstream.tree == read_lock(layout).upstream.tree:
+            return None
+        _, applied = know_series(layout, there, out, also, series.load(layout))
+        with scratch_folder(layout, "bump") as scratch:
+            folder = scratch / "bump"
+            _fill(layout, folder, onto.upstream)
+            _clone(there.tree, folder / "work" / "vendor" / "llama.cpp", onto.ref, applied)
+            attempt = _describe(layout, reference.text, backend)
+            record = {key: value for key, value in asdict(attempt).items() if key != "folder"}
+            write_file(folder / "attempt.json", json.dumps(record).encode())
+            with space_guard(attempt.folder):
+                folder.rename(attempt.folder)
+    return attempt
+
+
+def _describe(layout: Layout, ref: str, backend: str | None) -> Attempt:
+    lock = sha256_file(layout.lock_file)
+    return Attempt(layout.state / "bump", ref, series.series_hash(layout), lock, series.names(layout), backend)
+
+
+def _fill(layout: Layout, folder: Path, upstream: Upstream) -> None:
+    """Copy the series and the lock; the lock names the new upstream."""
+    new = Layout(folder / "root", folder / "work", layout.cache)
+    new.overlay.mkdir(parents=True)
+    with space_guard(folder):
+        for path in (layout.series, *(layout.patches / name for name in series.names(layout))):
+            shutil.copyfile(path, new.patches / path.name)
+        for file in series.overlay(layout):
+            to = new.overlay / file.name
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file.path, to)
+    write_file(new.lock_file, layout.lock_file.read_bytes())
+    locked = read_lock(layout).upstream
+    write_upstream(new, upstream)
+    conflict.written_for(new).write_text(locked.commit or locked.tree, encoding="ascii")
+
+
+def _clone(store: Path, tree: Path, base: str, applied: str) -> None:
+    """A vendored tree at `base` that also has the commits of the old series, for the blobs that merges start from."""
+    new = git.init(tree)
+    wanted = (f"+{base}:{BASE_REF}", f"+{applied}:{PREVIOUS_REF}")
+    new.run("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", store, *wanted)
+    new.run("checkout", "--quiet", "--detach", BASE_REF)

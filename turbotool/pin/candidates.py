@@ -1,0 +1,133 @@
+"""Other upstreams beside the pin, each a commit in one git repository of the cache: unpacked once, found by hash.
+
+The repository shares what releases have in common, and a series can be tried there on any of them. Neither the vendored
+tree nor the lock is touched.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from turbotool.errors import SourceError
+from turbotool.layout import Layout
+from turbotool.system import git
+from turbotool.system.digest import sha256_file
+from turbotool.system.files import scratch_folder, write_file
+from turbotool.system.git import BASE_REF, Git
+from turbotool.system.output import Output
+from turbotool.upstream import pypi, sources
+from turbotool.upstream.lock import Upstream, read_lock
+from turbotool.upstream.sources import SOURCES, FetchRequest
+from turbotool.upstream.tree import commit_files
+
+REFS = "refs/turbotool/upstreams"
+
+
+@dataclass(frozen=True)
+class Pristine:
+    """An upstream (its `tree` is known) and the commit that holds exactly its files; `cached` if it was there."""
+
+    upstream: Upstream
+    base: str
+    cached: bool
+
+    @property
+    def ref(self) -> str:
+        return f"{REFS}/{self.upstream.tree}"
+
+
+def store(layout: Layout) -> Layout:
+    """The layout whose `tree` is the repository of upstreams; patches and lock are those of `layout`."""
+    return replace(layout, work=layout.cache / "upstreams")
+
+
+def repository(there: Layout, keep: tuple[int, ...]) -> Git:
+    """The repository of `store`, made if it is not there. The caller holds the work lock of `there`."""
+    ready = there.tree / ".git" / "info" / "attributes"  # what `init` writes last
+    return Git(there.tree, keep) if ready.is_file() else git.init(there.tree, keep)
+
+
+def pristine(there: Layout, out: Output, keep: tuple[int, ...], wanted: Upstream, path: Path | None) -> Pristine:
+    """The upstream in the repository of `there`, fetched and unpacked unless it is known.
+
+    `path` is the archive of an archive source. A PyPI release without sha256 gets the one that the index serves, which
+    then counts as locked. Raises SourceError, ArchiveError, HashMismatch, NoSpace.
+    """
+    repo = repository(there, keep)
+    wanted = _identified(there, out, repo, wanted, path)
+    record = there.work / f"{_key(wanted)}.json"
+    if (known := _known(repo, record)) is not None:
+        return known
+    with scratch_folder(there, "upstream") as scratch:
+        out.say(f"unpacking llama.cpp of {describe(wanted)}")
+        folder = scratch / "llama.cpp"
+        found = SOURCES[wanted.source](FetchRequest(there, out, wanted, scratch, path, relock=True, keep=keep), folder)
+        tree, base = commit_files(repo, folder, scratch / "index")
+        found = replace(found, tree=tree)
+        repo.run("update-ref", f"{REFS}/{tree}", base)
+    write_file(record, json.dumps(asdict(found), indent=2).encode())
+    return Pristine(found, base, cached=False)
+
+
+def _known(repo: Git, record: Path) -> Pristine | None:
+    if not record.is_file():
+        return None
+    upstream = Upstream(**json.loads(record.read_text(encoding="utf-8")))
+    base = repo.resolve(f"{REFS}/{upstream.tree}")
+    return Pristine(upstream, base, cached=True) if base else None
+
+
+def _identified(there: Layout, out: Output, repo: Git, wanted: Upstream, path: Path | None) -> Upstream:
+    """`wanted` with the hash that says which bytes are meant: sha256 of an archive, full commit id of a git ref."""
+    if wanted.source == "archive" and path is not None:
+        if not path.is_file():
+            raise SourceError(f"there is no archive {path}", hint="name a file that exists")
+        return replace(wanted, sha256=sha256_file(path))
+    if wanted.source == "git" and not wanted.commit:
+        return replace(wanted, commit=sources.resolve(repo, wanted.url, wanted.ref))
+    if wanted.source == "pypi" and not wanted.sha256:
+        return _release(there, out, wanted)
+    return wanted
+
+
+def _release(there: Layout, out: Output, wanted: Upstream) -> Upstream:
+    """The release's source distribution with sha256, size and llama.cpp's commit; asked of the index only once."""
+    note = there.work / f"release-{wanted.package}-{wanted.version}.json"
+    if note.is_file():
+        return Upstream(**json.loads(note.read_text(encoding="utf-8")))
+    downloads = there.cache / "downloads"
+    sha256 = pypi.learn_sha256(wanted.package, wanted.version, wanted.archive, downloads, out)
+    path = pypi.fetch_pypi(wanted.package, wanted.version, wanted.archive, sha256, 0, downloads, out)
+    commit, date = pypi.submodule_commit(path, wanted.subdir), pypi.submodule_date(path, wanted.subdir)
+    found = replace(wanted, sha256=sha256, size=path.stat().st_size, commit=commit, date=date)
+    write_file(note, json.dumps(asdict(found), indent=2).encode())
+    return found
+
+
+def _key(upstream: Upstream) -> str:
+    return f"{upstream.source}-{upstream.commit if upstream.source == 'git' else upstream.sha256 or upstream.tree}"
+
+
+def describe(upstream: Upstream) -> str:
+    """An upstream as people call it."""
+    if upstream.source == "pypi":
+        return f"{upstream.package} {upstream.version}"
+    if upstream.source == "git":
+        return f"{upstream.url} {upstream.ref or upstream.commit[:9]}"
+    return upstream.archive or f"tree {upstream.tree[:9]}"
+
+
+def pin(layout: Layout, there: Layout, out: Output, keep: tuple[int, ...]) -> Pristine:
+    """The locked upstream in the repository of `there`: from the vendored tree if it is there, else from its source."""
+    locked = read_lock(layout).upstream
+    repo = repository(there, keep)
+    ref = f"{REFS}/{locked.tree}"
+    if (base := repo.resolve(ref)) is not None:
+        return Pristine(locked, base, cached=True)
+    vendored = Git(layout.tree, keep)
+    if (layout.tree / ".git").is_dir() and vendored.resolve(f"{BASE_REF}^{{tree}}") == locked.tree:
+        repo.run("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", layout.tree, f"+{BASE_REF}:{ref}")
+        return Pristine(locked, repo.text("rev-parse", ref), cached=False)
+    return pristine(there, out, keep, locked, None)

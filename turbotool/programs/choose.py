@@ -1,0 +1,53 @@
+"""Which programs a command works with: those in a folder that the user names, or an up-to-date build."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from turbotool.build import record
+from turbotool.build.backends import find_backend
+from turbotool.build.record import read_record
+from turbotool.build.request import BuildRequest
+from turbotool.build.run import build_product
+from turbotool.errors import ToolMissing
+from turbotool.layout import Layout
+from turbotool.programs.binaries import Binaries
+from turbotool.system.output import Output
+
+
+def named_binaries(folder: Path, backend: str = "cpu") -> Binaries:
+    """The programs in a folder that the user names; which tree they come from is unknown. Raises ToolMissing.
+
+    Their backend is what the build.json beside the folder says, if turbotool built them, and otherwise `backend`.
+    """
+    if not folder.is_dir():
+        raise ToolMissing(f"there is no folder {folder}", hint="turbotool build")
+    return Binaries(folder.resolve(), "", _recorded_backend(folder.resolve().parent) or backend)
+
+
+def _recorded_backend(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / record.NAME).read_text(encoding="utf-8"))["backend"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def choose_binaries(layout: Layout, backend: str, bin_dir: Path | None, out: Output) -> Binaries:
+    """The programs in `bin_dir`, or those of an up-to-date build of the backend, made now if it is not there.
+
+    A build that is there is kept: what is made anew is made with the options that it was made with.
+    """
+    if bin_dir:
+        named = named_binaries(bin_dir, backend)
+        if named.backend != backend:
+            out.say(f"{bin_dir} was built for {named.backend}, and so it is taken")
+        return named
+    wanted = find_backend(backend)
+    last = read_record(layout.build(wanted.name))
+    request = BuildRequest.again(wanted, last.document.get("asked", {}) if last else {})
+    if request.words:
+        out.say(f"the build was made with {' '.join(request.words)}, and so it is now")
+    done = build_product(layout, request, out, os.environ)
+    return Binaries(done.bin_dir, done.tree, done.backend)

@@ -1,0 +1,109 @@
+"""A package as a user has it: unpacked in a folder of its own, checked against its sums, run in a bare environment."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from turbotool.build.record import NAME as RECORD
+from turbotool.errors import ArchiveError, HashMismatch, ToolMissing
+from turbotool.inputs.model import Model
+from turbotool.layout import Layout
+from turbotool.programs.binaries import TESTS, TOOLS, Binaries
+from turbotool.release.pack import SUMS
+from turbotool.release.package import sums_beside
+from turbotool.system.archive import unpack
+from turbotool.system.digest import sha256_file
+from turbotool.system.output import Output
+from turbotool.verify.run import make_context
+from turbotool.verify.verification import Verification, select, verify
+
+SUM_LINE = re.compile(r"([0-9a-f]{64})  ([^/\0][^\0]*)")
+TREE = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+
+
+@contextmanager
+def unpacked(archive: Path, wrapper: Sequence[str] = ()) -> Iterator[Binaries]:
+    """The programs of a package in a temporary folder; `wrapper` are words to put before each of them.
+
+    Raises ArchiveError if it is no package, HashMismatch if it differs from its sums or from the `.sha256` beside it.
+    """
+    check_digest(archive)
+    with tempfile.TemporaryDirectory(prefix="turbotool package ") as scratch:
+        place = Path(scratch) / "unpacked"
+        unpack(archive, place)
+        folders = list(place.iterdir())
+        if len(folders) != 1 or not folders[0].is_dir():
+            raise ArchiveError(f"{archive} is no package: it holds {len(folders)} things instead of one folder")
+        check_sums(archive, folders[0])
+        yield read_package(archive, folders[0], tuple(wrapper))
+
+
+def check_digest(archive: Path) -> None:
+    """Compare with the `.sha256` file beside the archive, if there is one, before anything is unpacked."""
+    beside = sums_beside(archive)
+    if beside.is_file():
+        wanted = beside.read_text(encoding="utf-8", errors="replace").split(" ")[0]
+        found = sha256_file(archive)
+        if wanted != found:
+            raise HashMismatch(f"{archive} has sha256 {found}, {beside.name} says {wanted}", hint="get both again")
+
+
+def check_sums(archive: Path, folder: Path) -> None:
+    """Compare every file with SHA256SUMS, which must name them all."""
+    try:
+        text = (folder / SUMS).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArchiveError(f"{archive} is no package: no {SUMS} in it") from error
+    wanted = {match[2]: match[1] for line in text.splitlines() if (match := SUM_LINE.fullmatch(line))}
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    found = {path.relative_to(folder).as_posix(): sha256_file(path) for path in files if path.name != SUMS}
+    names = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
+    if names:
+        first = names[0]
+        raise HashMismatch(
+            f"{len(names)} files of {archive} differ from its {SUMS}, first {first}: "
+            f"{found.get(first, 'missing')} instead of {wanted.get(first, 'nothing')}",
+            hint="get the archive again",
+        )
+
+
+def read_package(archive: Path, folder: Path, wrapper: tuple[str, ...]) -> Binaries:
+    """What the package's build.json says that it is."""
+    try:
+        document = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        tree, backend, targets = document["tree"], document["backend"], document["targets"]
+        sound = TREE.fullmatch(tree) and re.fullmatch(r"[a-z]+", backend) and isinstance(targets, list)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArchiveError(f"{archive} is no package: its {RECORD} cannot be read") from error
+    if not sound:
+        raise ArchiveError(f"{archive} is no package: its {RECORD} is not one of turbotool")
+    programs = (*TOOLS, *(name for name in TESTS if name in targets))
+    return Binaries(folder / "bin", tree, backend, programs, wrapper, bare=True)
+
+
+def require_wrapper(wrapper: Sequence[str], hint: str) -> None:
+    """Raise ToolMissing, with `hint`, unless the program that shall run the others is there."""
+    if wrapper and shutil.which(wrapper[0]) is None:
+        raise ToolMissing(f"there is no {wrapper[0]} to run the programs with", hint=hint)
+
+
+def work_name(binaries: Binaries) -> str:
+    """The folder of what the checks of a package leave behind."""
+    return f"package-{binaries.backend}"
+
+
+def prove(
+    layout: Layout, archive: Path, model: Model, wrapper: Sequence[str], names: Sequence[str], out: Output
+) -> Verification:
+    """Run `verify --quick`, or the checks of these names, on what the archive holds."""
+    specs = select(names, quick=True)
+    with unpacked(archive, wrapper) as binaries:
+        context = make_context(layout, work_name(binaries), binaries, model, None, out, quick=True)
+        out.say(f"verifying the unpacked archive with {model.path.name} ({len(specs)} checks)")
+        return verify(context, specs)

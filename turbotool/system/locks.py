@@ -1,0 +1,88 @@
+"""Nothing half done: the work lock, whole-file writes, free space, and the journal that a killed run leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from turbotool.errors import Busy
+from turbotool.layout import Layout
+from turbotool.system.files import space_guard
+from turbotool.system.output import Output
+from turbotool.system.process import display
+
+WAIT_SECONDS = 1800.0
+
+
+@contextlib.contextmanager
+def work_lock(layout: Layout, out: Output, what: str) -> Iterator[tuple[int, ...]]:
+    """Hold the work folder while the block runs; re-entrant within the process.
+
+    Yields the descriptors that children must inherit (`Git.keep`). `what` tells a waiting process what we do.
+    Raises Busy when another process holds it longer than TURBOTOOL_LOCK_TIMEOUT seconds (default 1800).
+    """
+    with file_lock(layout.state / "lock", out, what) as keep:
+        yield keep
+
+
+@contextlib.contextmanager
+def file_lock(path: Path, out: Output, what: str) -> Iterator[tuple[int, ...]]:
+    """An exclusive lock on `path`; `path`.json says who holds it: pid, command, since, what.
+
+    When that file is there although nobody holds the lock, its writer was killed: `path`.killed then says so.
+    """
+    from filelock import FileLock, Timeout
+
+    with space_guard(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, is_singleton=True)
+    if lock.is_locked:
+        with lock:
+            yield _descriptor(lock)
+        return
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        out.say(f"waiting: {describe_holder(path)}")
+        try:
+            lock.acquire(timeout=float(os.environ.get("TURBOTOOL_LOCK_TIMEOUT") or WAIT_SECONDS))
+        except Timeout as error:
+            raise Busy(
+                f"{path} is still locked: {describe_holder(path)}",
+                hint="wait for it or end it, then run the command again",
+            ) from error
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            path.with_suffix(".json").replace(path.with_suffix(".killed"))
+        _sign(path, what)
+        yield _descriptor(lock)
+    finally:
+        path.with_suffix(".json").unlink(missing_ok=True)
+        lock.release()
+
+
+def _descriptor(lock: object) -> tuple[int, ...]:
+    # filelock has no public name for it; without it a killed run's children merely stop to count as holders.
+    number = getattr(getattr(lock, "_context", None), "lock_file_fd", None)
+    return (number,) if isinstance(number, int) and sys.platform != "win32" else ()
+
+
+def _sign(path: Path, what: str) -> None:
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    holder = {"pid": os.getpid(), "command": display(sys.argv), "since": since, "what": what}
+    with contextlib.suppress(OSError):  # a full disk must not stop a command that only reads
+        path.with_suffix(".json").write_text(json.dumps(holder), encoding="utf-8")
+
+
+def describe_holder(path: Path) -> str:
+    """`pid 12 (turbotool vendor) holds it since ...`, as far as the holder could say so."""
+    try:
+        holder = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        return f"pid {holder['pid']} ({holder['command']}) holds it since {holder['since']} to {holder['what']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another turbotool process holds it"

@@ -1,0 +1,147 @@
+"""Steps that must not stay half done, a move of the tree and an export: recorded first, finished by the next run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from turbotool.layout import Layout
+from turbotool.system.files import remove, scratch_folder, sweep, sync_folder, write_file
+from turbotool.system.git import Git
+from turbotool.system.output import Output
+
+
+def recover(layout: Layout, out: Output, keep: tuple[int, ...]) -> None:
+    """Finish what a killed run had begun and remove its remains. The caller holds the work lock.
+
+    Holding it also means that no git of the killed run lives any more, so that its lock files are stale.
+    """
+    tree = Git(layout.tree, keep)
+    inside = layout.tree / ".git"
+    killed = layout.state / "lock.killed"
+    if killed.exists() and inside.is_dir():  # otherwise a lock file is somebody's own git at work
+        for stale in (*inside.glob("*.lock"), *inside.glob("refs/turbotool/**/*.lock")):
+            out.detail(f"removing {stale}, left by a killed run")
+            stale.unlink(missing_ok=True)
+    entry = unfinished(layout)
+    if entry and entry.get("kind") == "move" and inside.is_dir():
+        out.say("finishing a move of the vendored tree that was cut short")
+        _finish_move(layout, tree, entry["from"], entry["to"])
+    elif entry and entry.get("kind") == "export" and Path(entry["prepared"]).is_dir():
+        out.say("finishing an export that was cut short")
+        install(layout, Path(entry["prepared"]))
+        if inside.is_dir() and tree.tree_of("HEAD") == tree.tree_of(entry["to"]):
+            tree.run("update-ref", "--no-deref", "HEAD", entry["to"])
+    elif entry and entry.get("kind") == "bump" and Path(entry["root"]).is_dir():
+        out.say("finishing a bump that was cut short")
+        _finish_bump(layout, entry)
+    finish(layout)
+    killed.unlink(missing_ok=True)
+    if sweep(layout) and inside.is_dir():
+        tree.run("worktree", "prune")
+
+
+def move(layout: Layout, tree: Git, to: str) -> None:
+    """Bring the clean vendored tree to commit `to`, touching only files that differ. The caller holds the work lock."""
+    old = tree.text("rev-parse", "HEAD")
+    if old == to:
+        return
+    begin(layout, {"kind": "move", "from": old, "to": to})
+    tree.run("checkout", "--quiet", "--no-overwrite-ignore", "--detach", to)
+    finish(layout)
+
+
+def _finish_move(layout: Layout, tree: Git, old: str, to: str) -> None:
+    # The kill may have left any of these files absent or half written; every other file is left alone, so that its time
+    # stamp stays and whatever somebody does to it is seen as an edit.
+    changed = tree.names("diff-tree", "-r", "-z", "--no-renames", "--name-only", old, to)
+    there = set(tree.files(to))
+    tree.run("read-tree", to)
+    for name in changed:
+        if name not in there:
+            remove(layout.tree / name)
+    wanted = "".join(f"{name}\0" for name in changed if name in there)
+    tree.run("checkout-index", "--force", "-z", "--stdin", stdin=wanted)
+    tree.run("update-index", "--quiet", "--refresh", check=False)
+    tree.run("update-ref", "--no-deref", "HEAD", to)
+
+
+def adopt_bump(layout: Layout, folder: Path, new: Layout) -> None:
+    """Make patches, lock and vendored tree of `new`, all below `folder`, those of `layout`, and remove `folder`.
+
+    The caller holds the work lock and has checked that nothing of anybody's is in the vendored tree.
+    """
+    entry = {"kind": "bump", "folder": str(folder), "root": str(new.root), "tree": str(new.tree)}
+    begin(layout, entry)
+    _finish_bump(layout, entry)
+    finish(layout)
+
+
+def _finish_bump(layout: Layout, entry: Mapping[str, str]) -> None:
+    install(layout, Path(entry["root"]))
+    tree = Path(entry["tree"])
+    if tree.is_dir():  # otherwise it is in its place already
+        discard(layout, layout.tree)
+        layout.tree.parent.mkdir(parents=True, exist_ok=True)
+        tree.rename(layout.tree)
+        sync_folder(layout.tree.parent)
+    discard(layout, Path(entry["folder"]))
+
+
+def discard(layout: Layout, folder: Path) -> None:
+    """Remove a folder as a whole: killed half way, the rest of it is where every run sweeps."""
+    if folder.exists():
+        with scratch_folder(layout, "discarded") as scratch:
+            folder.rename(scratch / folder.name)
+
+
+def install(layout: Layout, prepared: Path) -> None:
+    """Put a prepared export in place: new content first, what is no longer listed last. Safe to repeat."""
+    for item in sorted((prepared / "patches").rglob("*")):
+        if item.is_file():
+            goal = layout.patches / item.relative_to(prepared / "patches")
+            if goal.is_dir():  # a former folder of the overlay
+                shutil.rmtree(goal)
+            mode = 0o755 if item.stat().st_mode & 0o100 else 0o644
+            if (
+                not goal.is_file()
+                or goal.read_bytes() != item.read_bytes()
+                or (goal.stat().st_mode & 0o100) != (mode & 0o100)
+            ):
+                write_file(goal, item.read_bytes(), mode)
+    lock = (prepared / "vendor" / "lock.toml").read_bytes()
+    if layout.lock_file.read_bytes() != lock:
+        write_file(layout.lock_file, lock)
+    kept = {item.relative_to(prepared / "patches") for item in (prepared / "patches").rglob("*")}
+    stale = [item for item in layout.overlay.rglob("*") if not item.is_dir()] + list(layout.patches.glob("*.patch"))
+    for item in stale:
+        if item.relative_to(layout.patches) not in kept and item.name != ".gitkeep":
+            item.unlink(missing_ok=True)
+    for folder in sorted((item for item in layout.overlay.rglob("*") if item.is_dir()), reverse=True):
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def journal_file(layout: Layout) -> Path:
+    return layout.state / "journal.json"
+
+
+def begin(layout: Layout, entry: dict[str, Any]) -> None:
+    """Record, durably, what is about to happen."""
+    write_file(journal_file(layout), json.dumps(entry).encode())
+
+
+def unfinished(layout: Layout) -> dict[str, Any] | None:
+    """What a killed run had begun, or None."""
+    try:
+        entry = json.loads(journal_file(layout).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+def finish(layout: Layout) -> None:
+    journal_file(layout).unlink(missing_ok=True)

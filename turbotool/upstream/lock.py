@@ -1,0 +1,182 @@
+"""`vendor/lock.toml`: what upstream is, what the series is and which model proves the build, each to the byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from turbotool.errors import LockError
+from turbotool.layout import Layout
+from turbotool.system.files import write_file
+
+SOURCES = ("pypi", "git", "archive", "dir")
+RESTORE = "git checkout -- vendor/lock.toml"
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """Where the source came from. `tree`, git's id of the pristine files, decides; the rest finds them again.
+
+    `date` is the day of that upstream as its source tells it, such as 2026-10-01; '' where it does not.
+    """
+
+    source: str
+    tree: str
+    commit: str = ""
+    package: str = ""
+    version: str = ""
+    archive: str = ""
+    sha256: str = ""
+    size: int = 0
+    subdir: str = ""
+    url: str = ""
+    ref: str = ""
+    date: str = ""
+
+
+@dataclass(frozen=True)
+class PatchHash:
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SeriesLock:
+    """The series: git's tree id after all patches, the overlay's sha256, and each patch's sha256 in order."""
+
+    tree: str
+    overlay: str
+    patches: tuple[PatchHash, ...] = ()
+
+
+@dataclass(frozen=True)
+class LockedModel:
+    """The default model: a wheel on PyPI and the member of it that is the GGUF file. Sizes in bytes."""
+
+    source: str
+    package: str
+    version: str
+    archive: str
+    sha256: str
+    size: int
+    member: str
+    member_sha256: str
+
+
+@dataclass(frozen=True)
+class Lock:
+    upstream: Upstream
+    series: SeriesLock
+    model: LockedModel | None
+
+
+T = TypeVar("T", Upstream, SeriesLock, LockedModel)
+
+
+def read_lock(layout: Layout) -> Lock:
+    """Read the lock. Raises LockError when it is missing, not TOML, or has a field missing or of a wrong type."""
+    path = layout.lock_file
+    data = _parse(path)
+    series = data.get("series")
+    if isinstance(series, Mapping):
+        entries = series.get("patches", [])
+        data = {**data, "series": {**series, "patches": _patches(path, entries)}}
+    upstream = _section(path, data, "upstream", Upstream)
+    if upstream.source not in SOURCES:
+        raise LockError(
+            f"{path}: [upstream] source is {upstream.source!r}, not one of {', '.join(SOURCES)}", hint=RESTORE
+        )
+    _check_date(path, upstream.date)
+    model = _section(path, data, "model", LockedModel) if "model" in data else None
+    return Lock(upstream, _section(path, data, "series", SeriesLock), model)
+
+
+def _check_date(path: Path, date: str) -> None:
+    from datetime import date as day
+
+    try:
+        day.fromisoformat(date or "2026-01-01")
+    except ValueError as error:
+        raise LockError(f"{path}: [upstream] date is {date!r}, not a day such as 2026-01-31", hint=RESTORE) from error
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
+    try:
+        return dict(tomlkit.parse(path.read_text(encoding="utf-8")).unwrap())
+    except FileNotFoundError as error:
+        raise LockError(f"there is no lock file {path}", hint=RESTORE) from error
+    except (OSError, UnicodeDecodeError, TOMLKitError) as error:
+        raise LockError(f"{path} cannot be read: {error}", hint=RESTORE) from error
+
+
+def _patches(path: Path, entries: object) -> tuple[PatchHash, ...]:
+    try:
+        return tuple(PatchHash(str(entry["name"]), str(entry["sha256"])) for entry in cast(Iterable[Any], entries))
+    except (KeyError, TypeError) as error:
+        raise LockError(f"{path}: [series] patches must be a list of {{name, sha256}}", hint=RESTORE) from error
+
+
+def _section(path: Path, data: Mapping[str, Any], name: str, kind: type[T]) -> T:
+    table = data.get(name)
+    if not isinstance(table, Mapping):
+        raise LockError(f"{path} has no [{name}] section", hint=RESTORE)
+    values: dict[str, Any] = {}
+    for item in fields(kind):
+        if item.name not in table:
+            continue
+        value = table[item.name]
+        wanted = {"str": str, "int": int}.get(str(item.type), tuple)
+        if not isinstance(value, wanted):
+            raise LockError(f"{path}: [{name}] {item.name} is {value!r}, not {item.type}", hint=RESTORE)
+        values[item.name] = value
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise LockError(f"{path}: [{name}] is incomplete: {error}", hint=RESTORE) from error
+
+
+def write_upstream(layout: Layout, upstream: Upstream) -> None:
+    """Rewrite [upstream], keeping comments and the other sections. Raises LockError, NoSpace."""
+    values = {item.name: getattr(upstream, item.name) for item in fields(upstream)}
+    _rewrite(layout, "upstream", {key: value for key, value in values.items() if value})
+
+
+def write_series(layout: Layout, series: SeriesLock) -> None:
+    """Rewrite [series], keeping comments and the other sections. Raises LockError, NoSpace."""
+    write_file(layout.lock_file, with_series(layout, series))
+
+
+def with_series(layout: Layout, series: SeriesLock) -> bytes:
+    """The lock file's bytes with [series] replaced."""
+    import tomlkit
+
+    patches = tomlkit.array()
+    for patch in series.patches:
+        entry = tomlkit.inline_table()
+        entry.update({"name": patch.name, "sha256": patch.sha256})
+        patches.add_line(entry)
+    if series.patches:
+        patches.add_line(indent="")
+    return _rewritten(layout, "series", {"tree": series.tree, "overlay": series.overlay, "patches": patches})
+
+
+def _rewrite(layout: Layout, section: str, values: Mapping[str, Any]) -> None:
+    write_file(layout.lock_file, _rewritten(layout, section, values))
+
+
+def _rewritten(layout: Layout, section: str, values: Mapping[str, Any]) -> bytes:
+    import tomlkit
+
+    read_lock(layout)  # refuse to edit a file that we do not understand
+    document = tomlkit.parse(layout.lock_file.read_text(encoding="utf-8"))
+    table: Any = document[section]
+    for key in [key for key in table if key not in values]:
+        del table[key]
+    for key, value in values.items():
+        table[key] = value
+    return tomlkit.dumps(document).encode("utf-8")

@@ -71,6 +71,14 @@ def test_every_place_in_the_repository_that_is_named_exists(page: Path) -> None:
     assert [place for place in named if not any((root / place).exists() for root in roots)] == []
 
 
+def test_every_module_in_the_architecture_exists() -> None:
+    packages = "|".join(path.name for path in architecture.PACKAGE.iterdir() if (path / "__init__.py").is_file())
+    named = re.findall(rf"`((?:{packages})(?:\.\w+)+)`", (DOCS / "architecture.md").read_text(encoding="utf-8"))
+    places = {name: architecture.PACKAGE.joinpath(*name.split(".")) for name in named if not name.endswith(".run")}
+    assert "series.apply" in places
+    assert [name for name, place in places.items() if not (place.is_dir() or place.with_suffix(".py").is_file())] == []
+
+
 def test_the_generated_pages_are_what_the_code_says() -> None:
     assert reference.stale() == [], "python ci/reference.py"
 

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from command_line import Done
 from fake_eval import eval_programs, eval_runs
+from reference import classes
 from test_eval_command import CELLS, KV, Site, cells_of, site  # noqa: F401 (a fixture)
-from test_readme import classes
 
 from turbotool.errors import (
     BinaryFailed,

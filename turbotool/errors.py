@@ -212,6 +212,12 @@ class ClusterError(TurbotoolError):
     exit_code = 33
 
 
+class DocumentError(TurbotoolError):
+    """A file that an earlier run left is damaged, is another document, or is of a newer version of turbotool."""
+
+    exit_code = 34
+
+
 class Interrupted(TurbotoolError):
     """Ctrl-C."""
 

@@ -58,10 +58,13 @@ class Output:
         if not self.quiet:
             self._print(f"warning: {text}")
 
-    def document(self, data: Mapping[str, object]) -> None:
-        """The command's one JSON document; printed only with --json."""
+    def document(self, data: object) -> None:
+        """The command's one JSON document, see `documents`; printed only with --json."""
         if self.json:
-            print(json.dumps(data, indent=2, ensure_ascii=False))
+            from turbotool.system.documents import as_builtins
+
+            fields = data if isinstance(data, Mapping) else as_builtins(data)
+            print(json.dumps(fields, indent=2, ensure_ascii=False))
             sys.stdout.flush()
 
     def _print(self, text: str) -> None:

@@ -47,5 +47,8 @@ def _refuse(error: click.ClickException, *, as_json: bool) -> None:
     context = getattr(error, "ctx", None)
     hint = f"{context.command_path} --help" if context else "turbotool --help"
     mistake = UsageMistake(error.format_message(), hint=hint)
-    Output(json=as_json).document({"ok": False, "error": mistake.as_json()})
+    if as_json:
+        from turbotool.system.documents import ErrorDocument
+
+        Output(json=True).document(ErrorDocument(False, mistake.as_json()))  # type: ignore[arg-type]
     sys.exit(mistake.exit_code)

@@ -6,6 +6,7 @@ import functools
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -42,15 +43,26 @@ def session_options(function: F) -> F:
     return wrapper  # type: ignore[return-value]
 
 
-def fail(error: TurbotoolError, out: Output, document: Mapping[str, object] | None = None) -> NoReturn:
-    """Print the error for people and, with --json, `document` or else the error as one, then exit with its code."""
+def fail(error: TurbotoolError, out: Output, document: Any = None) -> NoReturn:
+    """Print the error for people and, with --json, `document` with it or else the error alone; exit with its code."""
     if out.verbose:
         traceback.print_exception(error, file=sys.stderr)
     print(f"error: {error.message}", file=sys.stderr)
     if error.hint:
         print(f"  try: {error.hint}", file=sys.stderr)
-    out.document({**(document or {"ok": False}), "error": error.as_json()})
+    if out.json:
+        out.document(_with_error(document, error))
     sys.exit(error.exit_code)
+
+
+def _with_error(document: Any, error: TurbotoolError) -> object:
+    from turbotool.system.documents import ErrorDocument
+
+    if document is None:
+        return ErrorDocument(False, error.as_json())  # type: ignore[arg-type]
+    if isinstance(document, Mapping):
+        return {**document, "error": error.as_json()}
+    return replace(document, error=error.as_json())
 
 
 def numbers(low: int, high: int) -> Callable[[click.Context, click.Parameter, str | None], tuple[int, ...] | None]:

@@ -10,10 +10,12 @@ from fake_tools import fake_site, says
 
 from turbotool.build.host import Host
 from turbotool.build.tools import find_tools
+from turbotool.doctor.document import doctor_document
 from turbotool.doctor.examine import examine
 from turbotool.doctor.render import render
 from turbotool.layout import Layout
 from turbotool.programs.devices import Device, find_devices, parse_displays, parse_listed, parse_nvidia, parse_vulkan
+from turbotool.system.documents import as_builtins
 
 GIB = 1 << 30
 LISTED = """load_backend: loaded CPU backend
@@ -107,5 +109,5 @@ def test_doctor_prints_each_device_and_who_says_so(tmp_path: Path) -> None:
     found = examine(layout_in(tmp_path), find_tools({"PATH": os.defpath}), host(tmp_path / "bin"))
     assert "devices     vulkan: NVIDIA GeForce RTX 4090 (discrete gpu), says vulkaninfo" in render(found)
     assert "devices     cuda: unknown: not built, and there is no nvidia-smi" in render(found)
-    document = json.loads(json.dumps(found.as_json()))
+    document = json.loads(json.dumps(as_builtins(doctor_document(found))))
     assert document["devices"][1]["found"][0]["about"] == "NVIDIA GeForce RTX 4090 (discrete gpu)"

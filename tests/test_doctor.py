@@ -12,10 +12,12 @@ from fake_tools import commit, fake_site, git, says
 
 from turbotool.build.host import Host
 from turbotool.build.tools import find_tools
+from turbotool.doctor.document import doctor_document
 from turbotool.doctor.examine import DoctorReport, examine
 from turbotool.doctor.render import render
 from turbotool.errors import ToolMissing
 from turbotool.layout import Layout
+from turbotool.system.documents import as_builtins
 
 
 def report(layout: Layout, env: dict[str, str], system: str = "Linux") -> DoctorReport:
@@ -29,9 +31,9 @@ def layout_in(folder: Path) -> Layout:
 def test_every_candidate_is_listed_and_the_chosen_one_marked(tmp_path: Path) -> None:
     says(tmp_path / "a" / "git", "broken", status=1)
     says(tmp_path / "b" / "git", "git version 2.40.0")
-    document = report(layout_in(tmp_path), {"PATH": f"{tmp_path / 'a'}:{tmp_path / 'b'}"}).as_json()
-    (tool,) = [tool for tool in document["tools"] if tool["name"] == "git"]  # type: ignore[attr-defined]
-    assert [(found["version"], found["chosen"]) for found in tool["candidates"]] == [(None, False), ("2.40.0", True)]
+    found = report(layout_in(tmp_path), {"PATH": f"{tmp_path / 'a'}:{tmp_path / 'b'}"})
+    (tool,) = [tool for tool in as_builtins(doctor_document(found))["tools"] if tool["name"] == "git"]
+    assert [(one["version"], one["chosen"]) for one in tool["candidates"]] == [(None, False), ("2.40.0", True)]
 
 
 def test_missing_parts_come_with_the_command_that_installs_them(tmp_path: Path) -> None:

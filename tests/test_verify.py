@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from turbotool.programs.perplexity import Text, diverge
 from turbotool.programs.questions import has_three_colours, is_four, is_paris
 from turbotool.programs.runner import Runner
 from turbotool.programs.server import serve
+from turbotool.system.documents import plain
 from turbotool.system.output import Output
 from turbotool.verify import verification
 from turbotool.verify.check import Check, CheckOutcome, Context, Spec, Value
@@ -254,7 +254,7 @@ def test_the_report_counts_and_survives_what_a_crashed_program_prints() -> None:
 
 
 def test_a_check_as_json_keeps_the_contract() -> None:
-    assert {"name", "ok", "value", "bound", "detail"} <= json.loads(json.dumps(made("x", True).as_json())).keys()
+    assert {"name", "ok", "value", "bound", "detail"} <= plain(made("x", True)).keys()
 
 
 def test_the_default_model_is_unpacked_only_if_its_bytes_are_the_locked_ones(tmp_path: Path) -> None:

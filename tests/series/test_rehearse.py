@@ -12,9 +12,11 @@ from tiny import FILES, LINES, Project, commit, write
 
 from turbotool.errors import PatchConflict, SeriesError, SourceError
 from turbotool.pin import candidates
+from turbotool.pin.document import rehearsal_document
 from turbotool.pin.reference import REPOSITORY, parse_reference
 from turbotool.pin.rehearsal_page import page
 from turbotool.pin.rehearse import Rehearsal, lines, rehearse
+from turbotool.system.documents import as_builtins
 
 REGISTER, ROTATE = "register-the-turbo-cache-types.patch", "rotate-what-is-stored-in-k-and-v.patch"
 
@@ -56,10 +58,10 @@ def test_the_report_names_the_hunk_that_clashes_and_what_upstream_has_there(patc
     changed = LINES.replace("line 30\n", "line thirty\n").replace("line 2\n", "line 2\nnew\n")
     done = rehearsed(patched, release(patched, "v2", {"src/core.cpp": changed}))
     (report,) = done.conflicts()
-    assert (report["patch"], report["position"], report["of"]) == (ROTATE, 2, 2)
-    assert (report["reason"], report["drop_when"]) == ("feature", "never")
-    assert report["old_base"] == patched.upstream.text("rev-parse", "v1")
-    assert report["new_base"] == patched.upstream.text("rev-parse", "v2")
+    assert (report.patch, report.position, report.of) == (ROTATE, 2, 2)
+    assert (report.reason, report.drop_when) == ("feature", "never")
+    assert report.old_base == patched.upstream.text("rev-parse", "v1")
+    assert report.new_base == patched.upstream.text("rev-parse", "v2")
     core, dos = done.trials[1].files
     assert [(hunk.line, hunk.conflict, hunk.differs) for hunk in core.hunks] == [
         (28, True, ("-line 30", "+line thirty"))
@@ -106,7 +108,7 @@ def test_the_pin_is_only_read_and_the_second_time_nothing_is_fetched(patched: Pr
     second = rehearsed(patched, full)
     assert second.onto.cached
     assert states(second) == states(first)
-    assert second.as_json()["commit"] == commit_id
+    assert as_builtins(rehearsal_document([second]))["commit"] == commit_id
     assert (patched.snapshot(), patched.tree.text("rev-parse", "HEAD")) == (before, head)
     assert "an edit of somebody's" in (patched.layout.tree / "src/cache.cpp").read_text()
     assert not any((candidates.store(patched.session).layout.state / "scratch").iterdir())

@@ -271,7 +271,7 @@ def test_check_finds_everything_in_one_pass_and_touches_nothing(patched: Project
     found = {(problem.name, problem.message.split()[0]) for problem in checked.problems}
     assert {("forgotten.patch", "series"), (ROTATE, "its"), (ROTATE, "Reason")} <= found
     assert states(checked) == {REGISTER: "clean", "gone.patch": "conflict", ROTATE: "clean"}
-    assert checked.as_json()["ok"] is False
+    assert not checked.ok
     assert (layout.tree / "src/core.cpp").read_text() == "an edit of somebody's\n"
 
 
@@ -500,5 +500,5 @@ def test_trailers_are_read_from_the_last_paragraph(patched: Project) -> None:
     patch = read_patch(patched.layout.patches / ROTATE)
     assert patch.trailers == {"Reason": "feature", "Upstream": "none", "Drop-when": "never"}
     assert TRAILERS.strip() == patch.body
-    assert patch.as_json()["files"] == ["src/core.cpp", "src/dos.h"]
-    assert (patch.as_json()["added"], patch.as_json()["removed"]) == (2, 2)
+    assert [file.path for file in patch.files] == ["src/core.cpp", "src/dos.h"]
+    assert (patch.added, patch.removed) == (2, 2)

@@ -41,23 +41,6 @@ class BuildOutcome:
     outputs: tuple[Built, ...]
     notes: tuple[str, ...]
 
-    def as_json(self) -> dict[str, object]:
-        """The document of `turbotool build --json`."""
-        return {
-            "ok": True,
-            "cached": self.cached,
-            "reason": "; ".join(self.reasons) or "nothing changed",
-            "bin_dir": str(self.bin_dir),
-            "log": str(self.log),
-            "tree": self.tree,
-            "backend": self.backend,
-            "seconds": round(self.seconds, 2),
-            "outputs": [
-                {"name": output.name, "sha256": output.sha256, "bytes": output.bytes} for output in self.outputs
-            ],
-            "notes": list(self.notes),
-        }
-
 
 def pending(plan: BuildPlan) -> list[str]:
     """Why there is something to do; empty if the folder already holds this very build."""

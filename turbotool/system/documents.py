@@ -157,13 +157,14 @@ def json_schema(kind: Kind) -> dict[str, Any]:
     import msgspec
 
     (found,), parts = msgspec.json.schema_components([kind.of], ref_template="#/$defs/{name}")
-    name = found["$ref"].rpartition("/")[2]
-    top = parts.pop(name)
+    for part in parts.values():
+        part["description"] = " ".join(part.get("description", "").split())
+    top = parts.pop(found["$ref"].rpartition("/")[2])
     header = {"schema": {"const": kind.schema}, "version": {"const": kind.version}}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": kind.schema,
-        "description": top.get("description", ""),
+        "description": top["description"],
         "type": "object",
         "properties": {**header, **top.get("properties", {})},
         "required": ["schema", "version", *top.get("required", [])],

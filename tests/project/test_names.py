@@ -1,4 +1,4 @@
-"""Names are added, never changed: commands, options, exit codes and fields of documents are those of the last release."""
+"""Names are added, never changed: commands, options, exit codes and fields are those of the last release."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from command_line import Done
-from test_evalreport import report  # noqa: F401 (a fixture: a report whose figures are known, two cells have failed)
+from test_report import report  # noqa: F401 (a fixture: a report whose figures are known, two cells have failed)
 
 playwright = pytest.importorskip("playwright.sync_api")
 np = pytest.importorskip("numpy")

@@ -1,10 +1,15 @@
+"""What more than one folder of tests starts from."""
+
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from command_line import Done, apart, private
+from eval_site import KV, make_eval_folder
 from tiny_series import QUIET, Project, copy_project, make_project
 
+from turbotool.errors import BinaryFailed
 from turbotool.series.apply import ensure_applied
 from turbotool.series.export import export
 
@@ -36,3 +41,14 @@ def project(templates: Path, tmp_path: Path) -> Project:
 def patched(templates: Path, tmp_path: Path) -> Project:
     """The project with two patches and an overlay file, exported and applied."""
     return copy_project(templates / "patched", tmp_path / "a folder")
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
+    """The report of an evaluation with a cell that crashed and one that is not finite; it takes some seconds."""
+    folder = tmp_path_factory.mktemp("site")
+    named = make_eval_folder(folder, trouble={"q8_0/q8_0/v": "SIGSEGV", "turbo4/turbo4/v": "nan"})
+    words = [*named, "--kv", "q8_0,q8_0/turbo4,turbo4", *KV[2:], "--report", folder / "report", "--json"]
+    done = apart("eval", *words, variables=private(folder))
+    assert done.code == BinaryFailed.exit_code
+    return folder / "report", done

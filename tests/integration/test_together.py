@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from command_line import finished
+from command_line import finished, started, variables_of
 from tiny_series import FILES, QUIET, Project, make_project
 
 from turbotool.build.targets import TARGETS
@@ -53,10 +51,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def start(project: Project, words: tuple[str, ...]) -> subprocess.Popen[str]:
-    layout = project.layout
-    env = {**os.environ, "TURBOTOOL_ROOT": str(layout.root), "TURBOTOOL_CACHE": str(layout.cache)}
-    command = [sys.executable, "-m", "turbotool", *words, "--json"]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return started(*words, "--json", variables=variables_of(project.layout))
 
 
 def test_ten_processes_started_together_end_consistently(project: Project) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from command_line import document
 
 from turbotool.build.backends import BACKENDS
 from turbotool.build.cuda import Toolkit, toolkit_of
@@ -40,7 +41,7 @@ def run(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | Non
 @pytest.fixture(scope="module")
 def tree() -> Path:
     """The vendored tree with the series applied."""
-    run(sys.executable, "-m", "turbotool", "patch", "apply")
+    document("patch", "apply", timeout=SECONDS)
     return find_layout().tree
 
 

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import metal_names
 import metal_sources
 import pytest
+from command_line import document
 from fake_tools import program
 
 from turbotool.kv.cachetype import TURBO
@@ -91,7 +91,7 @@ def metal(tmp_path_factory: pytest.TempPathFactory) -> Metal:
     """The backend configured by upstream's CMake, its shaders embedded."""
     if not shutil.which("clang++"):
         pytest.skip("needs clang++: apt-get install clang")
-    run(sys.executable, "-m", "turbotool", "patch", "apply")
+    document("patch", "apply", timeout=SECONDS)
     folder = tmp_path_factory.mktemp("metal")
     made = Metal(find_layout().tree, folder / "build")
     generated = folder / "generated"

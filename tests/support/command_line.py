@@ -1,4 +1,4 @@
-"""The command line, run in this process or in one of its own."""
+"""The one way to run turbotool in a test: in this process, or in one of its own where the test is about processes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from turbotool.cli.main import run
+from turbotool.layout import Layout
 
 NEED_A_DEVICE = {"device-driver", "turbo-devices"}  # the checks that verify skips in a build for the CPU
 
@@ -33,37 +34,54 @@ class Done:
         return found
 
 
-def typed(words: Sequence[str], capsys: pytest.CaptureFixture[str]) -> Done:
-    """Run turbotool with these words."""
+def typed(words: Sequence[str | Path], capsys: pytest.CaptureFixture[str]) -> Done:
+    """Run turbotool with these words, in this process."""
     with pytest.raises(SystemExit) as caught:
-        run(list(words))
+        run([str(word) for word in words])
     out, err = capsys.readouterr()
     return Done(int(caught.value.code or 0), out, err)
 
 
-def finished(child: subprocess.Popen[str], code: int = 0, timeout: float = 600) -> dict[str, Any]:
-    """The document of a command with --json that must end with this code, in so many seconds."""
+def private(folder: Path) -> dict[str, str]:
+    """Variables with which turbotool has a work folder and a cache in `folder`."""
+    return {"TURBOTOOL_WORK": str(folder / "work"), "TURBOTOOL_CACHE": str(folder / "cache")}
+
+
+def variables_of(layout: Layout) -> dict[str, str]:
+    """Variables with which turbotool works in this layout, whose work folder is its root."""
+    return {"TURBOTOOL_ROOT": str(layout.root), "TURBOTOOL_CACHE": str(layout.cache)}
+
+
+def started(*words: str | Path, variables: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """turbotool in a process, and a group of processes, of its own, with these variables besides ours."""
+    command = [sys.executable, "-m", "turbotool", *map(str, words)]
+    env, pipe = {**os.environ, **(variables or {})}, subprocess.PIPE
+    return subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+
+
+def ended(child: subprocess.Popen[str], timeout: float = 600) -> Done:
+    """How it ends, in so many seconds."""
     with child:
         try:
             out, err = child.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             child.kill()
             raise
-    assert child.returncode == code, err[-4000:]
-    found = json.loads(out)
-    assert isinstance(found, dict)
-    return found
+    return Done(child.returncode, out, err)
 
 
-def apart(folder: Path, *words: str | Path) -> Done:
-    """Run turbotool in a process of its own, with a work folder and a cache in `folder`."""
-    environment = {"TURBOTOOL_WORK": str(folder / "work"), "TURBOTOOL_CACHE": str(folder / "cache")}
-    done = subprocess.run(
-        [sys.executable, "-m", "turbotool", *map(str, words)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    return Done(done.returncode, done.stdout, done.stderr)
+def finished(child: subprocess.Popen[str], code: int = 0, timeout: float = 600) -> dict[str, Any]:
+    """The document of a command with --json that must end with this code."""
+    done = ended(child, timeout)
+    assert done.code == code, done.stderr[-4000:]
+    return done.document
+
+
+def apart(*words: str | Path, variables: Mapping[str, str] | None = None, timeout: float = 600) -> Done:
+    """Run turbotool in a process of its own."""
+    return ended(started(*words, variables=variables), timeout)
+
+
+def document(*words: str | Path, variables: Mapping[str, str] | None = None, timeout: float = 600) -> dict[str, Any]:
+    """What a command that must succeed says to --json, in a process of its own."""
+    return finished(started(*words, "--json", variables=variables), timeout=timeout)

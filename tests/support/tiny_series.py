@@ -24,6 +24,8 @@ FILES = {
     "kept.log": "upstream ships a file that its own .gitignore names\n",
     "run.sh": "#!/bin/sh\n",
 }
+# the two patches of the fixture `patched`
+REGISTER, ROTATE = "register-the-turbo-cache-types.patch", "rotate-what-is-stored-in-k-and-v.patch"
 TRAILERS = "\n\nReason: feature\nUpstream: none\nDrop-when: never\n"
 
 
@@ -101,3 +103,12 @@ def copy_project(template: Path, folder: Path) -> Project:
     text = layout.lock_file.read_text(encoding="utf-8")
     layout.lock_file.write_text(text.replace(str(template), str(folder)), encoding="utf-8")
     return Project(layout, git.Git(folder / "upstream repository"))
+
+
+def release(project: Project, tag: str, files: dict[str, str]) -> str:
+    """A tag of the tiny upstream with these files changed; returns ADDRESS@REF."""
+    for name, text in files.items():
+        write(project.upstream.folder, name, text)
+    commit(project.upstream, tag)
+    project.upstream.run("tag", tag)
+    return f"{project.upstream.folder}@{tag}"

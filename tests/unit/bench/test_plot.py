@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from xml.etree import ElementTree
 
 import pytest
+from colours import contrast
 
 from turbotool.bench import plot
 from turbotool.bench.figures import BenchCell, Spread
@@ -16,18 +17,6 @@ from turbotool.programs.llamabench import BenchPoint, Phase
 from turbotool.report import svg
 
 TYPES = ("f16", "q8_0", "q4_0", "turbo4", "turbo3", "turbo2")
-
-
-def luminance(colour: str) -> float:
-    """Relative luminance of #rrggbb (WCAG 2)."""
-    parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
-    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-def contrast(one: str, other: str) -> float:
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
 
 
 @pytest.mark.parametrize("colour", [svg.INK, *svg.COLOURS])

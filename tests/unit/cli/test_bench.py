@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from command_line import Done, typed
+from command_line import Done, apart, typed
 from fake_tools import STOCK_TYPES, bench_runs, llama_bench
 from tiny_gguf import gguf, write
 
@@ -42,7 +40,7 @@ class Site:
 
     def bench(self, *words: str | Path, bin_dir: str | None = "ours") -> Done:
         named = ["--bin-dir", str(self.folder / bin_dir)] if bin_dir else []
-        return typed(["bench", "--model", str(self.model), *named, *map(str, words)], self.capsys)
+        return typed(["bench", "--model", self.model, *named, *words], self.capsys)
 
     def measured(self) -> list[dict[str, Any]]:
         return bench_runs(self.folder)
@@ -237,20 +235,9 @@ def test_what_was_measured_before_ctrl_c_is_in_the_report(site: Site) -> None:
     last = site.measured()[-1]
     llama_bench(site.folder / "ours", trouble={f"{last['-ctk']}@{last['-d']}": "interrupt"})
     report = site.folder / "report"
-    words = ["--model", site.model, "--bin-dir", site.folder / "ours", "--kv", "f16,turbo4", *SMALL]
-    command = [
-        sys.executable,
-        "-m",
-        "turbotool",
-        "bench",
-        *map(str, words),
-        "--report",
-        str(report),
-        "--no-plot",
-        "--json",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, start_new_session=True)
-    assert (done.returncode, json.loads(done.stdout)["error"]["class"]) == (130, "Interrupted")
+    words = ("--model", site.model, "--bin-dir", site.folder / "ours", "--kv", "f16,turbo4", *SMALL)
+    done = apart("bench", *words, "--report", report, "--no-plot", "--json", timeout=60)
+    assert (done.code, done.document["error"]["class"]) == (130, "Interrupted")
     document = json.loads((report / "bench.json").read_text(encoding="utf-8"))
     assert (document["ok"], document["complete"], document["settings"]["rounds_done"]) == (False, False, 0)
     assert [len(cell["samples"]) for cell in cells_of(document, "tg2").values()].count(1) == 3

@@ -1,31 +1,29 @@
+"""`turbotool build` as it is typed: what it refuses before anything is read or fetched."""
+
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from command_line import apart, typed
 from fake_tools import cpu_seconds
 
 from turbotool.errors import BackendUnavailable
 
 
-def turbotool(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    # An empty root: whatever is refused must be refused before the lock is read or anything is fetched.
-    env = {**os.environ, "TURBOTOOL_ROOT": str(folder), "TURBOTOOL_WORK": str(folder / "work")}
-    command = [sys.executable, "-m", "turbotool", *words]
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
+def nothing_in(folder: Path) -> dict[str, str]:
+    """Variables of an empty checkout: whatever is refused must be refused before the lock is read."""
+    return {"TURBOTOOL_ROOT": str(folder), "TURBOTOOL_WORK": str(folder / "work")}
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="Metal is at home there")
 def test_metal_off_macos_is_refused_at_once_and_leaves_nothing(tmp_path: Path) -> None:
     started = cpu_seconds()
-    done = turbotool(tmp_path, "build", "--backend", "metal", "--json")
+    done = apart("build", "--backend", "metal", "--json", variables=nothing_in(tmp_path))
     assert cpu_seconds() - started < 1
-    error = json.loads(done.stdout)["error"]
-    assert (done.returncode, error["code"]) == (BackendUnavailable.exit_code,) * 2
+    error = done.document["error"]
+    assert (done.code, error["code"]) == (BackendUnavailable.exit_code,) * 2
     assert error["class"] == "BackendUnavailable"
     assert error["hint"] == "turbotool build --backend cpu"
     assert list(tmp_path.iterdir()) == []
@@ -42,8 +40,17 @@ def test_metal_off_macos_is_refused_at_once_and_leaves_nothing(tmp_path: Path) -
         (["--jobs", "0"], "0 is not in the range"),
     ],
 )
-def test_mistake_on_the_command_line_is_exit_code_2(tmp_path: Path, words: list[str], complaint: str) -> None:
-    done = turbotool(tmp_path, "build", *words)
-    assert done.returncode == 2
+def test_mistake_on_the_command_line_is_exit_code_2(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    complaint: str,
+) -> None:
+    for name, value in nothing_in(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    done = typed(["build", *words], capsys)
+    assert done.code == 2
     assert complaint in done.stderr
     assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

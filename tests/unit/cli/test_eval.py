@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from command_line import Done, typed
+from command_line import apart
+from eval_site import CELLS, KV, EvalSite, cells_of
 from fake_eval import eval_programs, eval_runs
-from tiny_gguf import gguf, gguf_of, write
+from tiny_gguf import gguf_of, write
 
 from turbotool.errors import (
     BinaryFailed,
@@ -34,48 +32,8 @@ from turbotool.programs import perplexity
 pytest.importorskip("scipy")
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake programs are scripts")
 
-KV = ("--kv", "q8_0,q8_0/turbo4", "--rotation", "off,v", "--chunks", "4")
-CELLS = [("q8_0", "q8_0", "off"), ("q8_0", "q8_0", "v"), ("q8_0", "turbo4", "off"), ("q8_0", "turbo4", "v")]
 
-
-def cells_of(done: Done) -> dict[tuple[str, str, str], dict[str, Any]]:
-    """By K type, V type and rotation."""
-    return {(cell["k"], cell["v"], cell["rotation"]): cell for cell in done.document["cells"]}
-
-
-@dataclass(frozen=True)
-class Site:
-    """A folder with a model, a text, programs and a work folder, and the command line in it."""
-
-    folder: Path
-    capsys: pytest.CaptureFixture[str]
-
-    def words(self, *words: str | Path) -> list[str]:
-        named = [self.folder / "model.gguf", "--corpus", self.folder / "text.txt", "--bin-dir", self.folder / "bin"]
-        return ["eval", *map(str, named), *map(str, words)]
-
-    def eval(self, *words: str | Path) -> Done:
-        return typed(self.words(*words), self.capsys)
-
-    @property
-    def work(self) -> Path:
-        return self.folder / "work" / "build" / "eval"
-
-    def measured(self, what: str = "cell") -> list[str]:
-        return [one["cell"] for one in eval_runs(self.folder) if one["what"] == what]
-
-
-@pytest.fixture
-def site(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Site:
-    write(tmp_path, gguf())
-    (tmp_path / "text.txt").write_text("word " * 5000)
-    monkeypatch.setenv("TURBOTOOL_WORK", str(tmp_path / "work"))
-    monkeypatch.setenv("TURBOTOOL_CACHE", str(tmp_path / "cache"))
-    eval_programs(tmp_path / "bin")
-    return Site(tmp_path, capsys)
-
-
-def test_every_cell_and_every_control_is_measured_once(site: Site) -> None:
+def test_every_cell_and_every_control_is_measured_once(site: EvalSite) -> None:
     done = site.eval(*KV, "--json")
     assert (done.code, done.document["ok"]) == (0, True)
     assert list(cells_of(done)) == CELLS
@@ -99,7 +57,7 @@ def test_every_cell_and_every_control_is_measured_once(site: Site) -> None:
     assert [(probe["k"], probe["right"]) for probe in controls["completion"]] == [("f16", 3), ("q8_0", 3)]
 
 
-def test_what_was_measured_is_not_measured_again(site: Site) -> None:
+def test_what_was_measured_is_not_measured_again(site: EvalSite) -> None:
     first = site.eval(*KV, "--json")
     runs = len(eval_runs(site.folder))
     second = site.eval(*KV, "--json")
@@ -114,7 +72,7 @@ def test_what_was_measured_is_not_measured_again(site: Site) -> None:
     ]
 
 
-def test_other_content_is_measured_anew(site: Site) -> None:
+def test_other_content_is_measured_anew(site: EvalSite) -> None:
     words = ("--kv", "q8_0", "--rotation", "off", "--chunks", "4", "--quiet")
     site.eval(*words)
     assert len(site.measured()) == 4
@@ -128,7 +86,7 @@ def test_other_content_is_measured_anew(site: Site) -> None:
     assert len(site.measured()) == 16
 
 
-def test_base_logits_are_gone_at_the_end(site: Site) -> None:
+def test_base_logits_are_gone_at_the_end(site: EvalSite) -> None:
     site.eval(*KV)
     assert not list(site.work.glob("*.logits"))
     assert not list(site.work.glob("*.part"))
@@ -138,12 +96,10 @@ def test_base_logits_are_gone_at_the_end(site: Site) -> None:
     ("trouble", "code"),
     [("interrupt", Interrupted.exit_code), ("terminate", Interrupted.exit_code), ("kill", -signal.SIGKILL)],
 )
-def test_a_run_that_was_ended_goes_on_where_it_stopped(site: Site, trouble: str, code: int) -> None:
+def test_a_run_that_was_ended_goes_on_where_it_stopped(site: EvalSite, trouble: str, code: int) -> None:
     """Ctrl-C, SIGTERM or SIGKILL at one cell: those before it are kept, and so are the base logits."""
     eval_programs(site.folder / "bin", trouble={"q8_0/turbo4/off": trouble})
-    command = [sys.executable, "-m", "turbotool", *site.words(*KV)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, start_new_session=True)
-    assert done.returncode == code
+    assert apart(*site.words(*KV), timeout=60).code == code
     pids = [int(one["pid"]) for one in eval_runs(site.folder)]
     assert trouble == "kill" or not any(Path(f"/proc/{pid}").exists() for pid in pids)
     stray = site.work / "0000000000000000.logits"
@@ -157,7 +113,7 @@ def test_a_run_that_was_ended_goes_on_where_it_stopped(site: Site, trouble: str,
     assert not stray.exists()
 
 
-def test_a_crash_and_a_silent_cell_are_results_and_the_sweep_goes_on(site: Site) -> None:
+def test_a_crash_and_a_silent_cell_are_results_and_the_sweep_goes_on(site: EvalSite) -> None:
     eval_programs(site.folder / "bin", trouble={"q8_0/q8_0/off": "SIGSEGV", "q8_0/turbo4/off": "silent"})
     done = site.eval(*KV, "--json")
     assert (done.code, done.document["ok"]) == (BinaryFailed.exit_code, False)
@@ -172,7 +128,7 @@ def test_a_crash_and_a_silent_cell_are_results_and_the_sweep_goes_on(site: Site)
     assert cells_of(again)["q8_0", "q8_0", "off"]["failure"] is None
 
 
-def test_a_value_that_is_not_finite_is_a_result(site: Site) -> None:
+def test_a_value_that_is_not_finite_is_a_result(site: EvalSite) -> None:
     eval_programs(site.folder / "bin", trouble={"q8_0/turbo4/off": "nan"})
     done = site.eval(*KV, "--json")
     assert done.code == 0
@@ -189,7 +145,7 @@ def test_a_value_that_is_not_finite_is_a_result(site: Site) -> None:
     [("substitute", "K cache type is f16, requested q8_0"), ("blocked", "attn_rot_v is off (default), expected on")],
 )
 def test_a_cell_that_ran_otherwise_than_asked_is_refused_with_the_difference(
-    site: Site, trouble: str, says: str
+    site: EvalSite, trouble: str, says: str
 ) -> None:
     eval_programs(site.folder / "bin", trouble={"q8_0/turbo4/v": trouble})
     done = site.eval(*KV, "--json")
@@ -200,7 +156,7 @@ def test_a_cell_that_ran_otherwise_than_asked_is_refused_with_the_difference(
 
 @pytest.mark.parametrize("removed", [False, True])
 def test_programs_that_are_replaced_while_they_are_measured_are_noticed(
-    site: Site, monkeypatch: pytest.MonkeyPatch, removed: bool
+    site: EvalSite, monkeypatch: pytest.MonkeyPatch, removed: bool
 ) -> None:
     library = site.folder / "bin" / "libggml.so.0.1.2"
     library.write_text("one")
@@ -241,7 +197,7 @@ def test_programs_that_are_replaced_while_they_are_measured_are_noticed(
     ],
 )
 def test_a_mistake_is_refused_before_anything_is_measured(
-    site: Site, monkeypatch: pytest.MonkeyPatch, words: list[str], code: int, complaint: str
+    site: EvalSite, monkeypatch: pytest.MonkeyPatch, words: list[str], code: int, complaint: str
 ) -> None:
     monkeypatch.chdir(site.folder)
     (site.folder / "work").mkdir()
@@ -252,20 +208,20 @@ def test_a_mistake_is_refused_before_anything_is_measured(
     assert "Traceback" not in done.stderr
 
 
-def test_programs_that_do_not_start_are_refused_before_anything_is_measured(site: Site) -> None:
+def test_programs_that_do_not_start_are_refused_before_anything_is_measured(site: EvalSite) -> None:
     (site.folder / "bin" / "llama-perplexity").write_text("#!/bin/sh\necho no such library >&2\nexit 127\n")
     done = site.eval(*KV)
     assert done.code == BinaryFailed.exit_code
     assert "no such library" in done.stderr
 
 
-def test_a_missing_model_is_refused_before_anything_is_measured(site: Site) -> None:
+def test_a_missing_model_is_refused_before_anything_is_measured(site: EvalSite) -> None:
     (site.folder / "model.gguf").unlink()
     assert site.eval(*KV).code == ModelError.exit_code
     assert eval_runs(site.folder) == []
 
 
-def test_a_text_with_too_few_tokens_says_how_many_are_needed(site: Site) -> None:
+def test_a_text_with_too_few_tokens_says_how_many_are_needed(site: EvalSite) -> None:
     (site.folder / "text.txt").write_text("a_long_word_of_one_token " * 1000)
     done = site.eval(*KV)
     assert done.code == CorpusError.exit_code
@@ -273,7 +229,7 @@ def test_a_text_with_too_few_tokens_says_how_many_are_needed(site: Site) -> None
     assert site.measured() == []
 
 
-def test_a_second_text_that_is_too_short_is_told_before_the_first_is_measured(site: Site) -> None:
+def test_a_second_text_that_is_too_short_is_told_before_the_first_is_measured(site: EvalSite) -> None:
     short = site.folder / "short.txt"
     short.write_text("a_long_word_of_one_token " * 1000)
     done = site.eval(*KV, "--corpus", short)
@@ -282,14 +238,14 @@ def test_a_second_text_that_is_too_short_is_told_before_the_first_is_measured(si
     assert (site.measured(), site.measured("base")) == ([], [])
 
 
-def test_a_text_of_fewer_chunks_than_asked_is_measured_to_its_end(site: Site) -> None:
+def test_a_text_of_fewer_chunks_than_asked_is_measured_to_its_end(site: EvalSite) -> None:
     done = site.eval("--kv", "q8_0", "--rotation", "off", "--chunks", "64", "--json")
     assert done.code == 0
     assert cells_of(done)["q8_0", "q8_0", "off"]["chunks"] == 9
 
 
 def test_a_disk_that_cannot_hold_the_base_is_refused_before_anything_runs(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: EvalSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000))
     done = site.eval(*KV)
@@ -306,7 +262,7 @@ def test_a_disk_that_cannot_hold_the_base_is_refused_before_anything_runs(
     ],
 )
 def test_base_logits_that_were_cut_are_not_used(
-    site: Site, monkeypatch: pytest.MonkeyPatch, free: list[int], error: type[TurbotoolError], says: str
+    site: EvalSite, monkeypatch: pytest.MonkeyPatch, free: list[int], error: type[TurbotoolError], says: str
 ) -> None:
     """By a disk that another program filled meanwhile, or for another reason."""
     left = iter(free)
@@ -319,7 +275,7 @@ def test_base_logits_that_were_cut_are_not_used(
     assert not list(site.work.glob("*.logits"))
 
 
-def test_a_damaged_store_is_kept_aside_and_everything_measured_again(site: Site) -> None:
+def test_a_damaged_store_is_kept_aside_and_everything_measured_again(site: EvalSite) -> None:
     site.eval(*KV, "--quiet")
     store = site.work / "eval.sqlite"
     store.write_bytes(store.read_bytes()[:3000])
@@ -329,7 +285,7 @@ def test_a_damaged_store_is_kept_aside_and_everything_measured_again(site: Site)
     assert (site.work / "eval.sqlite.damaged-1").stat().st_size == 3000
 
 
-def test_a_rotation_that_does_nothing_is_left_out_and_said_so(site: Site) -> None:
+def test_a_rotation_that_does_nothing_is_left_out_and_said_so(site: EvalSite) -> None:
     done = site.eval("--kv", "f16/turbo4,f16", "--rotation", "off,k,v,kv", "--chunks", "4", "--json")
     assert list(cells_of(done)) == [("f16", "turbo4", "off"), ("f16", "turbo4", "v"), ("f16", "f16", "off")]
     assert "f16/turbo4 rotated k" in done.stderr
@@ -337,7 +293,7 @@ def test_a_rotation_that_does_nothing_is_left_out_and_said_so(site: Site) -> Non
     assert site.measured().count("f16/f16/off") == 2
 
 
-def test_two_texts_are_measured_each_against_its_own_base(site: Site) -> None:
+def test_two_texts_are_measured_each_against_its_own_base(site: EvalSite) -> None:
     (site.folder / "other").mkdir()
     (site.folder / "other" / "text.txt").write_text("other " * 5000)
     shutil.copy(site.folder / "text.txt", site.folder / "same.txt")
@@ -347,7 +303,7 @@ def test_two_texts_are_measured_each_against_its_own_base(site: Site) -> None:
     assert len(site.measured("base")) == 2
 
 
-def test_verdicts_and_recommendation_follow_from_the_figures(site: Site) -> None:
+def test_verdicts_and_recommendation_follow_from_the_figures(site: EvalSite) -> None:
     done = site.eval(*KV, "--max-kld", "0.012", "--min-same-top", "90", "--serve-ctx", "1000", "--json")
     found = done.document["verdicts"]["comparisons"]
     against_off = {
@@ -367,7 +323,7 @@ def test_verdicts_and_recommendation_follow_from_the_figures(site: Site) -> None
     )
 
 
-def test_perplexity_that_falls_below_f16_is_called_unreliable(site: Site) -> None:
+def test_perplexity_that_falls_below_f16_is_called_unreliable(site: EvalSite) -> None:
     eval_programs(site.folder / "bin", trouble={"ppl": -1})
     done = site.eval(*KV, "--json")
     (judged,) = done.document["verdicts"]["perplexity"]
@@ -376,13 +332,13 @@ def test_perplexity_that_falls_below_f16_is_called_unreliable(site: Site) -> Non
     assert "perplexity is unreliable for this model" in done.stderr
 
 
-def test_a_recommendation_that_loses_answers_says_so(site: Site) -> None:
+def test_a_recommendation_that_loses_answers_says_so(site: EvalSite) -> None:
     eval_programs(site.folder / "bin", trouble={"q8_0/turbo4/v": "forgets"})
     done = site.eval(*KV, "--max-kld", "0.012", "--min-same-top", "90")
     assert "under q8_0/turbo4 rotated v 1 answers are lost" in done.stderr
 
 
-def test_a_probe_that_crashes_is_told(site: Site) -> None:
+def test_a_probe_that_crashes_is_told(site: EvalSite) -> None:
     (site.folder / "bin" / "llama-cli").write_text("#!/bin/sh\nkill -SEGV $$\n")
     done = site.eval(*KV, "--json")
     assert done.code == 0
@@ -390,7 +346,7 @@ def test_a_probe_that_crashes_is_told(site: Site) -> None:
     assert {answer["error"] for answer in answers} == {"llama-cli ended with signal SIGSEGV"}
 
 
-def test_a_model_without_attention_is_refused(site: Site) -> None:
+def test_a_model_without_attention_is_refused(site: EvalSite) -> None:
     write(site.folder, gguf_of("mamba", {"attention.head_count": 0}))
     done = site.eval(*KV)
     assert done.code == 23

@@ -1,138 +1,124 @@
-"""What programs rely on: JSON documents and exit codes."""
+"""`turbotool vendor` and `turbotool patch` as they are typed: documents and exit codes, on which programs rely."""
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
-import subprocess
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from command_line import Done, typed, variables_of
 from tiny_series import Project, commit, write
 
-from turbotool.cli import main
 
+@dataclass(frozen=True)
+class Here(Project):
+    """The patched project, and the command line in it."""
 
-def turbotool(project: Project, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, object], str]:
-    with pytest.raises(SystemExit) as ended:
-        main.run([*words, "--json"])
-    captured = capsys.readouterr()
-    code = ended.value.code
-    return (code if isinstance(code, int) else 0), json.loads(captured.out), captured.err
+    capsys: pytest.CaptureFixture[str]
+
+    def type(self, *words: str | Path) -> Done:
+        return typed([*words, "--json"], self.capsys)
 
 
 @pytest.fixture
-def here(patched: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    monkeypatch.setenv("TURBOTOOL_ROOT", str(patched.layout.root))
-    monkeypatch.setenv("TURBOTOOL_CACHE", str(patched.layout.cache))
-    return patched
+def here(patched: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    for name, value in variables_of(patched.layout).items():
+        monkeypatch.setenv(name, value)
+    return Here(patched.layout, patched.upstream, capsys)
 
 
-def test_vendor_says_commit_source_and_path(here: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    code, document, _ = turbotool(here, capsys, "vendor")
-    assert (code, document["source"], document["path"]) == (0, "git", str(here.layout.tree))
-    assert document["commit"] == here.upstream.text("rev-parse", "HEAD")
+def test_vendor_says_commit_source_and_path(here: Here) -> None:
+    done = here.type("vendor")
+    assert (done.code, done.document["source"], done.document["path"]) == (0, "git", str(here.layout.tree))
+    assert done.document["commit"] == here.upstream.text("rev-parse", "HEAD")
 
 
-def test_a_dirty_tree_ends_with_its_own_code_and_the_next_command(
-    here: Project, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dirty_tree_ends_with_its_own_code_and_the_next_command(here: Here) -> None:
     write(here.layout.tree, "mine.txt", "mine")
-    code, document, said = turbotool(here, capsys, "vendor")
-    error = document["error"]
-    assert isinstance(error, dict)
-    assert (code, error["class"]) == (14, "DirtyTree")
-    assert "mine.txt" in said
+    done = here.type("vendor")
+    error = done.document["error"]
+    assert (done.code, error["class"]) == (14, "DirtyTree")
+    assert "mine.txt" in done.stderr
     assert "--force" in error["hint"]
 
 
-def test_list_and_check_name_each_patch(here: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    code, document, said = turbotool(here, capsys, "patch", "list")
-    assert (code, document["overlay"]) == (0, ["src/turbo/codec.c"])
-    assert "Register the turbo cache types" in said
-    code, document, _ = turbotool(here, capsys, "patch", "check")
-    patches = document["patches"]
-    assert isinstance(patches, list)
-    assert (code, document["ok"], {patch["state"] for patch in patches}) == (0, True, {"clean"})
+def test_list_and_check_name_each_patch(here: Here) -> None:
+    done = here.type("patch", "list")
+    assert (done.code, done.document["overlay"]) == (0, ["src/turbo/codec.c"])
+    assert "Register the turbo cache types" in done.stderr
+    done = here.type("patch", "check")
+    patches = done.document["patches"]
+    assert (done.code, done.document["ok"], {patch["state"] for patch in patches}) == (0, True, {"clean"})
     path = here.layout.patches / patches[0]["name"]
     path.write_bytes(path.read_bytes().replace(b" line 10\n", b" line ten\n"))
-    code, document, _ = turbotool(here, capsys, "patch", "check")
-    assert (code, document["ok"]) == (16, False)
+    done = here.type("patch", "check")
+    assert (done.code, done.document["ok"]) == (16, False)
 
 
-def test_export_and_apply_are_inverse_on_the_command_line(here: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_and_apply_are_inverse_on_the_command_line(here: Here) -> None:
     before = here.snapshot()
     shutil.rmtree(here.layout.tree)
-    assert turbotool(here, capsys, "patch", "apply")[0] == 0
-    code, document, _ = turbotool(here, capsys, "patch", "export")
-    assert (code, document["changed"], here.snapshot() == before) == (0, False, True)
+    assert here.type("patch", "apply").code == 0
+    done = here.type("patch", "export")
+    assert (done.code, done.document["changed"], here.snapshot() == before) == (0, False, True)
 
 
-def test_the_commands_of_a_conflict_report_work_as_typed(here: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_of_a_conflict_report_work_as_typed(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     path = here.layout.patches / "register-the-turbo-cache-types.patch"
     path.write_bytes(path.read_bytes().replace(b" line 10\n", b" line ten\n"))
-    code, document, _ = turbotool(here, capsys, "patch", "apply", "--relock")
-    assert code == 16
-    error = document["error"]
-    assert isinstance(error, dict)
-    folder = Path(error["report"]["work_tree"])
-    core = folder / "src/core.cpp"
+    done = here.type("patch", "apply", "--relock")
+    assert done.code == 16
+    report = done.document["error"]["report"]
+    core = Path(report["work_tree"]) / "src/core.cpp"
     core.write_text(core.read_text().replace("line 10\n", "line 10\nrepaired\n"))
-    for line in error["report"]["commands"]["continue"]:
-        words = shlex.split(line)
-        if words[0] == "turbotool":
-            words[:1] = [sys.executable, "-m", "turbotool"]
-        if words[0] != "cd":
-            subprocess.run(words, cwd=folder, check=True, capture_output=True)
+    enter, go_on = map(shlex.split, report["commands"]["continue"])
+    assert (enter[0], go_on[0]) == ("cd", "turbotool")
+    monkeypatch.chdir(enter[1])
+    assert here.type(*go_on[1:]).code == 0
     assert "repaired" in (here.layout.tree / "src/core.cpp").read_text()
-    assert turbotool(here, capsys, "patch", "apply")[1]["cached"] is True
+    assert here.type("patch", "apply").document["cached"] is True
 
 
-def test_rehearse_ends_with_the_code_of_a_conflict_and_names_what_clashes(
-    here: Project, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rehearse_ends_with_the_code_of_a_conflict_and_names_what_clashes(here: Here) -> None:
     core = here.upstream.folder / "src/core.cpp"
     core.write_text(core.read_text().replace("line 30\n", "line thirty\n"))
     commit(here.upstream, "next")
-    code, document, said = turbotool(here, capsys, "patch", "rehearse", "--onto", "main")
-    assert (code, document["ok"]) == (16, False)
-    assert [patch["state"] for patch in document["patches"]] == ["clean", "conflict"]  # type: ignore[attr-defined]
-    assert document["conflicts"][0]["files"][0]["hunks"][0]["conflict"] is True  # type: ignore[index]
-    assert "turbotool vendor bump main" in said
-    code, document, _ = turbotool(here, capsys, "patch", "rehearse", "--onto", f"{here.upstream.folder}@v1")
-    assert (code, document["ok"], document["droppable"], document["conflicts"]) == (0, True, [], [])
-    page = here.layout.root / "docs" / "table.md"
+    done = here.type("patch", "rehearse", "--onto", "main")
+    assert (done.code, done.document["ok"]) == (16, False)
+    assert [patch["state"] for patch in done.document["patches"]] == ["clean", "conflict"]
+    assert done.document["conflicts"][0]["files"][0]["hunks"][0]["conflict"] is True
+    assert "turbotool vendor bump main" in done.stderr
     v1 = f"{here.upstream.folder}@v1"
-    code, document, _ = turbotool(
-        here, capsys, "patch", "rehearse", "--onto", v1, "--onto", "main", "--report", str(page)
-    )
-    assert (code, document["ok"], [one["ok"] for one in document["rehearsals"]]) == (16, False, [True, False])  # type: ignore[attr-defined]
+    fits = here.type("patch", "rehearse", "--onto", v1)
+    assert (fits.code, fits.document["ok"]) == (0, True)
+    assert (fits.document["droppable"], fits.document["conflicts"]) == ([], [])
+    page = here.layout.root / "docs" / "table.md"
+    both = here.type("patch", "rehearse", "--onto", v1, "--onto", "main", "--report", page)
+    assert (both.code, both.document["ok"]) == (16, False)
+    assert [one["ok"] for one in both.document["rehearsals"]] == [True, False]
     assert "--onto main --report" in page.read_text()
 
 
-def test_a_bump_is_stopped_repaired_and_continued_as_typed(here: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bump_is_stopped_repaired_and_continued_as_typed(here: Here) -> None:
     core = here.upstream.folder / "src/core.cpp"
     core.write_text(core.read_text().replace("line 10\n", "line ten\n"))
     commit(here.upstream, "next")
-    code, document, said = turbotool(here, capsys, "vendor", "bump", "main", "--no-verify")
-    assert code == 16
-    assert "lock, patches and vendored tree are as before" in said
-    error = document["error"]
-    assert isinstance(error, dict)
-    assert turbotool(here, capsys, "patch", "continue", "--no-verify")[0] == 14  # the markers are still there
-    place = Path(error["report"]["work_tree"])
+    stopped = here.type("vendor", "bump", "main", "--no-verify")
+    assert stopped.code == 16
+    assert "lock, patches and vendored tree are as before" in stopped.stderr
+    assert here.type("patch", "continue", "--no-verify").code == 14  # the markers are still there
+    place = Path(stopped.document["error"]["report"]["work_tree"])
     (place / "src/core.cpp").write_text(core.read_text().replace("line ten\n", "line ten\nturbo 10\n"))
-    code, document, said = turbotool(here, capsys, "patch", "continue", "--no-verify")
-    assert (code, document["ok"], document["proven"], document["moved"]) == (0, True, False, True)
-    assert "NOT built, NOT verified" in said
-    assert turbotool(here, capsys, "patch", "abort")[0] == 15
-    code, document, said = turbotool(here, capsys, "vendor", "bump", "main")
-    assert (code, document["moved"]) == (0, False)
+    done = here.type("patch", "continue", "--no-verify")
+    assert (done.code, done.document["ok"]) == (0, True)
+    assert (done.document["proven"], done.document["moved"]) == (False, True)
+    assert "NOT built, NOT verified" in done.stderr
+    assert here.type("patch", "abort").code == 15
+    done = here.type("vendor", "bump", "main")
+    assert (done.code, done.document["moved"]) == (0, False)
 
 
-def test_options_before_a_subcommand_of_vendor_are_refused(here: Project) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main.run(["vendor", "--force", "bump", "main"])
-    assert ended.value.code == 2
+def test_options_before_a_subcommand_of_vendor_are_refused(here: Here) -> None:
+    assert here.type("vendor", "--force", "bump", "main").code == 2

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from datetime import date
 from pathlib import Path
 
@@ -14,7 +11,6 @@ from turbotool.build.host import Host
 from turbotool.build.tools import find_tools
 from turbotool.doctor.examine import DoctorReport, examine
 from turbotool.doctor.render import render
-from turbotool.errors import ToolMissing
 from turbotool.layout import Layout
 
 
@@ -91,30 +87,3 @@ def test_a_day_in_the_lock_that_is_none_is_told(tmp_path: Path) -> None:
     found = report(pinned(tmp_path, 'date = "2026-13-01"'), {})
     assert "'2026-13-01'" in str(found.pin["error"])
     assert found.warnings == ()
-
-
-def doctor(folder: Path, *words: str, path: str) -> subprocess.CompletedProcess[str]:
-    env = {"PATH": path, "HOME": str(folder), "TURBOTOOL_ROOT": str(folder), "TURBOTOOL_WORK": str(folder / "work")}
-    command = [sys.executable, "-m", "turbotool", "doctor", *words]
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
-
-
-def test_machine_with_nothing_installed(tmp_path: Path) -> None:
-    done = doctor(tmp_path, path=str(tmp_path / "nowhere"))
-    assert done.returncode == ToolMissing.exit_code
-    assert "no usable C compiler" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_json_is_the_only_thing_on_stdout(tmp_path: Path) -> None:
-    done = doctor(tmp_path, "--json", path=str(tmp_path / "nowhere"))
-    document = json.loads(done.stdout)
-    assert document["ok"] is False
-    assert document["packages"]["click"]
-    assert done.returncode == ToolMissing.exit_code
-    assert done.stderr == ""
-
-
-def test_working_machine_ends_with_zero(tmp_path: Path) -> None:
-    fake_site(tmp_path)
-    assert doctor(tmp_path, "--quiet", path=str(tmp_path / "tools")).returncode == 0

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 from command_line import Done
+from error_classes import error_classes
+from eval_site import CELLS, KV, EvalSite, cells_of
 from fake_eval import eval_programs, eval_runs
-from test_eval import CELLS, KV, Site, cells_of, site  # noqa: F401 (a fixture)
-from test_readme import classes
 
 from turbotool.errors import (
     BinaryFailed,
@@ -52,7 +52,7 @@ def figures(done: Done) -> list[dict[str, Any]]:
 
 
 def test_a_cluster_measures_what_one_process_measures(
-    site: Site,  # noqa: F811
+    site: EvalSite,
     scheduler: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -80,7 +80,7 @@ def test_a_cluster_measures_what_one_process_measures(
 
 
 def test_a_worker_that_has_other_files_measures_nothing(
-    site: Site,  # noqa: F811
+    site: EvalSite,
     scheduler: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -101,7 +101,7 @@ def test_a_worker_that_has_other_files_measures_nothing(
 
 
 def test_if_no_worker_has_the_files_the_difference_is_named(
-    site: Site,  # noqa: F811
+    site: EvalSite,
     scheduler: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -115,7 +115,7 @@ def test_if_no_worker_has_the_files_the_difference_is_named(
 
 
 def test_workers_with_another_turbotool_are_not_used(
-    site: Site,  # noqa: F811
+    site: EvalSite,
     scheduler: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -126,7 +126,7 @@ def test_workers_with_another_turbotool_are_not_used(
     assert site.measured() == []
 
 
-def test_what_a_worker_has_is_read_from_its_files(site: Site, scheduler: str) -> None:  # noqa: F811
+def test_what_a_worker_has_is_read_from_its_files(site: EvalSite, scheduler: str) -> None:
     """The client's hash of the text is that of before it was changed."""
     done = site.eval("--kv", "q8_0", "--rotation", "off", "--chunks", "4", "--scheduler", scheduler, "--quiet")
     assert done.code == 0
@@ -140,7 +140,7 @@ def test_what_a_worker_has_is_read_from_its_files(site: Site, scheduler: str) ->
     assert "sha256 of its text is " in done.stderr
 
 
-def test_a_crash_on_a_worker_is_a_result(site: Site, scheduler: str) -> None:  # noqa: F811
+def test_a_crash_on_a_worker_is_a_result(site: EvalSite, scheduler: str) -> None:
     eval_programs(site.folder / "bin", trouble={"q8_0/q8_0/off": "SIGSEGV", "q8_0/turbo4/v": "blocked"})
     done = site.eval(*KV, "--scheduler", scheduler, "--json")
     assert done.code == ConfigurationMismatch.exit_code
@@ -149,14 +149,14 @@ def test_a_crash_on_a_worker_is_a_result(site: Site, scheduler: str) -> None:  #
     assert cells_of(done)["q8_0", "turbo4", "off"]["mean_kld"] > 0
 
 
-def test_a_text_that_is_too_short_ends_the_sweep(site: Site, scheduler: str) -> None:  # noqa: F811
+def test_a_text_that_is_too_short_ends_the_sweep(site: EvalSite, scheduler: str) -> None:
     (site.folder / "text.txt").write_text("a_long_word_of_one_token " * 1000)
     done = site.eval(*KV, "--scheduler", scheduler)
     assert done.code == CorpusError.exit_code
     assert "has 1000 tokens; a chunk of 512 needs a text of at least 1024" in done.stderr
 
 
-def test_base_logits_that_a_worker_cannot_write_end_the_sweep(site: Site, scheduler: str) -> None:  # noqa: F811
+def test_base_logits_that_a_worker_cannot_write_end_the_sweep(site: EvalSite, scheduler: str) -> None:
     eval_programs(site.folder / "bin", trouble={"base": "short"})
     done = site.eval(*KV, "--scheduler", scheduler)
     assert done.code == BinaryFailed.exit_code
@@ -165,7 +165,7 @@ def test_base_logits_that_a_worker_cannot_write_end_the_sweep(site: Site, schedu
 
 
 def test_a_scheduler_that_does_not_answer_is_told_at_once(
-    site: Site,  # noqa: F811
+    site: EvalSite,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(evalcluster, "CONNECT_SECONDS", 0.5)
@@ -181,7 +181,7 @@ def test_a_scheduler_that_does_not_answer_is_told_at_once(
 
 
 def test_a_scheduler_that_is_lost_while_cells_run_is_told(
-    site: Site,  # noqa: F811
+    site: EvalSite,
     scheduler: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -194,7 +194,7 @@ def test_a_scheduler_that_is_lost_while_cells_run_is_told(
     assert f"the scheduler at {scheduler} was lost" in done.stderr
 
 
-def test_without_dask_the_extra_is_named(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_without_dask_the_extra_is_named(site: EvalSite, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "distributed" else object())
     done = site.eval(*KV, "--scheduler", "tcp://127.0.0.1:9")
     assert done.code == ToolMissing.exit_code
@@ -202,7 +202,7 @@ def test_without_dask_the_extra_is_named(site: Site, monkeypatch: pytest.MonkeyP
 
 
 def test_a_cluster_without_workers_is_not_waited_for_forever(
-    site: Site,  # noqa: F811
+    site: EvalSite,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(evalcluster, "PATIENCE", 0.5)
@@ -215,7 +215,7 @@ def test_a_cluster_without_workers_is_not_waited_for_forever(
     assert "dask worker tcp://127.0.0.1:" in done.stderr
 
 
-@pytest.mark.parametrize("error_class", classes(), ids=lambda one: str(one.__name__))
+@pytest.mark.parametrize("error_class", error_classes(), ids=lambda one: str(one.__name__))
 def test_an_error_comes_back_from_another_process(error_class: type[TurbotoolError]) -> None:
     more = {"how": "badly"} if error_class is BinaryFailed else {}
     error = error_class("what", hint="next", **more)

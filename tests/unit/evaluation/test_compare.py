@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 import math
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Done, typed
+from command_line import Done, apart, private, typed
+from eval_site import KV, make_eval_folder
 from fake_eval import KLD, eval_programs
-from test_eval import KV
-from test_store import MEASURED
-from tiny_gguf import gguf, write
+from known_results import MEASURED
 
 from turbotool.errors import ResultError, UnknownCacheType
 from turbotool.evaluation.cell import Configuration, Measured
@@ -38,18 +35,9 @@ ROUNDED = 1e-3  # of a same top as it is printed; from chunk to chunk it is coun
 OTHER_BUILD = {**KLD, "turbo4": 0.021}
 
 
-def evaluated(folder: Path, name: str, *words: str | Path) -> Path:
+def evaluated(folder: Path, named: list[Path | str], name: str) -> Path:
     """A document of an evaluation, and the report of it."""
-    named = [folder / "model.gguf", "--corpus", folder / "text.txt", "--bin-dir", folder / "bin", "--report"]
-    environment = {"TURBOTOOL_WORK": str(folder / "work"), "TURBOTOOL_CACHE": str(folder / "cache")}
-    done = subprocess.run(
-        [sys.executable, "-m", "turbotool", "eval", *map(str, [*named, folder / name, *KV, *words]), "--json"],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = apart("eval", *named, *KV, "--report", folder / name, "--json", variables=private(folder))
     (folder / f"{name}.json").write_text(done.stdout)
     return folder / f"{name}.json"
 
@@ -58,18 +46,16 @@ def evaluated(folder: Path, name: str, *words: str | Path) -> Path:
 def documents(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Of two builds; in the second one turbo4 is a little worse and a cell crashes. Made once, for speed."""
     folder = tmp_path_factory.mktemp("documents")
-    write(folder, gguf())
-    (folder / "text.txt").write_text("word " * 5000)
-    eval_programs(folder / "bin")
-    a = evaluated(folder, "one")
+    named = make_eval_folder(folder)
+    a = evaluated(folder, named, "one")
     eval_programs(folder / "bin", kld=OTHER_BUILD, trouble={"q8_0/q8_0/v": "SIGSEGV"})
     (folder / "bin" / "libggml.so").write_text("another build")
-    return a, evaluated(folder, "other")
+    return a, evaluated(folder, named, "other")
 
 
 @pytest.fixture
 def compare(capsys: pytest.CaptureFixture[str]) -> Compare:
-    return lambda *words: typed(["eval", "compare", *map(str, words)], capsys)
+    return lambda *words: typed(["eval", "compare", *words], capsys)
 
 
 def edited(path: Path, target: Path, edit: Callable[[Any], object]) -> Path:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Done, apart
+from command_line import Done, apart, private
+from eval_site import KV, REPORT_FILES, EvalSite
 from fake_eval import eval_programs, eval_runs
-from test_eval import KV, Site, site  # noqa: F401 (a fixture)
-from test_report import FILES, Page
+from pages import Page
 from tiny_gguf import gguf
 
 from turbotool.errors import BinaryFailed, CorpusError, ModelError
@@ -23,14 +23,14 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake programs are s
 CRASH = {"phi.gguf: q8_0/turbo4/v": "SIGABRT"}
 
 
-def measured(site: Site, *words: str | Path, **behaviour: object) -> Done:  # noqa: F811 (the fixture)
+def measured(site: EvalSite, *words: str | Path, **behaviour: object) -> Done:
     """Two models of other content."""
     eval_programs(site.folder / "bin", **behaviour)
     (site.folder / "phi.gguf").write_bytes(gguf() + bytes(32))
     return site.eval(site.folder / "phi.gguf", *KV, *words)
 
 
-def test_one_table_has_a_line_for_each_model_and_cache_with_its_verdicts(site: Site) -> None:  # noqa: F811
+def test_one_table_has_a_line_for_each_model_and_cache_with_its_verdicts(site: EvalSite) -> None:
     done = measured(site, "--json")
     assert (done.code, done.document["ok"]) == (0, True)
     header, *lines = kld_table(done.document["models"])
@@ -51,7 +51,7 @@ def test_one_table_has_a_line_for_each_model_and_cache_with_its_verdicts(site: S
         assert one["command"].startswith("turbotool eval model.gguf phi.gguf --corpus text.txt --kv q8_0,q8_0/turbo4")
 
 
-def test_each_model_is_measured_once_and_kept(site: Site) -> None:  # noqa: F811 (the fixture)
+def test_each_model_is_measured_once_and_kept(site: EvalSite) -> None:
     measured(site, "--quiet")
     models = [Path(one["words"][one["words"].index("-m") + 1]).name for one in eval_runs(site.folder)]
     assert models.count("model.gguf") == models.count("phi.gguf") == 14
@@ -59,7 +59,7 @@ def test_each_model_is_measured_once_and_kept(site: Site) -> None:  # noqa: F811
     assert len(eval_runs(site.folder)) == 28
 
 
-def test_a_crash_of_one_model_is_a_result_and_the_others_are_whole(site: Site) -> None:  # noqa: F811 (the fixture)
+def test_a_crash_of_one_model_is_a_result_and_the_others_are_whole(site: EvalSite) -> None:
     done = measured(site, "--report", site.folder / "report", "--json", trouble=CRASH)
     assert done.code == done.document["error"]["code"] == BinaryFailed.exit_code
     lines = kld_table(done.document["models"])
@@ -69,7 +69,7 @@ def test_a_crash_of_one_model_is_a_result_and_the_others_are_whole(site: Site) -
         assert "SIGABRT" in (site.folder / "report" / name).read_text(encoding="utf-8")
 
 
-def test_a_model_without_a_base_does_not_stop_the_others(site: Site) -> None:  # noqa: F811 (the fixture)
+def test_a_model_without_a_base_does_not_stop_the_others(site: EvalSite) -> None:
     words = ("--report", site.folder / "report", "--json")
     done = measured(site, *words, trouble={"model.gguf: base": "SIGSEGV"})
     assert done.code == BinaryFailed.exit_code
@@ -81,12 +81,12 @@ def test_a_model_without_a_base_does_not_stop_the_others(site: Site) -> None:  #
     assert sorted(path.name for path in (site.folder / "report").iterdir() if path.is_dir()) == ["phi"]
 
 
-def test_a_model_that_is_missing_is_told_before_any_is_measured(site: Site) -> None:  # noqa: F811 (the fixture)
+def test_a_model_that_is_missing_is_told_before_any_is_measured(site: EvalSite) -> None:
     done = site.eval(site.folder / "nowhere.gguf", *KV)
     assert (done.code, eval_runs(site.folder)) == (ModelError.exit_code, [])
 
 
-def test_what_ends_every_model_ends_the_command_with_it(site: Site) -> None:  # noqa: F811 (the fixture)
+def test_what_ends_every_model_ends_the_command_with_it(site: EvalSite) -> None:
     (site.folder / "text.txt").write_text("a_long_word_of_one_token " * 1000)
     done = measured(site, "--json")
     assert done.code == BinaryFailed.exit_code
@@ -95,7 +95,7 @@ def test_what_ends_every_model_ends_the_command_with_it(site: Site) -> None:  # 
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two models whose files have the same name, and a third; made once, because it takes some seconds."""
     folder = tmp_path_factory.mktemp("site")
     (folder / "text.txt").write_text("word " * 5000)
@@ -104,34 +104,35 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model.parent.mkdir(exist_ok=True)
         model.write_bytes(gguf() + bytes(number))
     words: list[str | Path] = ["--corpus", folder / "text.txt", "--bin-dir", eval_programs(folder / "bin"), *KV]
-    assert apart(folder, "eval", *models, *words, "--report", folder / "report", "--quiet").code == 0
+    done = apart("eval", *models, *words, "--report", folder / "report", "--quiet", variables=private(folder))
+    assert done.code == 0
     return folder / "report"
 
 
-def test_a_report_has_a_folder_for_each_model_and_names_none_of_ours(report: Path) -> None:
-    assert sorted(path.name for path in report.iterdir() if path.is_dir()) == ["model", "model-3", "phi"]
-    assert sorted(path.name for path in report.iterdir() if path.is_file()) == [
+def test_a_report_has_a_folder_for_each_model_and_names_none_of_ours(reports: Path) -> None:
+    assert sorted(path.name for path in reports.iterdir() if path.is_dir()) == ["model", "model-3", "phi"]
+    assert sorted(path.name for path in reports.iterdir() if path.is_file()) == [
         f"models.{kind}" for kind in ("csv", "html", "json", "md")
     ]
-    for path in report.rglob("*.*"):
-        assert not path.is_file() or str(report.parent) not in path.read_text(encoding="utf-8")
-    assert sorted(path.name for path in (report / "phi").iterdir()) == FILES
+    for path in reports.rglob("*.*"):
+        assert not path.is_file() or str(reports.parent) not in path.read_text(encoding="utf-8")
+    assert sorted(path.name for path in (reports / "phi").iterdir()) == REPORT_FILES
 
 
-def test_the_page_of_all_models_links_to_those_of_each(report: Path) -> None:
-    page = Page((report / "models.html").read_text(encoding="utf-8"))
+def test_the_page_of_all_models_links_to_those_of_each(reports: Path) -> None:
+    page = Page((reports / "models.html").read_text(encoding="utf-8"))
     assert page.open == []
     assert page.fetched == ["model/eval.html", "phi/eval.html", "model-3/eval.html"]
-    assert all((report / target).is_file() for target in page.fetched)
-    markdown = (report / "models.md").read_text(encoding="utf-8")
+    assert all((reports / target).is_file() for target in page.fetched)
+    markdown = (reports / "models.md").read_text(encoding="utf-8")
     assert len(page.rows) == 2 * (1 + 3 * 2)
     for row in page.rows:
         assert f"| {' | '.join(row)} |" in markdown
 
 
-def test_the_csv_and_the_json_have_every_cell_of_every_model(report: Path) -> None:
-    lines = list(csv.DictReader((report / "models.csv").read_text(encoding="utf-8").splitlines()))
-    kept: list[dict[str, Any]] = json.loads((report / "models.json").read_text(encoding="utf-8"))["models"]
+def test_the_csv_and_the_json_have_every_cell_of_every_model(reports: Path) -> None:
+    lines = list(csv.DictReader((reports / "models.csv").read_text(encoding="utf-8").splitlines()))
+    kept: list[dict[str, Any]] = json.loads((reports / "models.json").read_text(encoding="utf-8"))["models"]
     cells = [(one["model"]["name"], cell) for one in kept for cell in one["cells"]]
     assert len(lines) == len(cells) == 12
     for line, (name, cell) in zip(lines, cells, strict=True):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from command_line import typed
+from eval_site import EvalSite
 from fake_eval import eval_programs, eval_runs
-from test_eval import Site, site  # noqa: F401 (a fixture)
 
 from turbotool.errors import ModelError, PlanError
 from turbotool.evaluation import planfile
@@ -138,7 +138,7 @@ def test_every_key_is_a_field_of_a_plan() -> None:
 
 
 @needs_fakes
-def test_a_plan_is_measured_with_what_is_typed_beside_it(site: Site) -> None:  # noqa: F811 (the fixture)
+def test_a_plan_is_measured_with_what_is_typed_beside_it(site: EvalSite) -> None:
     pytest.importorskip("scipy")
     path = written(site.folder, max_kld="0.012", min_same_top="90")
     done = site.eval("--plan", path, "--rotation", "off", "--json")
@@ -157,7 +157,7 @@ def test_a_plan_is_measured_with_what_is_typed_beside_it(site: Site) -> None:  #
 
 
 @needs_fakes
-def test_a_plan_may_name_model_and_text_and_nothing_else_does_then(site: Site) -> None:  # noqa: F811 (the fixture)
+def test_a_plan_may_name_model_and_text_and_nothing_else_does_then(site: EvalSite) -> None:
     path = written(site.folder, models='["model.gguf"]', corpora='["text.txt"]', rotation='["off"]', kv='["q8_0"]')
     words = ["eval", "--plan", str(path), "--bin-dir", str(site.folder / "bin"), "--json"]
     for contradiction, what in (([str(site.folder / "other.gguf")], "MODEL"), (["--corpus", "x"], "--corpus FILE")):
@@ -178,21 +178,21 @@ def test_a_plan_may_name_model_and_text_and_nothing_else_does_then(site: Site) -
         ("cross-corpus", "needs 2 corpora or more: name each with --corpus FILE"),
     ],
 )
-def test_a_plan_of_several_is_not_run_on_one(site: Site, name: str, says: str) -> None:  # noqa: F811 (the fixture)
+def test_a_plan_of_several_is_not_run_on_one(site: EvalSite, name: str, says: str) -> None:
     done = site.eval(site.folder / "model.gguf", "--plan", name)  # the same model twice is one
     assert (done.code, eval_runs(site.folder)) == (2, [])
     assert says in done.stderr
 
 
 @needs_fakes
-def test_a_plan_with_a_mistake_is_refused_before_anything_is_measured(site: Site) -> None:  # noqa: F811 (the fixture)
+def test_a_plan_with_a_mistake_is_refused_before_anything_is_measured(site: EvalSite) -> None:
     done = site.eval("--plan", written(site.folder, ctx="1"), "--json")
     assert (done.code, eval_runs(site.folder)) == (PlanError.exit_code, [])
     assert done.document["error"]["class"] == "PlanError"
 
 
 @needs_fakes
-def test_the_noise_floor_recommends_nothing(site: Site) -> None:  # noqa: F811 (the fixture)
+def test_the_noise_floor_recommends_nothing(site: EvalSite) -> None:
     eval_programs(site.folder / "bin")
     done = site.eval("--plan", "noise-floor", "--chunks", "4", "--json")
     assert done.document["controls"]["noise_floor"][0]["ok"]

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import tomlkit
-from test_verdict import cell
+from known_results import cell
+from recordings import recorded
 
 from turbotool.evaluation.cell import Configuration, Measured
 from turbotool.evaluation.judge.stats import CONFIDENCE, Interval
@@ -38,7 +38,7 @@ from turbotool.programs.perplexity import NOISE_MEAN
 from turbotool.programs.questions import PROMPTS
 
 pytest.importorskip("scipy")
-DATA = tomlkit.parse((Path(__file__).parents[2] / "data" / "published.toml").read_text(encoding="utf-8")).unwrap()
+DATA = tomlkit.parse(recorded("published.toml")).unwrap()
 A4B, DENSE, E2B, QWEN = "gemma-4 26B-A4B Q8", "gemma-4 31B Q8", "gemma-4 E2B Q4_K_L", "Qwen2.5-7B Q8"
 USER = "gemma-4 26B-A4B Q6_K_XL"
 WIKI, OTHER = "wikitext-2", "wikitext-103"

@@ -6,17 +6,17 @@ import csv
 import json
 import os
 import re
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from command_line import Done, apart
+from colours import contrast
+from command_line import Done
+from eval_site import KV, REPORT_FILES, EvalSite, cells_of
 from fake_eval import eval_programs, eval_runs
-from test_eval import KV, Site, cells_of, site  # noqa: F401 (a fixture)
-from tiny_gguf import gguf, write
+from pages import Page
 
 from turbotool.errors import BinaryFailed, ToolMissing
 from turbotool.evaluation.report import plot
@@ -29,58 +29,10 @@ pytest.importorskip("scipy")
 pytest.importorskip("matplotlib")
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake programs are scripts")
 
-FILES = ["eval.csv", "eval.html", "eval.json", "eval.md"]
-VOID = {"meta", "br", "img", "link"}
-
-
-class Page(HTMLParser):
-    """Checks that tags are closed in order; keeps what would be fetched, and the text of tables by row."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.fetched: list[str] = []
-        self.rows: list[list[str]] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in VOID:
-            self.open.append(tag)
-        self.fetched += [str(value) for name, value in attrs if name in ("src", "href") and value]
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.fetched += [str(value) for name, value in attrs if name in ("src", "href") and value]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] in ("td", "th"):
-            self.rows[-1][-1] += data
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
-    """A report with a cell that crashed and one that is not finite; made once, because it takes some seconds."""
-    folder = tmp_path_factory.mktemp("site")
-    write(folder, gguf())
-    (folder / "text.txt").write_text("word " * 5000)
-    eval_programs(folder / "bin", trouble={"q8_0/q8_0/v": "SIGSEGV", "turbo4/turbo4/v": "nan"})
-    words: list[str | Path] = [folder / "model.gguf", "--corpus", folder / "text.txt", "--bin-dir", folder / "bin"]
-    words += ["--kv", "q8_0,q8_0/turbo4,turbo4", *KV[2:], "--report", folder / "report", "--json"]
-    done = apart(folder, "eval", *words)
-    assert done.code == BinaryFailed.exit_code
-    return folder / "report", done
-
 
 def test_a_report_is_four_files_that_name_no_folder(report: tuple[Path, Done]) -> None:
     folder, _ = report
-    assert sorted(path.name for path in folder.iterdir()) == FILES
+    assert sorted(path.name for path in folder.iterdir()) == REPORT_FILES
     for path in folder.iterdir():
         assert str(folder.parent) not in path.read_text(encoding="utf-8")
 
@@ -160,7 +112,6 @@ def test_numbers_on_a_logarithmic_axis_are_plain_and_do_not_touch(low: float, hi
 
 def test_letters_stand_out_on_every_field_of_the_heat_map() -> None:
     from matplotlib import colormaps
-    from test_plot import contrast
 
     for step in range(101):
         colour = colormaps[plot.COLOURMAP](step / 100)
@@ -168,7 +119,7 @@ def test_letters_stand_out_on_every_field_of_the_heat_map() -> None:
         assert contrast(shade, plot._letters(colour)) >= 4.5
 
 
-def test_a_file_name_cannot_become_markup(site: Site) -> None:  # noqa: F811 (the fixture)
+def test_a_file_name_cannot_become_markup(site: EvalSite) -> None:
     text = site.folder / "<b>&.txt"
     (site.folder / "text.txt").rename(text)
     (site.folder / "text.txt").write_text("other " * 5000)
@@ -180,31 +131,31 @@ def test_a_file_name_cannot_become_markup(site: Site) -> None:  # noqa: F811 (th
     assert any(row[0] == "<b>&.txt" for row in page.rows)
 
 
-def test_a_report_of_nothing_but_crashes_is_still_a_report(site: Site) -> None:  # noqa: F811 (the fixture)
+def test_a_report_of_nothing_but_crashes_is_still_a_report(site: EvalSite) -> None:
     cells = ("q8_0/q8_0/off", "q4_0/q4_0/off", "f16/f16/off")
     eval_programs(site.folder / "bin", trouble=dict.fromkeys(cells, "SIGABRT"))
     folder = site.folder / "report"
     done = site.eval("--kv", "q8_0", "--rotation", "off", "--chunks", "4", "--report", folder, "--json")
     assert done.code == BinaryFailed.exit_code
-    assert sorted(path.name for path in folder.iterdir()) == FILES
+    assert sorted(path.name for path in folder.iterdir()) == REPORT_FILES
     assert done.document["recommendation"]["k"] == "f16"
     assert not done.document["controls"]["noise_floor"][0]["ok"]
 
 
-def test_a_second_run_writes_the_same_report(site: Site) -> None:  # noqa: F811 (the fixture)
+def test_a_second_run_writes_the_same_report(site: EvalSite) -> None:
     first, second = site.folder / "first", site.folder / "second"
     site.eval(*KV, "--report", first)
     runs = len(eval_runs(site.folder))
     site.eval(*KV, "--report", second)
     assert len(eval_runs(site.folder)) == runs
     load = re.compile(r'"load": [\d.]+')
-    for name in FILES:
+    for name in REPORT_FILES:
         one, other = ((folder / name).read_text(encoding="utf-8") for folder in (first, second))
         assert load.sub("", one) == load.sub("", other)
 
 
 def test_a_missing_plotting_library_is_told_before_the_measurement(
-    site: Site,  # noqa: F811 (the fixture)
+    site: EvalSite,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "matplotlib" else object())

@@ -5,23 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from known_results import DIVERGENCE
 
 from turbotool.errors import ToolMissing
 from turbotool.evaluation.cell import Measured
 from turbotool.evaluation.judge import stats as evalstats
 from turbotool.evaluation.judge.stats import Series, interval, minus, recover
-from turbotool.programs.divergence import Divergence, Estimate, Running, parse_divergence
+from turbotool.programs.divergence import Estimate, Running
 from turbotool.programs.perplexity import scored
 
 stats = pytest.importorskip("scipy.stats")
-LOG = (Path(__file__).parents[2] / "data" / "kld-q8_0-turbo4.log").read_text(encoding="utf-8")
-FOUND = parse_divergence(LOG)
-assert FOUND is not None
 
 
 def running(values: Sequence[float], digits: int) -> list[float]:
@@ -42,8 +39,7 @@ def measured(klds: Sequence[float], tops: Sequence[int] = (), ctx: int = 512) ->
         Running(n, Estimate(1), Estimate(2 * mean), Estimate(mean), Estimate(1), Estimate(top))
         for n, (mean, top) in enumerate(zip(means, percent, strict=True), start=1)
     )
-    assert isinstance(FOUND, Divergence)
-    found = replace(FOUND, running=rows, mean=Estimate(round(math.fsum(klds) / len(klds), 6)))
+    found = replace(DIVERGENCE, running=rows, mean=Estimate(round(math.fsum(klds) / len(klds), 6)))
     return Measured(found, {}, 1.0)
 
 
@@ -80,7 +76,7 @@ def test_where_rounding_hides_single_tokens_the_bound_says_so() -> None:
 
 
 def test_chunks_of_a_real_log() -> None:
-    found = evalstats.kld(Measured(FOUND, {}, 1.0))  # type: ignore[arg-type]
+    found = evalstats.kld(Measured(DIVERGENCE, {}, 1.0))
     assert found.values[:3] == pytest.approx((0.01019, 2 * 0.00877 - 0.01019, 3 * 0.00886 - 2 * 0.00877))
     assert math.fsum(found.values) / 4 == pytest.approx(0.007953)
 

@@ -14,22 +14,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from known_model import known_model
+from known_results import MEASURED
 
 from turbotool.errors import StoreError, UnknownCacheType
 from turbotool.evaluation import store as stores
-from turbotool.evaluation.cell import Configuration, Measured, Origin, parse_rotations
+from turbotool.evaluation.cell import Configuration, Origin, parse_rotations
 from turbotool.evaluation.store import open_store
 from turbotool.kv.cachetype import CachePair
 from turbotool.kv.rotation import ROTATIONS
-from turbotool.programs.divergence import Estimate, parse_divergence
+from turbotool.programs.divergence import Estimate
 from turbotool.system.digest import sha256_file
 from turbotool.system.output import Output
 
 QUIET = Output(quiet=True)
-LOG = (Path(__file__).parents[2] / "data" / "kld-q8_0-turbo4.log").read_text(encoding="utf-8")
-DIVERGENCE = parse_divergence(LOG)
-assert DIVERGENCE is not None
-MEASURED = Measured(DIVERGENCE, {"caches": [{"k": "q8_0"}]}, 1.5)
 ORIGIN = Origin("b" * 64, "m" * 64, "c" * 64, 512, 4)
 
 

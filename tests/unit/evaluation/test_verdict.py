@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from known_model import known_model
+from known_results import cell
 
 from turbotool.evaluation.cell import F16, Configuration, Measured
 from turbotool.evaluation.judge.choice import Tolerance, choose, memory
@@ -33,49 +34,12 @@ from turbotool.inputs.shape import KvShape, cache_shape
 from turbotool.kv.cachetype import CachePair
 from turbotool.kv.effective import Cache, Effective
 from turbotool.programs.binaries import Binaries
-from turbotool.programs.divergence import Divergence, Estimate, Running, parse_divergence
 from turbotool.programs.runner import Runner
 
 pytest.importorskip("scipy")
-LOG = (Path(__file__).parents[2] / "data" / "kld-q8_0-turbo4.log").read_text(encoding="utf-8")
-FOUND = parse_divergence(LOG)
-assert isinstance(FOUND, Divergence)
 MODEL = known_model("some folder/m.gguf")
 TEXT = Corpus("text", Path("text"), "c")
 Q8, MIXED, TURBO = CachePair("q8_0", "q8_0"), CachePair("q8_0", "turbo4"), CachePair("turbo4", "turbo4")
-
-
-def running(klds: Sequence[float], ratios: Sequence[float], top: float) -> Iterable[Running]:
-    for n in range(1, len(klds) + 1):
-        kld, ratio = math.fsum(klds[:n]) / n, math.fsum(ratios[:n]) / n
-        yield Running(n, Estimate(1), Estimate(round(ratio, 5)), Estimate(round(kld, 5)), Estimate(1), Estimate(top))
-
-
-def cell(
-    kld: float,
-    ratio: float,
-    *,
-    error: float = 0.01,
-    spread: float = 0.0,
-    top: float = 95.0,
-    base: float = 20.0,
-    chunks: int = 8,
-    of_kld: float = 0.0001,
-) -> Measured:
-    """A cell of that mean KLD and ln(PPL / f16); chunks lie above and below their mean by turns, by `spread`."""
-    waves = [spread if n % 2 else -spread for n in range(chunks)]
-    klds, ratios = [kld + wave for wave in waves], [ratio + wave for wave in waves]
-    assert isinstance(FOUND, Divergence)
-    found = replace(
-        FOUND,
-        ppl=Estimate(base * math.exp(ratio), 1),
-        ppl_base=Estimate(base, 1),
-        ln_ratio=Estimate(ratio, error),
-        mean=Estimate(kld, of_kld),
-        same_top=Estimate(top, 0.1),
-        running=tuple(running(klds, ratios, top)),
-    )
-    return Measured(found, {}, 1.0)
 
 
 def made(cells: dict[Configuration, Measured], tmp_path: Path, chunks: int = 8) -> tuple[Sweep, EvalLedger]:

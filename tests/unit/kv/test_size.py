@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from known_model import SHAPE, known_model
+from recordings import recorded
 from tiny_gguf import gguf_of, write
 
 from turbotool.errors import ModelError
@@ -20,7 +21,6 @@ from turbotool.kv.effective import parse_effective
 from turbotool.kv.serving import LLAMA_SERVER, ONE, Serving, server_command
 from turbotool.kv.size import cells, expected_mib, kv_bytes, largest_ctx, refusal, state_bytes
 
-DATA = Path(__file__).parents[2] / "data"
 F16, MIXED, TURBO = CachePair("f16", "f16"), CachePair("q8_0", "turbo4"), CachePair("turbo4", "turbo4")
 GEMMA = KvShape((CacheShape((256,) * 4, (256,) * 4), CacheShape((256,) * 22, (256,) * 22, 512)), (256,), (256,))
 
@@ -156,7 +156,7 @@ def test_metadata_that_nothing_can_load_is_a_model_error(
 
 
 def test_a_real_log_reports_the_size_that_is_calculated() -> None:
-    caches = parse_effective((DATA / "completion.log").read_text(encoding="utf-8")).caches
+    caches = parse_effective(recorded("completion.log")).caches
     (found,) = expected_mib(SHAPE, MIXED, caches) or [0.0]
     assert found == pytest.approx(caches[0].mib, abs=0.005)
     assert kv_bytes(SHAPE, MIXED, 512, ONE) == found * 2**20

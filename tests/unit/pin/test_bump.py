@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_rehearse import REGISTER, ROTATE, release
-from tiny_series import LINES, QUIET, Project, write
+from tiny_series import LINES, QUIET, REGISTER, ROTATE, Project, release, write
 
 from turbotool.errors import CompileFailed, DirtyTree, HashMismatch, PatchConflict, SeriesError
 from turbotool.layout import Layout

@@ -8,24 +8,14 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from tiny_series import FILES, LINES, QUIET, Project, commit, write
+from tiny_series import FILES, LINES, QUIET, REGISTER, ROTATE, Project, release
 
 from turbotool.errors import PatchConflict, SeriesError, SourceError
 from turbotool.pin import candidates
 from turbotool.pin.reference import REPOSITORY, parse_reference
 from turbotool.pin.rehearsal_page import page
 from turbotool.pin.rehearse import Rehearsal, lines, rehearse
-
-REGISTER, ROTATE = "register-the-turbo-cache-types.patch", "rotate-what-is-stored-in-k-and-v.patch"
-
-
-def release(project: Project, tag: str, files: dict[str, str]) -> str:
-    """A tag of the tiny upstream with these files changed; returns ADDRESS@REF."""
-    for name, text in files.items():
-        write(project.upstream.folder, name, text)
-    commit(project.upstream, tag)
-    project.upstream.run("tag", tag)
-    return f"{project.upstream.folder}@{tag}"
+from turbotool.series.export import export
 
 
 def rehearsed(project: Project, ref: str) -> Rehearsal:
@@ -74,8 +64,6 @@ def test_the_report_names_the_hunk_that_clashes_and_what_upstream_has_there(patc
 def test_patches_after_a_conflict_are_tried_as_if_it_were_repaired(patched: Project) -> None:
     patched.edit("src/core.cpp", "turbo 10\n", "turbo ten\n")
     patched.commit("Follow the first patch")
-    from turbotool.series.export import export
-
     export(patched.layout, QUIET)
     changed = {"src/core.cpp": LINES.replace("line 10\n", "line ten\n")}
     assert [state for _, state in states(rehearsed(patched, release(patched, "v2", changed)))] == [

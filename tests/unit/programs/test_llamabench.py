@@ -13,6 +13,7 @@ from fake_tools import bench_runs, llama_bench, python_program
 from hypothesis import given
 from hypothesis import strategies as st
 from known_model import known_model
+from recordings import DATA
 
 from turbotool.errors import BinaryFailed, ConfigurationMismatch, ToolFailed
 from turbotool.kv.cachetype import CachePair
@@ -21,7 +22,7 @@ from turbotool.programs.binaries import Binaries
 from turbotool.programs.llamabench import BenchPoint, Phase, Sample
 from turbotool.programs.runner import Runner
 
-OUTPUT = (Path(__file__).parents[2] / "data" / "llama-bench.jsonl").read_bytes()
+OUTPUT = (DATA / "llama-bench.jsonl").read_bytes()
 LINES = OUTPUT.splitlines(keepends=True)
 RAN = BenchPoint(CachePair("q8_0", "turbo4"), 32, 1)
 PROMPT, GENERATED = Phase("pp", 16), Phase("tg", 4)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from known_model import known_model
+from recordings import recorded
 
 from turbotool.errors import BinaryFailed, ConfigurationMismatch, UnknownCacheType
 from turbotool.kv.cachetype import CachePair, bits_per_value, row_bytes
@@ -29,14 +29,13 @@ from turbotool.programs.divergence import (
 )
 from turbotool.verify.checks.upstream import count_turbo, parse_cases
 
-DATA = Path(__file__).parents[2] / "data"
-COMPLETION = (DATA / "completion.log").read_text(encoding="utf-8")
-KLD = (DATA / "kld.log").read_text(encoding="utf-8")
-KLD_TURBO = (DATA / "kld-q8_0-turbo4.log").read_text(encoding="utf-8")
-TOO_SHORT = (DATA / "too-short.log").read_text(encoding="utf-8")
-PPL = (DATA / "ppl.log").read_text(encoding="utf-8")
-CHAT = (DATA / "chat.log").read_text(encoding="utf-8")
-OPS = (DATA / "backend-ops.log").read_text(encoding="utf-8")
+COMPLETION = recorded("completion.log")
+KLD = recorded("kld.log")
+KLD_TURBO = recorded("kld-q8_0-turbo4.log")
+TOO_SHORT = recorded("too-short.log")
+PPL = recorded("ppl.log")
+CHAT = recorded("chat.log")
+OPS = recorded("backend-ops.log")
 MODEL = known_model()
 RAN = CachePair("q8_0", "turbo4")
 K_ONLY = Knobs(k=True)

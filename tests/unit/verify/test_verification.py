@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 from fake_tools import python_program
 from known_model import known_model
+from recordings import recorded
 
 from turbotool.errors import (
     BinaryFailed,
@@ -116,7 +117,7 @@ def test_where_speed_is_measured_threads_wait_as_they_do_by_default(
 
 
 def test_a_divergence_without_statistics_is_a_failure_and_not_a_zero(context: Context) -> None:
-    log = (Path(__file__).parents[2] / "data" / "completion.log").read_text(encoding="utf-8")
+    log = recorded("completion.log")
     plain = log.replace("attn_rot_k: on, size 64", "attn_rot_k: off").replace("attn_rot_k = 1", "attn_rot_k = 0")
     program(context.work, "llama-perplexity", f"print({plain!r}); print('Mean    KLD:   0.0')")
     with pytest.raises(BinaryFailed, match="did not print its KL divergence"):

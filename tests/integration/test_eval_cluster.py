@@ -20,6 +20,7 @@ import pytest
 from command_line import finished, started
 from eval_site import make_eval_folder
 from fake_eval import eval_programs, eval_runs
+from processes import is_alive
 
 from turbotool.errors import ClusterError, Interrupted
 
@@ -125,7 +126,7 @@ def test_ctrl_c_ends_what_workers_run_and_the_next_run_goes_on(site: Site, clust
     client.send_signal(signal.SIGINT)
     ended(client, Interrupted.exit_code)
     pids = [one["pid"] for one in eval_runs(site.folder) if one["what"] == "cell"]
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the end of both programs")
+    until(lambda: not any(map(is_alive, pids)), "the end of both programs")
     eval_programs(site.folder / "bin")
     assert ended(site.start("--scheduler", cluster.address))["ok"]
     assert [one["what"] for one in eval_runs(site.folder)].count("base") == 1

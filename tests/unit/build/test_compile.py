@@ -6,6 +6,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -13,7 +14,7 @@ from fake_tools import Site, commit, cpu_seconds, fake_site, says
 
 from turbotool.build import plan as buildplan
 from turbotool.build.backends import BACKENDS, find_backend
-from turbotool.build.compile import BuildOutcome
+from turbotool.build.compile import AGAIN_BYTES, BuildOutcome
 from turbotool.build.host import Choices, Host
 from turbotool.build.request import BuildRequest
 from turbotool.build.targets import TARGETS
@@ -21,7 +22,6 @@ from turbotool.errors import CompileFailed, ConfigureFailed, NoSpace, ToolMissin
 from turbotool.layout import Layout
 from turbotool.programs import choose
 from turbotool.programs.choose import choose_binaries
-from turbotool.system.files import need_space
 from turbotool.system.output import Output
 
 
@@ -221,9 +221,18 @@ def test_full_disk_is_no_space(site: Site, variable: str) -> None:
         site.setting(**{variable: "fatal error: a.o: No space left on device"}).build()
 
 
-def test_too_little_space_is_refused_before_the_build(tmp_path: Path) -> None:
-    with pytest.raises(NoSpace, match="a build needs about"):
-        need_space(tmp_path / "not" / "yet", 1 << 62, "a build")
+def test_too_little_space_is_refused_before_the_build(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder that is not there yet; what is there needs less room to be built again."""
+    free = SimpleNamespace(free=AGAIN_BYTES)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    with pytest.raises(NoSpace, match=r"a build needs about \d+ MiB in .*, \d+ MiB are free") as caught:
+        site.build()
+    assert "TURBOTOOL_WORK" in str(caught.value.hint)
+    assert not site.folder.exists()
+    free.free = BACKENDS["cpu"].disk_bytes
+    site.build()
+    free.free = AGAIN_BYTES
+    assert not site.asking(extra_targets=("llama-batched",)).build().cached
 
 
 def test_failed_build_is_tried_again_and_succeeds(site: Site) -> None:

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 from collections import Counter
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 from command_line import apart
 from eval_site import CELLS, KV, EvalSite, cells_of
 from fake_eval import eval_programs, eval_runs
+from processes import is_alive
 from tiny_gguf import gguf_of, write
 
 from turbotool.errors import (
@@ -101,7 +101,7 @@ def test_a_run_that_was_ended_goes_on_where_it_stopped(site: EvalSite, trouble: 
     eval_programs(site.folder / "bin", trouble={"q8_0/turbo4/off": trouble})
     assert apart(*site.words(*KV), timeout=60).code == code
     pids = [int(one["pid"]) for one in eval_runs(site.folder)]
-    assert trouble == "kill" or not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert trouble == "kill" or not any(map(is_alive, pids))
     stray = site.work / "0000000000000000.logits"
     stray.write_text("of another sweep")
     before = site.measured()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_series import EMPTY, FILES, LINES, QUIET, TRAILERS, Project, commit, make_project, write
+from tiny_series import EMPTY, FILES, LINES, QUIET, REGISTER, ROTATE, TRAILERS, Project, commit, make_project, write
 
 from turbotool.errors import DirtyTree, HashMismatch, PatchConflict, SeriesError, TurbotoolError
 from turbotool.series import files as series
@@ -23,8 +23,6 @@ from turbotool.upstream import journal
 from turbotool.upstream.journal import begin, unfinished
 from turbotool.upstream.lock import read_lock
 from turbotool.upstream.tree import ensure_vendored
-
-REGISTER, ROTATE = "register-the-turbo-cache-types.patch", "rotate-what-is-stored-in-k-and-v.patch"
 
 
 def states(checked: Checked) -> dict[str, str]:
@@ -139,27 +137,36 @@ def test_export_refuses_what_is_not_committed(patched: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    "message",
+    ("message", "said"),
     [
-        "Cut here\n\nbefore\n---\nafter",
-        "Impersonate\n\nFrom: a@b.c\n\nbody",
-        "Quote\n\ndiff --git a/x b/x\n",
-        "Two\nlines",
+        ("Cut here\n\nbefore\n---\nafter", "does not survive as a patch"),
+        ("Impersonate\n\nFrom: a@b.c\n\nbody", "does not survive as a patch"),
+        ("Quote\n\ndiff --git a/x b/x\n", r"quote\.patch:6 is malformed"),
+        ("Two\nlines", "does not survive as a patch"),
     ],
 )
-def test_a_message_that_a_patch_cannot_carry_is_refused_and_nothing_is_written(patched: Project, message: str) -> None:
+def test_a_message_that_a_patch_cannot_carry_is_refused_and_nothing_is_written(
+    patched: Project, message: str, said: str
+) -> None:
     patched.edit("src/cache.cpp", "cache 3\n", "cache three\n")
     commit(patched.tree, message)
     before = patched.snapshot()
-    try:
+    with pytest.raises(SeriesError, match=said):
         export(patched.layout, QUIET)
-    except SeriesError:
-        assert patched.snapshot() == before
-    else:  # then it must come back as it was
-        message = patched.tree.text("log", "-1", "--format=%B")
-        shutil.rmtree(patched.layout.tree)
-        ensure_applied(patched.layout, QUIET)
-        assert patched.tree.text("log", "-1", "--format=%B") == message
+    assert patched.snapshot() == before
+
+
+@pytest.mark.parametrize(
+    "message", ["[tag] Größe: 1/2", "Indent\n\n  two\n\tcpp: tab\n\n> quoted", "Dashes\n\n----\n-- \nFrom here"]
+)
+def test_a_message_that_only_looks_special_comes_back_as_it_was(patched: Project, message: str) -> None:
+    patched.edit("src/cache.cpp", "cache 3\n", "cache three\n")
+    commit(patched.tree, message)
+    written = patched.tree.text("log", "-1", "--format=%B")
+    export(patched.layout, QUIET)
+    shutil.rmtree(patched.layout.tree)
+    ensure_applied(patched.layout, QUIET)
+    assert patched.tree.text("log", "-1", "--format=%B") == written
 
 
 def test_a_merge_is_not_a_series(patched: Project) -> None:

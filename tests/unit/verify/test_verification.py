@@ -30,7 +30,6 @@ from turbotool.programs.binaries import TESTS, Binaries
 from turbotool.programs.perplexity import Text, diverge
 from turbotool.programs.questions import has_three_colours, is_four, is_paris
 from turbotool.programs.runner import Runner
-from turbotool.programs.server import serve
 from turbotool.system.output import Output
 from turbotool.verify import verification
 from turbotool.verify.check import Check, CheckOutcome, Context, Spec, Value
@@ -41,7 +40,6 @@ from turbotool.verify.junit import document
 from turbotool.verify.registry import CHECKS
 
 MODEL = known_model()
-Q8 = CachePair("q8_0", "q8_0")
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake programs are scripts")
 
 
@@ -164,31 +162,6 @@ def test_operations_are_tested_on_the_device_of_the_backend(context: Context, de
     outcome = backend_ops(replace(context, runner=runner))
     assert (outcome.ok, outcome.skipped) == (False, skipped)
     assert ("no device CUDA0" if skipped else "no case ran for turbo2 CPY") in outcome.detail
-
-
-def test_a_server_that_never_answers_is_not_left_behind(context: Context) -> None:
-    program(context.work, "llama-server", "print(os.getpid(), flush=True); sys.exit(3)")
-    with pytest.raises(BinaryFailed, match="exit status 3"), serve(context.runner, MODEL, Q8, name="x"):
-        pass
-
-
-def test_a_server_is_gone_after_an_error_in_the_block(context: Context) -> None:
-    log = "size =    1.00 MiB (   512 cells,  30 layers,  2/2 seqs), K (q8_0):    0.50 MiB, V (q8_0):    0.50 MiB"
-    kinds = [(kind, side) for kind in ("attn", "turbo") for side in "kv"]
-    sides = "".join(f"llama_kv_cache: {kind}_rot_{side}: off, type q8_0\\n" for kind, side in kinds)
-    body = f"""
-import http.server
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200); self.end_headers(); self.wfile.write(b'{{}}')
-    def log_message(self, *words): pass
-print('llama_kv_cache: {log}\\n{sides}', flush=True)
-http.server.HTTPServer(('127.0.0.1', int(sys.argv[sys.argv.index('--port') + 1])), Handler).serve_forever()
-"""
-    program(context.work, "llama-server", body)
-    with pytest.raises(ZeroDivisionError), serve(context.runner, MODEL, Q8, name="x") as server:
-        raise ZeroDivisionError
-    assert server.child.poll() is not None
 
 
 LOOP = "She said," + "She," * 90

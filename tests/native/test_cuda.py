@@ -19,6 +19,7 @@ from turbotool.build.cuda import Toolkit, toolkit_of
 from turbotool.build.host import Choices
 from turbotool.build.tools import Candidate, find_tools
 from turbotool.layout import find_layout
+from turbotool.system.machine import usable_cpus
 
 pytestmark = pytest.mark.slow
 
@@ -125,7 +126,7 @@ def kernels(
     names = [*touched(), "turbo.cu", *(f"fattn-vec-instance-{pair}.cu" for pair in INSTANCES)]
     names.append("template-instances/fattn-vec-instance-q8_0-q8_0.cu")  # upstream's, to compare with
     objects = [f"ggml/src/ggml-cuda/CMakeFiles/ggml-cuda.dir/{name}.o" for name in names]
-    said = run("ninja", "-j", str(os.cpu_count() or 1), "-C", folder, *objects, env=env)
+    said = run("ninja", "-j", str(usable_cpus()), "-C", folder, *objects, env=env)
     return [
         Kernel(found[1], int(found[2]), int(found[3]) + int(found[4]), int(found[5])) for found in PTXAS.finditer(said)
     ]

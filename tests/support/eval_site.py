@@ -13,6 +13,7 @@ from tiny_gguf import gguf, write
 
 KV = ("--kv", "q8_0,q8_0/turbo4", "--rotation", "off,v", "--chunks", "4")
 CELLS = [("q8_0", "q8_0", "off"), ("q8_0", "q8_0", "v"), ("q8_0", "turbo4", "off"), ("q8_0", "turbo4", "v")]
+HOSTILE = """<script>alert('1' & "2")&lt;$x"""  # a name that would become markup in a careless page
 REPORT_FILES = ["eval.csv", "eval.html", "eval.json", "eval.md"]
 
 

@@ -121,7 +121,7 @@ if trouble.startswith("SIG"):
     os.kill(os.getpid(), getattr(signal, trouble))
 if trouble == "forgets":
     asked["-p"] = asked["-p"].replace("The", "Two")
-answers = {"The": "Paris.", "Two": "Four.", "List": "Red, green, blue."}
+answers = {"The": "Paris.", "Two": "Four.", "List": "Red, green, blue.", **known.get("answers", {})}
 print("> " + words[words.index("-p") + 1] + "\n\n" + answers[asked["-p"].split()[0]] + "\n")
 print("[ Prompt: 1 t/s | Generation: 1 t/s ]")
 """
@@ -134,6 +134,7 @@ def eval_programs(folder: Path, **behaviour: object) -> Path:
     That is a signal's name, `silent`, `nan`, `substitute` (K is f16), `blocked` (no rotation), `forgets` (Paris), or
     `interrupt`, `terminate` or `kill`, which are Ctrl-C, SIGTERM and the end for turbotool. `base` may be `short` or a
     signal's name, and with `ppl` -1 perplexity falls where it should rise. Each cell takes `seconds` at least.
+    `answers` replaces what is said to a prompt, known by its first word.
     """
     python_program(folder / "llama-perplexity", COMMON + PERPLEXITY)
     python_program(folder / "llama-cli", COMMON + CLI)

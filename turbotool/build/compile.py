@@ -19,6 +19,7 @@ from turbotool.build.tools import Candidate
 from turbotool.errors import CompileFailed, ConfigureFailed, NoSpace
 from turbotool.system import process
 from turbotool.system.files import need_space, out_of_space, write_file
+from turbotool.system.machine import usable_cpus
 from turbotool.system.session import Session
 
 MIB = 1 << 20
@@ -118,7 +119,7 @@ def configure(plan: BuildPlan, session: Session) -> tuple[str, ...]:
 
 
 def compile_targets(plan: BuildPlan, session: Session) -> None:
-    jobs = plan.request.jobs or os.cpu_count() or 1
+    jobs = plan.request.jobs or usable_cpus()
     words = [plan.chain.ninja.path, "-j", str(jobs), *plan.request.targets]
     keep = () if start_sccache(plan) else session.keep  # the daemon would hold the lock for ever
     with session.out.progress("compiling") as show:

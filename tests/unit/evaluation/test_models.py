@@ -7,10 +7,11 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
-from command_line import Done, apart, private
-from eval_site import KV, REPORT_FILES, EvalSite
+from command_line import Done, apart, private, typed
+from eval_site import HOSTILE, KV, REPORT_FILES, EvalSite
 from fake_eval import eval_programs, eval_runs
 from html_page import Page
 from tiny_gguf import gguf
@@ -128,6 +129,32 @@ def test_the_page_of_all_models_links_to_those_of_each(reports: Path) -> None:
     assert len(page.rows) == 2 * (1 + 3 * 2)
     for row in page.rows:
         assert f"| {' | '.join(row)} |" in markdown
+
+
+def test_no_name_can_become_markup_or_leave_the_folder(site: EvalSite) -> None:
+    for word in ("model", "phi"):
+        (site.folder / f"{HOSTILE} {word}.gguf").write_bytes(gguf() + word.encode())
+    eval_programs(site.folder / "bin", trouble={f"{HOSTILE} phi.gguf: base": "SIGSEGV"})
+    words: list[str | Path] = [site.folder / f"{HOSTILE} {word}.gguf" for word in ("model", "phi")]
+    words += [
+        "--corpus",
+        site.folder / "text.txt",
+        "--bin-dir",
+        site.folder / "bin",
+        *KV,
+        "--report",
+        site.folder / "r",
+    ]
+    assert typed(["eval", *words], site.capsys).code == BinaryFailed.exit_code
+    raw = (site.folder / "r" / "models.html").read_text(encoding="utf-8")
+    page = Page(raw)
+    assert page.open == []
+    assert "script" not in page.text
+    assert "<script" not in raw.lower()
+    assert any(line.startswith(f"{HOSTILE} phi.gguf: not measured") for line in page.text["li"])
+    assert any(row[0] == f"{HOSTILE} model.gguf" for row in page.rows)
+    (link,) = page.fetched
+    assert (site.folder / "r" / unquote(link)).is_file()
 
 
 def test_the_csv_and_the_json_have_every_cell_of_every_model(reports: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shlex
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,14 +14,18 @@ from typing import Any
 
 import pytest
 from colours import contrast
-from command_line import Done
-from eval_site import KV, REPORT_FILES, EvalSite, cells_of
+from command_line import Done, typed
+from eval_site import HOSTILE, KV, REPORT_FILES, EvalSite, cells_of
 from fake_eval import eval_programs, eval_runs
 from html_page import Page
 
-from turbotool.errors import BinaryFailed, ToolMissing
+from turbotool.errors import BinaryFailed, ToolFailed, ToolMissing
+from turbotool.evaluation.cell import Measured
+from turbotool.evaluation.identity import FileHashes
+from turbotool.evaluation.measure import local, single
 from turbotool.evaluation.report import plot
 from turbotool.evaluation.report.plot import PlotPoint, pareto
+from turbotool.evaluation.sweep import EvalJob, Sweep
 from turbotool.kv.rotation import ROTATIONS
 from turbotool.report import svg
 from turbotool.report.svg import COLOURS, INK
@@ -119,16 +124,30 @@ def test_letters_stand_out_on_every_field_of_the_heat_map() -> None:
         assert contrast(shade, plot._letters(colour)) >= 4.5
 
 
-def test_a_file_name_cannot_become_markup(site: EvalSite) -> None:
-    text = site.folder / "<b>&.txt"
+def test_no_name_answer_or_failure_can_become_markup(site: EvalSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(sweep: Sweep, job: EvalJob, base: Path, hashes: FileHashes) -> Measured:
+        if str(job.configuration) == "q8_0":
+            raise ToolFailed(f"{HOSTILE}_$\nand more")
+        return single.measured_cell(sweep, job, base, hashes)
+
+    monkeypatch.setattr(local, "measured_cell", measured)
+    text, model, folder = site.folder / f"{HOSTILE}.txt", site.folder / f"{HOSTILE}.gguf", site.folder / "report"
     (site.folder / "text.txt").rename(text)
-    (site.folder / "text.txt").write_text("other " * 5000)
-    site.eval(
-        "--kv", "q8_0", "--rotation", "off", "--chunks", "4", "--corpus", text, "--report", site.folder / "report"
-    )
-    page = Page((site.folder / "report" / "eval.html").read_text(encoding="utf-8"))
-    assert "b" not in page.open
-    assert any(row[0] == "<b>&.txt" for row in page.rows)
+    (site.folder / "model.gguf").rename(model)
+    eval_programs(site.folder / "bin", answers={"Two": HOSTILE})
+    words = [model, "--corpus", text, "--bin-dir", site.folder / "bin", *KV, "--report", folder]
+    assert typed(["eval", *map(str, words)], site.capsys).code == BinaryFailed.exit_code
+    raw = (folder / "eval.html").read_text(encoding="utf-8")
+    page = Page(raw)
+    assert page.open == []
+    assert "script" not in page.text
+    assert "<script" not in raw.lower()
+    cells = [cell for row in page.rows for cell in row]
+    assert {HOSTILE, f"{HOSTILE}_$", f"{HOSTILE}.txt"} <= set(cells)  # an answer, a failure and a text
+    assert any(cell.startswith(f"{HOSTILE}.gguf, sha256") for cell in cells)
+    assert page.text["title"] == page.text["h1"] == [f"KV cache quality of {HOSTILE}.gguf"]
+    assert f"{HOSTILE}.txt" in page.text["h2"]
+    assert shlex.quote(f"{HOSTILE}.gguf") in page.text["pre"][-1]
 
 
 def test_a_report_of_nothing_but_crashes_is_still_a_report(site: EvalSite) -> None:
@@ -154,11 +173,13 @@ def test_a_second_run_writes_the_same_report(site: EvalSite) -> None:
         assert load.sub("", one) == load.sub("", other)
 
 
-def test_a_missing_plotting_library_is_told_before_the_measurement(
+@pytest.mark.parametrize("library", ["matplotlib", "jinja2"])
+def test_a_missing_library_is_told_before_the_measurement(
     site: EvalSite,
     monkeypatch: pytest.MonkeyPatch,
+    library: str,
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "matplotlib" else object())
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == library else object())
     done = site.eval(*KV, "--report", site.folder / "report")
     assert (done.code, eval_runs(site.folder)) == (ToolMissing.exit_code, [])
 

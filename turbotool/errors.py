@@ -1,11 +1,11 @@
 """The one tree of errors. Each class has its own exit code.
 
-1 is left for unexpected failures and 2 for command-line usage.
+1 is left for unexpected failures; 2 is that of the command line, for whatever says that it was misused.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class TurbotoolError(Exception):
@@ -22,8 +22,8 @@ class TurbotoolError(Exception):
         """So that an error of any class can come back from another process."""
         return _restored, (type(self), self.args, self.__dict__)
 
-    def as_json(self) -> dict[str, object]:
-        """The `error` document of the contract: class, code, message, hint."""
+    def as_json(self) -> dict[str, Any]:
+        """The `error` of a document: class, code, message, hint."""
         return {
             "class": type(self).__name__,
             "code": self.exit_code,
@@ -43,6 +43,12 @@ def _restored(
     error = error_class.__new__(error_class, *arguments)
     error.__dict__.update(state)
     return error
+
+
+class UsageMistake(TurbotoolError):
+    """A mistake on the command line: an unknown name, a value that is not allowed, options that exclude each other."""
+
+    exit_code = 2
 
 
 class VerificationFailed(TurbotoolError):
@@ -96,7 +102,7 @@ class PatchConflict(TurbotoolError):
         super().__init__(message, hint=hint)
         self.report = report
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> dict[str, Any]:
         return {**super().as_json(), "report": self.report}
 
 
@@ -204,6 +210,12 @@ class ClusterError(TurbotoolError):
     """A Dask scheduler cannot be reached, has no worker that can be used, or was lost."""
 
     exit_code = 33
+
+
+class DocumentError(TurbotoolError):
+    """A file that an earlier run left is damaged, is another document, or is of a newer version of turbotool."""
+
+    exit_code = 34
 
 
 class Interrupted(TurbotoolError):

@@ -16,7 +16,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
-from command_line import finished
+from command_line import apart, finished, started, variables_of
 
 from turbotool.errors import SourceError
 from turbotool.layout import Layout, find_layout
@@ -25,6 +25,7 @@ from turbotool.series.export import export
 from turbotool.system import git
 from turbotool.system.digest import sha256_file
 from turbotool.system.output import Output
+from turbotool.system.session import Session
 from turbotool.upstream.lock import Upstream, read_lock
 from turbotool.upstream.pypi import fetch_pypi
 
@@ -76,7 +77,7 @@ def made_up(folder: Path) -> Upstream:
 
 def make_series(made: Layout) -> None:
     """Five patches that change 60 files each, and an overlay of 200 files, exported from the vendored tree."""
-    ensure_applied(made, QUIET)
+    ensure_applied(Session(made, QUIET))
     tree = git.Git(made.tree)
     texts = [name for name in tree.files("HEAD") if name.endswith((".txt", ".cpp", ".h", ".md", ".py"))]
     for number in range(200):
@@ -89,19 +90,11 @@ def make_series(made: Layout) -> None:
             path.write_bytes(path.read_bytes() + f"\nchanged by {patch}\n".encode())
         tree.run("add", "--force", "--all")
         tree.run("commit", "--quiet", "--message", f"Change number {patch}{TRAILERS}")
-    export(made, QUIET)
+    export(Session(made, QUIET))
 
 
 def start(layout: Layout, *words: str) -> subprocess.Popen[str]:
-    env = {**os.environ, "TURBOTOOL_ROOT": str(layout.root), "TURBOTOOL_CACHE": str(layout.cache)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "turbotool", *words, "--json"],
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    return started(*words, "--json", variables=variables_of(layout))
 
 
 def at_start(layout: Layout, command: str) -> None:
@@ -183,22 +176,17 @@ def test_ten_processes_at_once_end_consistently(layout: Layout) -> None:
 
 def test_a_waiting_process_says_who_holds_the_work_folder_and_gives_up_in_time(layout: Layout, tmp_path: Path) -> None:
     code = (
-        "from turbotool.atomic import work_lock\nfrom turbotool.layout import find_layout\n"
-        "from turbotool.output import Output\nimport time\n"
+        "from turbotool.layout import find_layout\nfrom turbotool.system.locks import work_lock\n"
+        "from turbotool.system.output import Output\nimport time\n"
         "with work_lock(find_layout(), Output(), 'sleep'):\n    print('held', flush=True)\n    time.sleep(60)\n"
     )
-    env = {**os.environ, "TURBOTOOL_ROOT": str(layout.root), "TURBOTOOL_LOCK_TIMEOUT": "1"}
+    variables = {**variables_of(layout), "TURBOTOOL_LOCK_TIMEOUT": "1"}
+    env = {**os.environ, **variables}
     with subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        done = subprocess.run(
-            [sys.executable, "-m", "turbotool", "vendor", "--json"],
-            env=env,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = apart("vendor", "--json", variables=variables)
         holder.kill()
-    assert done.returncode == 27
+    assert done.code == 27
     assert f"pid {holder.pid}" in done.stderr
-    assert json.loads(done.stdout)["error"]["class"] == "Busy"
+    assert done.document["error"]["class"] == "Busy"

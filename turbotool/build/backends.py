@@ -7,15 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import click
-
 from turbotool.build import cuda
 from turbotool.build.host import Choices, Host
 from turbotool.build.installers import installer
 from turbotool.build.targets import TARGETS
 from turbotool.build.tools import Tools
 from turbotool.build.vulkan import check_vulkan
-from turbotool.errors import BackendUnavailable
+from turbotool.errors import BackendUnavailable, UsageMistake
 from turbotool.system.names import did_you_mean
 
 
@@ -79,7 +77,7 @@ class BackendRow:
 
     def preflight(self, tools: Tools, host: Host, choices: Choices) -> None:
         if choices.archs and "nvcc" not in self.tools:
-            raise click.UsageError(f"--arch belongs to --backend cuda, not to {self.name}")
+            raise UsageMistake(f"--arch belongs to --backend cuda, not to {self.name}")
         self.check(tools, host, choices)
 
 
@@ -143,8 +141,8 @@ BACKENDS: Mapping[str, Backend] = {
 
 
 def find_backend(name: str) -> Backend:
-    """The row of that name. Raises click.UsageError (exit code 2) with the nearest name otherwise."""
+    """The row of that name. Raises UsageMistake with the nearest name otherwise."""
     if name in BACKENDS:
         return BACKENDS[name]
     guess = did_you_mean(name, BACKENDS) or f"; choose from {', '.join(BACKENDS)}"
-    raise click.UsageError(f"no backend '{name}'{guess}")
+    raise UsageMistake(f"no backend '{name}'{guess}")

@@ -20,7 +20,7 @@ from turbotool.errors import CompileFailed, ConfigureFailed, NoSpace
 from turbotool.system import process
 from turbotool.system.files import need_space, out_of_space, write_file
 from turbotool.system.machine import usable_cpus
-from turbotool.system.output import Output
+from turbotool.system.session import Session
 
 MIB = 1 << 20
 # A build after the first replaces most of what it writes.
@@ -42,23 +42,6 @@ class BuildOutcome:
     outputs: tuple[Built, ...]
     notes: tuple[str, ...]
 
-    def as_json(self) -> dict[str, object]:
-        """The document of `turbotool build --json`."""
-        return {
-            "ok": True,
-            "cached": self.cached,
-            "reason": "; ".join(self.reasons) or "nothing changed",
-            "bin_dir": str(self.bin_dir),
-            "log": str(self.log),
-            "tree": self.tree,
-            "backend": self.backend,
-            "seconds": round(self.seconds, 2),
-            "outputs": [
-                {"name": output.name, "sha256": output.sha256, "bytes": output.bytes} for output in self.outputs
-            ],
-            "notes": list(self.notes),
-        }
-
 
 def pending(plan: BuildPlan) -> list[str]:
     """Why there is something to do; empty if the folder already holds this very build."""
@@ -68,7 +51,7 @@ def pending(plan: BuildPlan) -> list[str]:
     return record.stale_reasons(record.read_record(plan.folder), plan.key, plan.inputs, plan.folder)
 
 
-def build(plan: BuildPlan, out: Output, keep: Sequence[int] = ()) -> BuildOutcome:
+def build(plan: BuildPlan, session: Session) -> BuildOutcome:
     """Bring the build folder to `plan`. The caller holds the work lock, whose descriptors `keep` the compilers inherit.
 
     Raises ConfigureFailed, CompileFailed, NoSpace, Interrupted.
@@ -78,15 +61,15 @@ def build(plan: BuildPlan, out: Output, keep: Sequence[int] = ()) -> BuildOutcom
     old = record.read_record(plan.folder)
     if not reasons and old:
         return outcome(plan, old.outputs, (), tuple(old.document.get("notes", ())), started)
-    out.say(f"building: {'; '.join(reasons)}")
+    session.out.say(f"building: {'; '.join(reasons)}")
     need_space(plan.folder, plan.request.backend.disk_bytes if old is None else AGAIN_BYTES, "a build")
     rotate(plan.log)
     try:
-        prepare(plan, out)
-        notes = (*plan.request.backend.notes, *configure(plan, out, keep))
+        prepare(plan, session)
+        notes = (*plan.request.backend.notes, *configure(plan, session))
         for note in notes:
-            out.say(f"note: {note}")
-        compile_targets(plan, out, keep)
+            session.out.say(f"note: {note}")
+        compile_targets(plan, session)
         outputs = finish(plan, old, notes, time.monotonic() - started)
     except OSError as error:
         raise out_of_space(error, plan.folder) from error
@@ -107,24 +90,24 @@ def rotate(log: Path) -> None:
         log.replace(log.with_name(f"{log.name}.1"))
 
 
-def prepare(plan: BuildPlan, out: Output) -> None:
+def prepare(plan: BuildPlan, session: Session) -> None:
     """Remove what an interruption, a move or other options left behind, and set the times that ninja compares."""
     reason = cmake.clean(plan.folder, plan.state)
     if reason:
-        out.detail(f"configuring afresh: {reason}")
+        session.out.detail(f"configuring afresh: {reason}")
     plan.folder.mkdir(parents=True, exist_ok=True)
     if plan.toolkit:
         plan.toolkit.assemble()
     changed = stamps.settle(plan.source.path, plan.source.tree, plan.folder, plan.env)
-    out.detail(f"{changed} source files are new to this build folder")
+    session.out.detail(f"{changed} source files are new to this build folder")
 
 
-def configure(plan: BuildPlan, out: Output, keep: Sequence[int]) -> tuple[str, ...]:
+def configure(plan: BuildPlan, session: Session) -> tuple[str, ...]:
     """Run CMake. Returns what it says that it leaves out."""
-    out.say("configuring")
+    session.out.say("configuring")
     (plan.folder / cmake.STATE).unlink(missing_ok=True)
     words = cmake.command(plan.source.path, plan.folder, plan.chain, plan.options)
-    done = process.run(words, cwd=plan.folder, env=plan.env, log=plan.log, check=False, keep=keep)
+    done = process.run(words, cwd=plan.folder, env=plan.env, log=plan.log, check=False, keep=session.keep)
     if done.returncode != 0:
         raise_if_full(done.output, plan)
         error = first_error(done.output)
@@ -135,11 +118,11 @@ def configure(plan: BuildPlan, out: Output, keep: Sequence[int]) -> tuple[str, .
     return tuple(match["what"] for match in LEFT_OUT.finditer(done.output))
 
 
-def compile_targets(plan: BuildPlan, out: Output, keep: Sequence[int]) -> None:
+def compile_targets(plan: BuildPlan, session: Session) -> None:
     jobs = plan.request.jobs or usable_cpus()
     words = [plan.chain.ninja.path, "-j", str(jobs), *plan.request.targets]
-    keep = () if start_sccache(plan) else keep
-    with out.progress("compiling") as show:
+    keep = () if start_sccache(plan) else session.keep  # the daemon would hold the lock for ever
+    with session.out.progress("compiling") as show:
 
         def on_line(line: str) -> None:
             step = ninja.parse_step(line)

@@ -7,11 +7,10 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-import click
-
 from turbotool.build import ninja
 from turbotool.build.request import PatchedSource
 from turbotool.build.toolchain import Toolchain
+from turbotool.errors import UsageMistake
 
 EARLIEST = 315532800  # 1980-01-01
 
@@ -39,7 +38,7 @@ def source_epoch(env: Mapping[str, str]) -> int:
     """SOURCE_DATE_EPOCH in seconds, or the earliest time that every archive format can hold: 1980-01-01."""
     text = env.get("SOURCE_DATE_EPOCH") or str(EARLIEST)
     if not text.isdecimal() or int(text) < EARLIEST:
-        raise click.UsageError(f"SOURCE_DATE_EPOCH is '{text}', not a number of seconds from {EARLIEST} on")
+        raise UsageMistake(f"SOURCE_DATE_EPOCH is '{text}', not a number of seconds from {EARLIEST} on")
     return int(text)
 
 

@@ -6,9 +6,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import click
-
-from turbotool.errors import BackendUnavailable
+from turbotool.errors import BackendUnavailable, UsageMistake
 from turbotool.system.names import did_you_mean
 
 
@@ -71,7 +69,7 @@ PLATFORMS: Mapping[str, Platform] = {
 
 
 def find_platform(name: str | None) -> Platform:
-    """The row of that name, or this machine's. Raises click.UsageError, or BackendUnavailable if it cannot be built."""
+    """The row of that name, or this machine's. Raises UsageMistake, or BackendUnavailable if it cannot be built."""
     if name is None:
         found = next((row for row in PLATFORMS.values() if row.native), None)
         if found is None:
@@ -81,7 +79,7 @@ def find_platform(name: str | None) -> Platform:
         return found
     if name not in PLATFORMS:
         guess = did_you_mean(name, PLATFORMS) or f"; choose from {', '.join(PLATFORMS)}"
-        raise click.UsageError(f"no platform '{name}'{guess}")
+        raise UsageMistake(f"no platform '{name}'{guess}")
     row = PLATFORMS[name]
     if not row.native and not (row.cross and platform.system() == row.system):
         raise BackendUnavailable(

@@ -7,33 +7,33 @@ from collections.abc import Mapping
 from turbotool.build.compile import BuildOutcome, build
 from turbotool.build.plan import BuildPlan, make_plan, tools_for
 from turbotool.build.request import BuildRequest, PatchedSource
-from turbotool.layout import Layout
 from turbotool.series.apply import ensure_applied
 from turbotool.series.files import series_hash
 from turbotool.system.locks import work_lock
 from turbotool.system.output import Output, minutes
+from turbotool.system.session import Session
 from turbotool.upstream.lock import read_lock
 
 MIB = 1 << 20
 
 
-def build_product(layout: Layout, request: BuildRequest, out: Output, env: Mapping[str, str]) -> BuildOutcome:
+def build_product(session: Session, request: BuildRequest, env: Mapping[str, str]) -> BuildOutcome:
     """Vendor and patch if needed, then build if needed, and say what was done.
 
     Raises BackendUnavailable and ToolMissing before anything is written, then whatever vendoring, patching and
     building raise.
     """
     tools = tools_for(request, env)
-    with work_lock(layout, out, f"build {request.backend.name}") as keep:
-        lock = read_lock(layout)
-        applied = ensure_applied(layout, out)
+    with work_lock(session, f"build {request.backend.name}") as held:
+        lock = read_lock(held.layout)
+        applied = ensure_applied(held)
         source = PatchedSource(
-            layout.tree, applied.tree, lock.upstream.commit, lock.upstream.source, series_hash(layout)
+            held.layout.tree, applied.tree, lock.upstream.commit, lock.upstream.source, series_hash(held.layout)
         )
-        plan = make_plan(layout, request, source, tools, env)
-        announce(plan, out)
-        outcome = build(plan, out, keep)
-    conclude(outcome, out)
+        plan = make_plan(held.layout, request, source, tools, env)
+        announce(plan, held.out)
+        outcome = build(plan, held)
+    conclude(outcome, session.out)
     return outcome
 
 

@@ -1,4 +1,4 @@
-"""`turbotool build`: parse, call, print."""
+"""`turbotool build`: from the lock to binaries."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import os
 
 import click
 
-from turbotool.cli.options import build_options, output_options
-from turbotool.system.output import Output
+from turbotool.cli.options import build_options, session_options
+from turbotool.system.session import Session
 
 
 @click.command()
 @build_options
 @click.option("--portable", is_flag=True, help="Code for any CPU of this architecture instead of this very CPU.")
 @click.option("--target", "targets", multiple=True, help="One more target of llama.cpp to build. Repeatable.")
-@output_options
+@session_options
 def build(
     backend: str,
     archs: tuple[str, ...],
@@ -22,15 +22,16 @@ def build(
     targets: tuple[str, ...],
     options: tuple[tuple[str, str], ...],
     jobs: int | None,
-    out: Output,
+    session: Session,
 ) -> None:
     """Vendor and patch if needed, then compile. Does nothing, in about a second, when nothing changed."""
     from turbotool.build.backends import find_backend
+    from turbotool.build.document import build_document
     from turbotool.build.host import Choices
     from turbotool.build.request import BuildRequest
     from turbotool.build.run import build_product
-    from turbotool.layout import find_layout
 
     request = BuildRequest(find_backend(backend), Choices(portable, archs), options, targets, jobs or 0)
-    outcome = build_product(find_layout(), request, out, os.environ)
-    out.document(outcome.as_json())
+    outcome = build_product(session, request, os.environ)
+    session.out.result(str(outcome.bin_dir))
+    session.out.document(build_document(outcome))

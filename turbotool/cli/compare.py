@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from turbotool.cli.options import output_options, prepare_folder
-from turbotool.system.output import Output
+from turbotool.cli.options import session_options
+from turbotool.system.session import Session
 
 PATH = click.Path(path_type=Path)
 
@@ -16,8 +16,8 @@ PATH = click.Path(path_type=Path)
 @click.argument("a", metavar="A", type=PATH)
 @click.argument("b", metavar="B", type=PATH)
 @click.option("--report", "folder", type=PATH, metavar="DIR", help="Write compare.md and compare.json.")
-@output_options
-def compare(a: Path, b: Path, folder: Path | None, out: Output) -> None:
+@session_options
+def compare(a: Path, b: Path, folder: Path | None, session: Session) -> None:
     """Set the results A and B of two builds or two machines side by side.
 
     Each is a document that `turbotool eval --json` printed, or the folder of its --report. Cells are matched by text,
@@ -28,14 +28,15 @@ def compare(a: Path, b: Path, folder: Path | None, out: Output) -> None:
     from turbotool.evaluation.compare.report import READING, document, summary, text, told, write_report
     from turbotool.evaluation.compare.results import read_results
     from turbotool.evaluation.judge.stats import require_scipy
+    from turbotool.system.files import writable_folder
 
     require_scipy()
     found = contrast(read_results(a), read_results(b))
     if folder:
-        prepare_folder(folder)
+        writable_folder(folder)
         write_report(folder, found)
-    out.say("\n".join(told(found)))
-    out.say(f"\n{text(found, everything=bool(out.verbose))}\n\n{summary(found)}\n{READING}")
+    session.out.result("\n".join(told(found)))
+    session.out.result(f"\n{text(found, everything=bool(session.out.verbose))}\n\n{summary(found)}\n{READING}")
     if folder:
-        out.say(f"report: {folder}")
-    out.document(document(found))
+        session.out.say(f"report: {folder}")
+    session.out.document(document(found))

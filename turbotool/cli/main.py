@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Sequence
 
 import click
@@ -23,4 +25,30 @@ def run(arguments: Sequence[str] | None = None) -> None:
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
-    main.main(args=list(arguments) if arguments is not None else None, prog_name="turbotool")
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = main.main(args=words, prog_name="turbotool", standalone_mode=False)
+    except click.ClickException as error:
+        _refuse(error, as_json="--json" in words)
+    except click.Abort:
+        sys.exit(130)
+    except BrokenPipeError:  # whoever read the output has had enough, as `| head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse(error: click.ClickException, *, as_json: bool) -> None:
+    """Say what is wrong with the words, as click does and with --json as every other error is told."""
+    from turbotool.errors import UsageMistake
+    from turbotool.system.output import Output
+
+    error.show()
+    context = getattr(error, "ctx", None)
+    hint = f"{context.command_path} --help" if context else "turbotool --help"
+    mistake = UsageMistake(error.format_message(), hint=hint)
+    if as_json:
+        from turbotool.system.documents import ErrorDocument
+
+        Output(json=True).document(ErrorDocument(False, mistake.as_json()))  # type: ignore[arg-type]
+    sys.exit(mistake.exit_code)

@@ -6,20 +6,21 @@ import functools
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, NoReturn, TypeVar
 
 import click
 
 from turbotool.errors import Interrupted, TurbotoolError
 from turbotool.system.output import Output
+from turbotool.system.session import Session
 
 MAX_DIGITS = 10
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def output_options(function: F) -> F:
-    """Add --json, --quiet and -v to a command and hand it one `out: Output`.
+def session_options(function: F) -> F:
+    """Add --json, --quiet and -v to a command and hand it one `session: Session`.
 
     A TurbotoolError becomes text, JSON and an exit code.
     """
@@ -29,9 +30,11 @@ def output_options(function: F) -> F:
     @click.option("--verbose", "-v", count=True, help="More detail; a traceback when something fails.")
     @functools.wraps(function)
     def wrapper(*args: Any, as_json: bool, quiet: bool, verbose: int, **kwargs: Any) -> Any:
+        from turbotool.layout import find_layout
+
         out = Output(json=as_json, quiet=quiet, verbose=verbose)
         try:
-            return function(*args, out=out, **kwargs)
+            return function(*args, session=Session(find_layout(), out), **kwargs)
         except KeyboardInterrupt:
             fail(Interrupted("interrupted"), out)
         except TurbotoolError as error:
@@ -40,15 +43,26 @@ def output_options(function: F) -> F:
     return wrapper  # type: ignore[return-value]
 
 
-def fail(error: TurbotoolError, out: Output, document: Mapping[str, object] | None = None) -> NoReturn:
-    """Print the error for people and, with --json, `document` or else the error as one, then exit with its code."""
+def fail(error: TurbotoolError, out: Output, document: Any = None) -> NoReturn:
+    """Print the error for people and, with --json, `document` with it or else the error alone; exit with its code."""
     if out.verbose:
         traceback.print_exception(error, file=sys.stderr)
     print(f"error: {error.message}", file=sys.stderr)
     if error.hint:
         print(f"  try: {error.hint}", file=sys.stderr)
-    out.document(document or {"ok": False, "error": error.as_json()})
+    if out.json:
+        out.document(_with_error(document, error))
     sys.exit(error.exit_code)
+
+
+def _with_error(document: Any, error: TurbotoolError) -> object:
+    from turbotool.system.documents import ErrorDocument
+
+    if document is None:
+        return ErrorDocument(False, error.as_json())  # type: ignore[arg-type]
+    if isinstance(document, Mapping):
+        return {**document, "error": error.as_json()}
+    return replace(document, error=error.as_json())
 
 
 def numbers(low: int, high: int) -> Callable[[click.Context, click.Parameter, str | None], tuple[int, ...] | None]:
@@ -78,18 +92,6 @@ def wrapper_option(function: F) -> F:
 
     words = "Words to put before every program, such as 'qemu-aarch64 -L /usr/aarch64-linux-gnu'."
     return click.option("--wrapper", callback=split, help=words)(function)
-
-
-def prepare_folder(folder: Path) -> None:
-    """Make the folder of a report. Raises click.BadParameter where nothing can be written."""
-    import tempfile
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise click.BadParameter(f"cannot write to {folder}: {error.strerror}", param_hint="--report") from error
 
 
 def parse_option(

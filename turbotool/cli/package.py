@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-import time
 from pathlib import Path
+from typing import Any
 
 import click
 
-from turbotool.cli.options import build_options, fail, output_options, wrapper_option
-from turbotool.system.output import Output
+from turbotool.cli.options import build_options, fail, session_options, wrapper_option
+from turbotool.system.session import Session
 
 
 @click.command()
@@ -23,7 +21,7 @@ from turbotool.system.output import Output
 @click.option("--check", "names", multiple=True, metavar="NAME", help="Run only this check; may be repeated.")
 @click.option("--no-verify", is_flag=True, help="Do not run what is in the archive.")
 @click.option("--sign", "signed", is_flag=True, help="Sign the archive with sigstore.")
-@output_options
+@session_options
 def package(
     backend: str,
     platform_name: str | None,
@@ -37,65 +35,45 @@ def package(
     names: tuple[str, ...],
     no_verify: bool,
     signed: bool,
-    out: Output,
+    session: Session,
 ) -> None:
     """Build for any CPU, pack binaries, licences, records and sums, and run verify --quick on the unpacked archive."""
-    from turbotool.build.backends import find_backend
-    from turbotool.build.host import Choices
-    from turbotool.build.installers import installer
-    from turbotool.build.platforms import find_platform
-    from turbotool.build.request import BuildRequest
     from turbotool.errors import VerificationFailed
-    from turbotool.inputs.default_model import choose_model
-    from turbotool.layout import find_layout
-    from turbotool.release import package as packages
-    from turbotool.release.unpacked import prove, require_wrapper
-    from turbotool.verify.verification import select, table
+    from turbotool.programs.binaries import Binaries
+    from turbotool.release.document import PackageDocument, package_document
+    from turbotool.release.package import MAX_GLIBC
+    from turbotool.release.run import require, run
+    from turbotool.system.documents import plain
+    from turbotool.verify.document import rounded
+    from turbotool.verify.run import Proof, prover
+    from turbotool.verify.verification import table
 
-    started = time.monotonic()
-    platform = find_platform(platform_name)
-    request = BuildRequest(find_backend(backend), Choices(True, archs), options, jobs=jobs or 0, platform=platform)
-    packages.require_libraries(sign=signed)
-    layout = find_layout()
-    words = wrapper or (() if platform.native else platform.emulator)
-    model = None
-    if not no_verify:
-        require_wrapper(words, f"{installer(os.environ).hint('qemu-user')}, or --no-verify")
-        select(names, quick=True)
-        model = choose_model(layout, model_path, out)
-    made = packages.collect(layout, request, platform, max_glibc or packages.MAX_GLIBC, out, os.environ)
-    target = (folder or layout.builds / "packages").absolute() / made.file_name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    document: dict[str, object] = {"checks": None}
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".package-") as scratch:
-        archive = made.write(Path(scratch))
-        out.say(f"{archive.stat().st_size / 2**20:.1f} MiB, {len(made.members)} members, {made.needs}")
-        if model:
-            result = prove(layout, archive, model, words, names, out)
-            out.say(table(result))
-            document["checks"] = [check.as_json() for check in result.checks]
-            if not result.ok:
-                failed = VerificationFailed(
-                    f"{len(result.failed)} checks of the unpacked archive failed: {', '.join(result.failed)}",
-                    hint=f"read {layout.builds / 'verify'}",
-                )
-                fail(failed, out, {"ok": False, **document, "error": failed.as_json()})
-        digest = packages.publish(archive, target)
-    signature = packages.sign(target, out) if signed else None
-    out.say(f"{target}\nsha256 {digest}{'' if model else ' (not verified)'}")
-    out.document(
-        {
-            "ok": True,
-            "archive": str(target),
-            "sha256": digest,
-            "bytes": target.stat().st_size,
-            "platform": platform.name,
-            "backend": backend,
-            "tree": made.tree,
-            "needs": made.needs.as_json(),
-            "verified": model is not None,
-            **document,
-            "signature": str(signature) if signature else None,
-            "seconds": round(time.monotonic() - started, 1),
-        }
-    )
+    require(platform_name, wrapper, proven=not no_verify, sign=signed)
+    checks: list[dict[str, Any]] = []
+    proven = None if no_verify else prover(session, model=model_path, checks=names)
+
+    def prove(binaries: Binaries) -> Proof:
+        assert proven  # noqa: S101 (handed on only then)
+        proof = proven(binaries)
+        session.out.result(table(proof.verification))
+        checks.extend(plain(rounded(proof.verification.checks)))
+        return proof
+
+    try:
+        made = run(
+            session,
+            prove=prove if proven else None,
+            backend=backend,
+            platform=platform_name,
+            archs=archs,
+            options=options,
+            jobs=jobs or 0,
+            max_glibc=max_glibc or MAX_GLIBC,
+            folder=folder,
+            wrapper=wrapper,
+            sign=signed,
+        )
+    except VerificationFailed as error:
+        fail(error, session.out, PackageDocument(False, tuple(checks)))
+    session.out.result(f"{made.archive}\nsha256 {made.sha256}{'' if made.verified else ' (not verified)'}")
+    session.out.document(package_document(made, tuple(checks) if made.verified else None))

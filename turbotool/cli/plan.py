@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from turbotool.cli.options import numbers, output_options
+from turbotool.cli.options import numbers, session_options
 from turbotool.kv.cachetype import MAX_TOKENS
-from turbotool.system.output import Output
+from turbotool.system.session import Session
 
 if TYPE_CHECKING:  # the command line imports this module to print its help
     from turbotool.kv.serving import Serving
@@ -59,7 +59,7 @@ def in_bytes(ctx: click.Context, parameter: click.Parameter, value: str | None) 
     show_default=True,
     help="What of the budget compute buffers may take.",
 )
-@output_options
+@session_options
 def plan(
     model_path: Path | None,
     kv: str,
@@ -67,7 +67,7 @@ def plan(
     parallel: int | None,
     budget: int | None,
     reserve: int,
-    out: Output,
+    session: Session,
 ) -> None:
     """Memory of the KV caches of MODEL by type and context, and what fits a budget.
 
@@ -76,20 +76,19 @@ def plan(
     from turbotool.inputs.default_model import choose_model
     from turbotool.inputs.model import weight_bytes
     from turbotool.kv.cachetype import CachePair
-    from turbotool.layout import find_layout
     from turbotool.memory.document import document
     from turbotool.memory.plan import Budget, make_plan
     from turbotool.memory.text import text
 
     pairs = [CachePair.parse(word.strip()) for word in kv.split(",")]
-    model = choose_model(find_layout(), model_path, out)
+    model = choose_model(session, model_path)
     allowed = Budget(budget, weight_bytes(model.path), reserve) if budget else None
     made = make_plan(model, pairs, sorted(contexts or (model.n_ctx_train,)), _serving(parallel), allowed)
     for ctx in contexts or ():
         if ctx > model.n_ctx_train:
-            out.warn(f"{model.path.name} was trained for {model.n_ctx_train} tokens, not {ctx}")
-    out.say(text(made))
-    out.document(document(made))
+            session.out.warn(f"{model.path.name} was trained for {model.n_ctx_train} tokens, not {ctx}")
+    session.out.result(text(made))
+    session.out.document(document(made))
 
 
 def _serving(parallel: int | None) -> Serving:

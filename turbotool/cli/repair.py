@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
-from turbotool.cli.options import output_options, proof_options
-from turbotool.layout import find_layout
-from turbotool.system.output import Output
+from turbotool.cli.options import proof_options, session_options
+from turbotool.system.session import Session
 
 if TYPE_CHECKING:  # the command line imports this module to print its help
     from turbotool.pin.bump import Bumped
@@ -17,59 +15,62 @@ if TYPE_CHECKING:  # the command line imports this module to print its help
 
 @click.command("continue")
 @proof_options
-@output_options
-def continue_(backend: str | None, no_verify: bool, out: Output) -> None:
+@session_options
+def continue_(backend: str | None, no_verify: bool, session: Session) -> None:
     """Take the repaired files as the patch that stopped, and go on with the rest."""
-    _resume(out, "" if no_verify else backend, skip=False)
+    _resume(session, "" if no_verify else backend, skip=False)
 
 
 @click.command()
 @proof_options
-@output_options
-def skip(backend: str | None, no_verify: bool, out: Output) -> None:
+@session_options
+def skip(backend: str | None, no_verify: bool, session: Session) -> None:
     """Leave out the patch that stopped, and go on with the rest."""
-    _resume(out, "" if no_verify else backend, skip=True)
+    _resume(session, "" if no_verify else backend, skip=True)
 
 
-def _resume(out: Output, backend: str | None, *, skip: bool) -> None:
+def _resume(session: Session, backend: str | None, *, skip: bool) -> None:
     from turbotool.pin.bump import go_on
+    from turbotool.series.document import patch_export
     from turbotool.series.resume import resume
 
-    layout = find_layout()
-    bumped = go_on(layout, out, skip=skip, backend=backend)
+    bumped = go_on(session, skip=skip, backend=backend)
     if bumped is not None:
-        publish(bumped, out)
+        publish(bumped, session)
         return
-    done = resume(layout, out, skip=skip)
-    out.say(f"{len(done.patches)} patches, {len(done.overlay)} files in the overlay: written")
-    out.document({"ok": True, **asdict(done)})
+    done = resume(session, skip=skip)
+    session.out.result(f"{len(done.patches)} patches, {len(done.overlay)} files in the overlay: written")
+    session.out.document(patch_export(done))
 
 
 @click.command()
-@output_options
-def abort(out: Output) -> None:
+@session_options
+def abort(session: Session) -> None:
     """Give up the bump or the repair; series, lock and vendored tree stay as they are."""
     from turbotool.pin.bump import give_up
+    from turbotool.series.document import PatchAbortDocument
     from turbotool.series.resume import abort
 
-    layout = find_layout()
-    attempt = give_up(layout, out)
-    place = attempt.folder if attempt else abort(layout, out)
-    out.say(f"removed {place}; nothing else was changed")
-    out.document({"ok": True, "removed": str(place)})
+    attempt = give_up(session)
+    place = attempt.folder if attempt else abort(session)
+    session.out.result(f"removed {place}; nothing else was changed")
+    session.out.document(PatchAbortDocument(True, str(place)))
 
 
-def publish(bumped: Bumped, out: Output) -> None:
+def publish(bumped: Bumped, session: Session) -> None:
     """Say what the pin is now."""
     from turbotool.pin.candidates import describe
+    from turbotool.pin.document import bump_document
 
     up = bumped.upstream
     name = f"{describe(up)} ({up.commit[:9] or up.tree[:9]})"
     if not bumped.moved:
-        out.say(f"nothing to do: {name} is the pin")
+        session.out.result(f"nothing to do: {name} is the pin")
     else:
         for patch in bumped.dropped:
-            out.say(f"fell away: {patch}; take its line out of patches/README.md")
+            session.out.result(f"fell away: {patch}; take its line out of patches/README.md")
         proof = "built and verified" if bumped.proven else "NOT built, NOT verified"
-        out.say(f"the pin is {name} with {len(bumped.patches)} patches, {proof}; commit patches/ and vendor/lock.toml")
-    out.document({"ok": True, **asdict(bumped)})
+        session.out.result(
+            f"the pin is {name} with {len(bumped.patches)} patches, {proof}; commit patches/ and vendor/lock.toml"
+        )
+    session.out.document(bump_document(bumped))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import click
 from click.core import ParameterSource
 
-from turbotool.cli.options import output_options, proof_options
+from turbotool.cli.options import proof_options, session_options
 from turbotool.cli.repair import publish
-from turbotool.layout import Layout, find_layout
-from turbotool.system.output import Output
+from turbotool.layout import Layout
+from turbotool.system.session import Session
 from turbotool.upstream.lock import SOURCES, Upstream, read_lock
 from turbotool.upstream.tree import ensure_vendored
 
@@ -24,7 +24,7 @@ from turbotool.upstream.tree import ensure_vendored
 @click.option("--subdir", default="", help="archive: the folder inside it that holds the sources.")
 @click.option("--relock", is_flag=True, help="Write what was found to vendor/lock.toml instead of checking it.")
 @click.option("--force", is_flag=True, help="Drop somebody's edits in the vendored tree.")
-@output_options
+@session_options
 @click.pass_context
 def vendor(
     ctx: click.Context,
@@ -35,7 +35,7 @@ def vendor(
     subdir: str,
     relock: bool,
     force: bool,
-    out: Output,
+    session: Session,
 ) -> None:
     """Materialise the locked upstream llama.cpp as a git work tree at vendor/llama.cpp; or move the pin: bump."""
     if ctx.invoked_subcommand:
@@ -43,18 +43,19 @@ def vendor(
         if given:
             raise click.UsageError(f"options go behind {ctx.invoked_subcommand}")
         return
-    layout = find_layout()
-    upstream = _chosen(layout, source, url, ref, subdir) if source else None
+    from turbotool.upstream.document import vendor_document
+
+    upstream = _chosen(session.layout, source, url, ref, subdir) if source else None
     if relock and upstream is None:
         raise click.UsageError("--relock needs --source")
     if upstream and upstream.source in ("archive", "dir") and path is None:
         raise click.UsageError(f"--source {upstream.source} needs --path")
-    done = ensure_vendored(layout, out, upstream=upstream, path=path, relock=relock, force=force)
-    out.say(
+    done = ensure_vendored(session, upstream=upstream, path=path, relock=relock, force=force)
+    session.out.result(
         f"{done.path}: llama.cpp {done.commit[:9] or done.tree[:9]} from {done.source}"
         + (", already there" if done.cached else "")
     )
-    out.document({"ok": True, **asdict(done), "path": str(done.path.absolute())})
+    session.out.document(vendor_document(done))
 
 
 def _chosen(layout: Layout, source: str, url: str, ref: str, subdir: str) -> Upstream:
@@ -70,15 +71,12 @@ def _chosen(layout: Layout, source: str, url: str, ref: str, subdir: str) -> Ups
 @click.argument("ref")
 @click.option("--subdir", default="", help="The folder inside an archive that holds the sources.")
 @proof_options
-@output_options
-def bump_(ref: str, subdir: str, backend: str | None, no_verify: bool, out: Output) -> None:
+@session_options
+def bump_(ref: str, subdir: str, backend: str | None, no_verify: bool, session: Session) -> None:
     """Move the pin to REF: a version, an archive, a git ref, or ADDRESS@REF.
 
     The series is merged onto it, built and verified; only then do lock, patches and vendored tree change.
     """
-    from turbotool.pin.bump import bump
-    from turbotool.pin.reference import parse_reference
+    from turbotool.pin.run import run
 
-    layout = find_layout()
-    reference = parse_reference(layout, ref, subdir=subdir)
-    publish(bump(layout, out, reference, backend=None if no_verify else backend or "cpu"), out)
+    publish(run(session, ref, subdir=subdir, backend=None if no_verify else backend or "cpu"), session)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from turbotool.cli.options import output_options, wrapper_option
-from turbotool.errors import VerificationFailed
-from turbotool.system.output import Output
+from turbotool.cli.options import fail, session_options, wrapper_option
+from turbotool.system.session import Session
 
 if TYPE_CHECKING:  # the command line imports this module to print its help
-    from turbotool.verify.check import Context
-    from turbotool.verify.verification import Verification
+    from turbotool.verify.run import Proof
 
 PATH = click.Path(path_type=Path)
 
@@ -34,7 +29,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--check", "names", multiple=True, metavar="NAME", help="Run only this check; may be repeated.")
 @click.option("--list", "list_only", is_flag=True, help="List the checks and stop.")
 @click.option("--report", type=PATH, help="Write a JUnit XML report.")
-@output_options
+@session_options
 def verify(
     backend: str,
     bin_dir: Path | None,
@@ -46,78 +41,48 @@ def verify(
     names: tuple[str, ...],
     list_only: bool,
     report: Path | None,
-    out: Output,
+    session: Session,
 ) -> None:
     """Prove the built binaries with a real model: named checks, each with a measured value and its bound."""
-    from turbotool.inputs.corpus import named_corpus
-    from turbotool.inputs.default_model import choose_model
-    from turbotool.layout import find_layout
-    from turbotool.programs.choose import choose_binaries
-    from turbotool.programs.devices import on_a_device
-    from turbotool.release.unpacked import require_wrapper, unpacked, work_name
-    from turbotool.verify import run, verification
-    from turbotool.verify.registry import CHECKS
+    from turbotool.release.unpacked import require_wrapper, unpacked
+    from turbotool.verify.run import prover, run
 
     if list_only:
-        for spec in CHECKS:
-            out.say(f"{spec.name:24} {'quick' if spec.quick else '     '}  {spec.about}")
-        out.document({"checks": [{"name": spec.name, "quick": spec.quick, "about": spec.about} for spec in CHECKS]})
+        _list(session)
         return
     if archive and bin_dir:
         raise click.UsageError("--package and --bin-dir exclude each other")
-    specs = verification.select(names, quick)
     require_wrapper(wrapper, "install it, or correct --wrapper")
-    layout = find_layout()
-    # what was named is looked at before a build of many minutes
-    model = choose_model(layout, model_path, out)
-    named = named_corpus(corpus_path) if corpus_path else None
-    holder = (
-        unpacked(archive.absolute(), wrapper)
-        if archive
-        else nullcontext(replace(choose_binaries(layout, backend, bin_dir, out), wrapper=wrapper))
-    )
-    with holder as found:
-        binaries = on_a_device(found, out)
-        name = work_name(binaries) if archive else binaries.backend
-        context = run.make_context(layout, name, binaries, model, named, out, quick=quick)
-        out.say(f"verifying {archive or binaries.bin_dir} with {model.path.name} ({len(specs)} checks)")
-        result = verification.verify(context, specs)
-    _publish(result, context, report, out)
+    named = {"model": model_path, "corpus": corpus_path}
+    if archive:
+        prove = prover(session, **named, checks=names, quick=quick)
+        with unpacked(archive.absolute(), wrapper) as binaries:
+            proof = prove(binaries)
+    else:
+        proof = run(session, backend=backend, bin_dir=bin_dir, **named, checks=names, quick=quick, wrapper=wrapper)
+    _publish(proof, report, session)
 
 
-def _publish(result: Verification, context: Context, report: Path | None, out: Output) -> None:
-    """Print the table, write the report and the document, and exit with VerificationFailed's code if a check failed."""
+def _list(session: Session) -> None:
+    from turbotool.verify.document import checks_document
+    from turbotool.verify.registry import CHECKS
+
+    for spec in CHECKS:
+        session.out.result(f"{spec.name:24} {'quick' if spec.quick else '     '}  {spec.about}")
+    session.out.document(checks_document(CHECKS))
+
+
+def _publish(proof: Proof, report: Path | None, session: Session) -> None:
+    """Print the table, write the report and the document; the command fails if a check did."""
+    from turbotool.verify.document import verify_document
     from turbotool.verify.junit import write_report
-    from turbotool.verify.verification import table
+    from turbotool.verify.verification import summary, table
 
-    binaries, model = context.runner.binaries, context.model
-    facts = {
-        "backend": binaries.backend,
-        "bin_dir": str(binaries.bin_dir),
-        "tree": binaries.tree,
-        "model": str(model.path),
-        "corpus": str(context.text.path),
-        "log": str(context.runner.log),
-    }
+    found = proof.verification
     if report:
-        write_report(report, result.checks, facts)
-    out.say(table(result))
-    failed = VerificationFailed(
-        f"{len(result.failed)} of {len(result.checks)} checks failed: {', '.join(result.failed)}"
-    )
-    out.document(
-        {
-            "ok": result.ok,
-            **facts,
-            "quick": context.quick,
-            "seconds": round(result.seconds, 1),
-            "checks": [check.as_json() for check in result.checks],
-            **({} if result.ok else {"error": failed.as_json()}),
-        }
-    )
-    if not result.ok:
-        print(f"error: {failed.message}\n  try: read {context.runner.log}", file=sys.stderr)
-        sys.exit(failed.exit_code)
-    skipped = sum(check.skipped for check in result.checks)
-    passed = len(result.checks) - skipped
-    out.say(f"verified: {passed} checks passed{f', {skipped} skipped' if skipped else ''} in {result.seconds:.0f} s")
+        write_report(report, found.checks, proof.facts)
+    session.out.result(table(found))
+    if error := proof.error():
+        fail(error, session.out, verify_document(proof))
+    session.out.result(summary(found))
+    session.out.document(verify_document(proof))

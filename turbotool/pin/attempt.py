@@ -19,7 +19,7 @@ from turbotool.system.digest import sha256_file
 from turbotool.system.files import scratch_folder, space_guard, write_file
 from turbotool.system.git import BASE_REF, PREVIOUS_REF, Git
 from turbotool.system.locks import work_lock
-from turbotool.system.output import Output
+from turbotool.system.session import Session
 from turbotool.upstream import journal
 from turbotool.upstream.lock import Upstream, read_lock, write_upstream
 from turbotool.upstream.tree import dirty, find_edits
@@ -54,13 +54,14 @@ def find_attempt(layout: Layout) -> Attempt | None:
     return Attempt(folder, entry["ref"], entry["series"], entry["lock"], tuple(entry["names"]), entry["backend"])
 
 
-def check_pin(layout: Layout, keep: tuple[int, ...], attempt: Attempt | None = None) -> None:
+def check_pin(session: Session, attempt: Attempt | None = None) -> None:
     """Nothing may be lost or overtaken by a bump.
 
     Raises DirtyTree for edits in the vendored tree, HashMismatch or SeriesError when patches/ or the lock is not what
     is locked, or not what the attempt started from.
     """
-    tree = Git(layout.tree, keep)
+    layout = session.layout
+    tree = Git(layout.tree, session.keep)
     if (layout.tree / ".git").exists() and (edits := find_edits(layout, tree, tree.refs())):
         raise dirty(layout, edits)
     if attempt and (attempt.series, attempt.lock) != (series.series_hash(layout), sha256_file(layout.lock_file)):
@@ -72,30 +73,28 @@ def check_pin(layout: Layout, keep: tuple[int, ...], attempt: Attempt | None = N
     series.check_locked(layout, locked, series.current(layout, locked.tree))
 
 
-def begin(
-    layout: Layout, out: Output, keep: tuple[int, ...], reference: Reference, backend: str | None
-) -> Attempt | None:
+def begin(session: Session, reference: Reference, backend: str | None) -> Attempt | None:
     """Set up an attempt on the upstream that `reference` names; None if that is the pin.
 
     The caller holds the work lock. Raises SeriesError while another attempt or a repair is under way, and what
     `check_pin` and fetching raise.
     """
+    layout = session.layout
     if (earlier := find_attempt(layout)) is not None:
         raise SeriesError(f"the bump to {earlier.ref} is not finished, in {earlier.folder}", hint=WAYS_ON)
     if (waiting := repair.find(layout)) is not None:
         raise SeriesError(f"a patch is waiting to be repaired in {waiting.place}", hint=WAYS_ON)
-    check_pin(layout, keep)
-    there = candidates.store(layout)
-    with work_lock(there, out, "prepare a bump") as also:
-        journal.recover(there, out, also)
-        onto = candidates.pristine(there, out, also, reference.upstream, reference.path)
+    check_pin(session)
+    with work_lock(candidates.store(session), "prepare a bump") as there:
+        journal.recover(there)
+        onto = candidates.pristine(there, reference.upstream, reference.path)
         if onto.upstream.tree == read_lock(layout).upstream.tree:
             return None
-        _, applied = know_series(layout, there, out, also, series.load(layout))
+        _, applied = know_series(layout, there, series.load(layout))
         with scratch_folder(layout, "bump") as scratch:
             folder = scratch / "bump"
             _fill(layout, folder, onto.upstream)
-            _clone(there.tree, folder / "work" / "vendor" / "llama.cpp", onto.ref, applied)
+            _clone(there.layout.tree, folder / "work" / "vendor" / "llama.cpp", onto.ref, applied)
             attempt = _describe(layout, reference.text, backend)
             record = {key: value for key, value in asdict(attempt).items() if key != "folder"}
             write_file(folder / "attempt.json", json.dumps(record).encode())

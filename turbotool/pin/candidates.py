@@ -16,7 +16,7 @@ from turbotool.system import git
 from turbotool.system.digest import sha256_file
 from turbotool.system.files import scratch_folder, write_file
 from turbotool.system.git import BASE_REF, Git
-from turbotool.system.output import Output
+from turbotool.system.session import Session
 from turbotool.upstream import pypi, sources
 from turbotool.upstream.lock import Upstream, read_lock
 from turbotool.upstream.sources import SOURCES, FetchRequest
@@ -38,32 +38,32 @@ class Pristine:
         return f"{REFS}/{self.upstream.tree}"
 
 
-def store(layout: Layout) -> Layout:
-    """The layout whose `tree` is the repository of upstreams; patches and lock are those of `layout`."""
-    return replace(layout, work=layout.cache / "upstreams")
+def store(session: Session) -> Session:
+    """The place whose `tree` is the repository of upstreams; patches and lock are those of the session."""
+    return session.at(replace(session.layout, work=session.layout.cache / "upstreams"))
 
 
-def repository(there: Layout, keep: tuple[int, ...]) -> Git:
+def repository(there: Session) -> Git:
     """The repository of `store`, made if it is not there. The caller holds the work lock of `there`."""
-    ready = there.tree / ".git" / "info" / "attributes"  # what `init` writes last
-    return Git(there.tree, keep) if ready.is_file() else git.init(there.tree, keep)
+    ready = there.layout.tree / ".git" / "info" / "attributes"  # what `init` writes last
+    return Git(there.layout.tree, there.keep) if ready.is_file() else git.init(there.layout.tree, there.keep)
 
 
-def pristine(there: Layout, out: Output, keep: tuple[int, ...], wanted: Upstream, path: Path | None) -> Pristine:
+def pristine(there: Session, wanted: Upstream, path: Path | None) -> Pristine:
     """The upstream in the repository of `there`, fetched and unpacked unless it is known.
 
     `path` is the archive of an archive source. A PyPI release without sha256 gets the one that the index serves, which
     then counts as locked. Raises SourceError, ArchiveError, HashMismatch, NoSpace.
     """
-    repo = repository(there, keep)
-    wanted = _identified(there, out, repo, wanted, path)
-    record = there.work / f"{_key(wanted)}.json"
+    repo = repository(there)
+    wanted = _identified(there, repo, wanted, path)
+    record = there.layout.work / f"{_key(wanted)}.json"
     if (known := _known(repo, record)) is not None:
         return known
-    with scratch_folder(there, "upstream") as scratch:
-        out.say(f"unpacking llama.cpp of {describe(wanted)}")
+    with scratch_folder(there.layout, "upstream") as scratch:
+        there.out.say(f"unpacking llama.cpp of {describe(wanted)}")
         folder = scratch / "llama.cpp"
-        found = SOURCES[wanted.source](FetchRequest(there, out, wanted, scratch, path, relock=True, keep=keep), folder)
+        found = SOURCES[wanted.source](FetchRequest(there, wanted, scratch, path, relock=True), folder)
         tree, base = commit_files(repo, folder, scratch / "index")
         found = replace(found, tree=tree)
         repo.run("update-ref", f"{REFS}/{tree}", base)
@@ -79,7 +79,7 @@ def _known(repo: Git, record: Path) -> Pristine | None:
     return Pristine(upstream, base, cached=True) if base else None
 
 
-def _identified(there: Layout, out: Output, repo: Git, wanted: Upstream, path: Path | None) -> Upstream:
+def _identified(there: Session, repo: Git, wanted: Upstream, path: Path | None) -> Upstream:
     """`wanted` with the hash that says which bytes are meant: sha256 of an archive, full commit id of a git ref."""
     if wanted.source == "archive" and path is not None:
         if not path.is_file():
@@ -88,18 +88,18 @@ def _identified(there: Layout, out: Output, repo: Git, wanted: Upstream, path: P
     if wanted.source == "git" and not wanted.commit:
         return replace(wanted, commit=sources.resolve(repo, wanted.url, wanted.ref))
     if wanted.source == "pypi" and not wanted.sha256:
-        return _release(there, out, wanted)
+        return _release(there, wanted)
     return wanted
 
 
-def _release(there: Layout, out: Output, wanted: Upstream) -> Upstream:
+def _release(there: Session, wanted: Upstream) -> Upstream:
     """The release's source distribution with sha256, size and llama.cpp's commit; asked of the index only once."""
-    note = there.work / f"release-{wanted.package}-{wanted.version}.json"
+    note = there.layout.work / f"release-{wanted.package}-{wanted.version}.json"
     if note.is_file():
         return Upstream(**json.loads(note.read_text(encoding="utf-8")))
-    downloads = there.cache / "downloads"
-    sha256 = pypi.learn_sha256(wanted.package, wanted.version, wanted.archive, downloads, out)
-    path = pypi.fetch_pypi(wanted.package, wanted.version, wanted.archive, sha256, 0, downloads, out)
+    downloads = there.layout.cache / "downloads"
+    sha256 = pypi.learn_sha256(wanted.package, wanted.version, wanted.archive, downloads, there.out)
+    path = pypi.fetch_pypi(wanted.package, wanted.version, wanted.archive, sha256, 0, downloads, there.out)
     commit, date = pypi.submodule_commit(path, wanted.subdir), pypi.submodule_date(path, wanted.subdir)
     found = replace(wanted, sha256=sha256, size=path.stat().st_size, commit=commit, date=date)
     write_file(note, json.dumps(asdict(found), indent=2).encode())
@@ -119,15 +119,15 @@ def describe(upstream: Upstream) -> str:
     return upstream.archive or f"tree {upstream.tree[:9]}"
 
 
-def pin(layout: Layout, there: Layout, out: Output, keep: tuple[int, ...]) -> Pristine:
+def pin(layout: Layout, there: Session) -> Pristine:
     """The locked upstream in the repository of `there`: from the vendored tree if it is there, else from its source."""
     locked = read_lock(layout).upstream
-    repo = repository(there, keep)
+    repo = repository(there)
     ref = f"{REFS}/{locked.tree}"
     if (base := repo.resolve(ref)) is not None:
         return Pristine(locked, base, cached=True)
-    vendored = Git(layout.tree, keep)
+    vendored = Git(layout.tree, there.keep)
     if (layout.tree / ".git").is_dir() and vendored.resolve(f"{BASE_REF}^{{tree}}") == locked.tree:
         repo.run("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", layout.tree, f"+{BASE_REF}:{ref}")
         return Pristine(locked, repo.text("rev-parse", ref), cached=False)
-    return pristine(there, out, keep, locked, None)
+    return pristine(there, locked, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from turbotool.errors import PatchConflict
 from turbotool.layout import Layout
@@ -13,15 +13,33 @@ from turbotool.pin import candidates
 from turbotool.pin.reference import Reference
 from turbotool.series import conflict, merge
 from turbotool.series import files as series
+from turbotool.series.classify import FileReport
 from turbotool.series.patchfile import Patch
 from turbotool.series.trial import Trial, try_patches
+from turbotool.system.documents import plain
 from turbotool.system.git import Git
 from turbotool.system.locks import work_lock
-from turbotool.system.output import Output
+from turbotool.system.session import Session
 from turbotool.upstream import journal
 from turbotool.upstream.lock import read_lock
 
 SERIES_REFS = "refs/turbotool/series"
+
+
+@dataclass(frozen=True)
+class ClashingPatch:
+    """A patch that needs repair: which it is, why it exists, what of it fails, and who comes after."""
+
+    patch: str
+    position: int
+    of: int
+    subject: str
+    reason: str
+    drop_when: str
+    old_base: str
+    new_base: str
+    files: tuple[FileReport, ...]
+    later: tuple[conflict.LaterPatch, ...]
 
 
 @dataclass(frozen=True)
@@ -46,72 +64,55 @@ class Rehearsal:
             return None
         message = f"{len(names)} of {len(self.trials)} patches need repair on {self.ref}: {', '.join(names)}"
         hint = f"turbotool vendor bump {shlex.quote(self.ref)} stops at the first one, in a work tree to repair it in"
-        return PatchConflict(message, hint=hint, report={"conflicts": self.conflicts()})
+        return PatchConflict(message, hint=hint, report={"conflicts": plain(self.conflicts())})
 
-    def conflicts(self) -> list[dict[str, object]]:
-        """The report of each patch that needs repair: which it is, why it exists, what of it fails, who comes after."""
-        return [
-            {
-                "patch": trial.name,
-                "position": at,
-                "of": len(self.trials),
-                "subject": patch.subject,
-                "reason": patch.reason,
-                "drop_when": patch.trailers.get("Drop-when", ""),
-                "old_base": self.old_base,
-                "new_base": self.onto.upstream.commit or self.onto.upstream.tree,
-                "files": [file.as_json() for file in trial.files],
-                "later": conflict.later(self.patches, at),
-            }
+    def conflicts(self) -> tuple[ClashingPatch, ...]:
+        """Each patch that needs repair."""
+        return tuple(
+            ClashingPatch(
+                patch=trial.name,
+                position=at,
+                of=len(self.trials),
+                subject=patch.subject,
+                reason=patch.reason,
+                drop_when=patch.trailers.get("Drop-when", ""),
+                old_base=self.old_base,
+                new_base=self.onto.upstream.commit or self.onto.upstream.tree,
+                files=trial.files,
+                later=tuple(conflict.later(self.patches, at)),
+            )
             for at, (trial, patch) in enumerate(zip(self.trials, self.patches, strict=True), 1)
             if trial.state == merge.CONFLICT
-        ]
-
-    def as_json(self) -> dict[str, object]:
-        up = self.onto.upstream
-        return {
-            "ok": self.error() is None,
-            "ref": self.ref,
-            "commit": up.commit,
-            "tree": up.tree,
-            "source": up.source,
-            "sha256": up.sha256,
-            "cached": self.onto.cached,
-            "seconds": round(self.seconds, 1),
-            "patches": [trial.as_json() for trial in self.trials],
-            "droppable": list(self.droppable),
-            "conflicts": self.conflicts(),
-        }
+        )
 
 
-def rehearse(layout: Layout, out: Output, reference: Reference) -> Rehearsal:
+def rehearse(session: Session, reference: Reference) -> Rehearsal:
     """Try each patch on the upstream that `reference` names. The lock and the vendored tree are only read.
 
     Raises SeriesError when the series cannot be read or its overlay meets a file of upstream, and what fetching raises.
     """
     started = time.monotonic()
-    patches = series.load(layout)
-    there = candidates.store(layout)
-    with work_lock(there, out, "rehearse the series") as keep:
-        journal.recover(there, out, keep)
-        onto = candidates.pristine(there, out, keep, reference.upstream, reference.path)
-        know_series(layout, there, out, keep, patches)
-        trials = try_patches(there, out, Git(there.tree, keep), patches, base=onto.base)
-    locked = read_lock(layout).upstream
+    patches = series.load(session.layout)
+    with work_lock(candidates.store(session), "rehearse the series") as there:
+        journal.recover(there)
+        onto = candidates.pristine(there, reference.upstream, reference.path)
+        know_series(session.layout, there, patches)
+        trials = try_patches(there, Git(there.layout.tree, there.keep), patches, base=onto.base)
+    locked = read_lock(session.layout).upstream
     taken = time.monotonic() - started
     return Rehearsal(onto, reference.text, locked.commit or locked.tree, tuple(trials), patches, taken)
 
 
-def know_series(
-    layout: Layout, there: Layout, out: Output, keep: tuple[int, ...], patches: Sequence[Patch]
-) -> tuple[candidates.Pristine, str]:
+def know_series(layout: Layout, there: Session, patches: Sequence[Patch]) -> tuple[candidates.Pristine, str]:
     """Apply the series to its own upstream once, for the blobs that merges start from; returns the pin and the ref."""
-    pin = candidates.pin(layout, there, out, keep)
-    repo, ref = Git(there.tree, keep), f"{SERIES_REFS}/{series.series_hash(layout)}-{pin.upstream.tree[:12]}"
+    pin = candidates.pin(layout, there)
+    repo, ref = (
+        Git(there.layout.tree, there.keep),
+        f"{SERIES_REFS}/{series.series_hash(layout)}-{pin.upstream.tree[:12]}",
+    )
     if repo.resolve(ref) is None:
-        out.say("applying the series to its own upstream first")
-        out = replace(out, quiet=True)
-        try_patches(there, out, repo, patches, base=pin.base, keep_as=ref)
+        there.out.say("applying the series to its own upstream first")
+        try_patches(there.quietly(), repo, patches, base=pin.base, keep_as=ref)
     return pin, ref
 
 
@@ -125,7 +126,7 @@ def lines(rehearsal: Rehearsal) -> list[str]:
             found.append(f"          {patch.reason or 'no reason'}: {patch.subject}")
             found += conflict.lines_of(trial.files, " " * 10)
             for other in conflict.later(rehearsal.patches, at):
-                found.append(f"          a later patch touches the same files: {other['patch']}")
+                found.append(f"          a later patch touches the same files: {other.patch}")
     up = rehearsal.onto.upstream
     counts = {state: sum(trial.state == state for trial in rehearsal.trials) for state in STATES}
     said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)

@@ -12,9 +12,8 @@ from turbotool.build.record import read_record
 from turbotool.build.request import BuildRequest
 from turbotool.build.run import build_product
 from turbotool.errors import ToolMissing
-from turbotool.layout import Layout
 from turbotool.programs.binaries import Binaries
-from turbotool.system.output import Output
+from turbotool.system.session import Session
 
 
 def named_binaries(folder: Path, backend: str = "cpu") -> Binaries:
@@ -34,7 +33,7 @@ def _recorded_backend(folder: Path) -> str:
         return ""
 
 
-def choose_binaries(layout: Layout, backend: str, bin_dir: Path | None, out: Output) -> Binaries:
+def choose_binaries(session: Session, backend: str, bin_dir: Path | None) -> Binaries:
     """The programs in `bin_dir`, or those of an up-to-date build of the backend, made now if it is not there.
 
     A build that is there is kept: what is made anew is made with the options that it was made with.
@@ -42,12 +41,12 @@ def choose_binaries(layout: Layout, backend: str, bin_dir: Path | None, out: Out
     if bin_dir:
         named = named_binaries(bin_dir, backend)
         if named.backend != backend:
-            out.say(f"{bin_dir} was built for {named.backend}, and so it is taken")
+            session.out.say(f"{bin_dir} was built for {named.backend}, and so it is taken")
         return named
     wanted = find_backend(backend)
-    last = read_record(layout.build(wanted.name))
+    last = read_record(session.layout.build(wanted.name))
     request = BuildRequest.again(wanted, last.document.get("asked", {}) if last else {})
     if request.words:
-        out.say(f"the build was made with {' '.join(request.words)}, and so it is now")
-    done = build_product(layout, request, out, os.environ)
+        session.out.say(f"the build was made with {' '.join(request.words)}, and so it is now")
+    done = build_product(session, request, os.environ)
     return Binaries(done.bin_dir, done.tree, done.backend)

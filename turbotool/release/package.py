@@ -28,6 +28,7 @@ from turbotool.system.digest import sha256_file
 from turbotool.system.extras import require_library
 from turbotool.system.locks import work_lock
 from turbotool.system.output import Output
+from turbotool.system.session import Session
 
 MAX_GLIBC = "2.36"  # Debian 12's
 # What of a build's record is the same wherever and whenever it is built, and with whatever compiler cache.
@@ -69,12 +70,12 @@ def require_libraries(*, sign: bool) -> None:
 
 
 def collect(
-    layout: Layout, request: BuildRequest, platform: Platform, max_glibc: str, out: Output, env: Mapping[str, str]
+    session: Session, request: BuildRequest, platform: Platform, max_glibc: str, env: Mapping[str, str]
 ) -> Package:
     """Build if needed, then `gather`. Raises what the two raise."""
-    with work_lock(layout, out, f"package {request.name}"):
-        build_product(layout, request, out, env)
-        return gather(layout, request, platform, max_glibc, source_epoch(env))
+    with work_lock(session, f"package {request.name}"):
+        build_product(session, request, env)
+        return gather(session.layout, request, platform, max_glibc, source_epoch(env))
 
 
 def gather(layout: Layout, request: BuildRequest, platform: Platform, max_glibc: str, epoch: int) -> Package:

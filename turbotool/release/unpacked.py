@@ -12,16 +12,11 @@ from pathlib import Path
 
 from turbotool.build.record import NAME as RECORD
 from turbotool.errors import ArchiveError, HashMismatch, ToolMissing
-from turbotool.inputs.model import Model
-from turbotool.layout import Layout
 from turbotool.programs.binaries import TESTS, TOOLS, Binaries
 from turbotool.release.pack import SUMS
 from turbotool.release.package import sums_beside
 from turbotool.system.archive import unpack
 from turbotool.system.digest import sha256_file
-from turbotool.system.output import Output
-from turbotool.verify.run import make_context
-from turbotool.verify.verification import Verification, select, verify
 
 SUM_LINE = re.compile(r"([0-9a-f]{64})  ([^/\0][^\0]*)")
 TREE = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
@@ -91,19 +86,3 @@ def require_wrapper(wrapper: Sequence[str], hint: str) -> None:
     """Raise ToolMissing, with `hint`, unless the program that shall run the others is there."""
     if wrapper and shutil.which(wrapper[0]) is None:
         raise ToolMissing(f"there is no {wrapper[0]} to run the programs with", hint=hint)
-
-
-def work_name(binaries: Binaries) -> str:
-    """The folder of what the checks of a package leave behind."""
-    return f"package-{binaries.backend}"
-
-
-def prove(
-    layout: Layout, archive: Path, model: Model, wrapper: Sequence[str], names: Sequence[str], out: Output
-) -> Verification:
-    """Run `verify --quick`, or the checks of these names, on what the archive holds."""
-    specs = select(names, quick=True)
-    with unpacked(archive, wrapper) as binaries:
-        context = make_context(layout, work_name(binaries), binaries, model, None, out, quick=True)
-        out.say(f"verifying the unpacked archive with {model.path.name} ({len(specs)} checks)")
-        return verify(context, specs)

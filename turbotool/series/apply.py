@@ -14,7 +14,7 @@ from turbotool.series.patchfile import Patch
 from turbotool.series.worktree import commit_overlay, work_tree
 from turbotool.system.git import APPLIED_REFS, Git
 from turbotool.system.locks import work_lock
-from turbotool.system.output import Output
+from turbotool.system.session import Session
 from turbotool.upstream import journal
 from turbotool.upstream.lock import read_lock, write_series
 from turbotool.upstream.tree import ensure_vendored
@@ -30,34 +30,34 @@ class Applied:
     patches: int
 
 
-def ensure_applied(layout: Layout, out: Output, *, relock: bool = False, force: bool = False) -> Applied:
+def ensure_applied(session: Session, *, relock: bool = False, force: bool = False) -> Applied:
     """Make `layout.tree` the locked upstream with the series applied; nothing happens when it already is.
 
     `relock` writes the series as it is on disk, and its tree, to the lock. `force` drops somebody's edits.
     Raises PatchConflict (with its report), SeriesError, HashMismatch, DirtyTree and what `ensure_vendored` raises.
     """
-    with work_lock(layout, out, "apply the series") as keep:
-        ensure_vendored(layout, out, force=force)
-        locked = read_lock(layout).series
-        here = series.current(layout, locked.tree)
+    with work_lock(session, "apply the series") as held:
+        ensure_vendored(held, force=force)
+        locked = read_lock(held.layout).series
+        here = series.current(held.layout, locked.tree)
         if not relock:
-            series.check_locked(layout, locked, here)
-        tree, ref = Git(layout.tree, keep), f"{APPLIED_REFS}/{series.combined(here)}"
+            series.check_locked(held.layout, locked, here)
+        tree, ref = Git(held.layout.tree, held.keep), f"{APPLIED_REFS}/{series.combined(here)}"
         refs = tree.refs()
         head = refs.get(ref)
         cached = head is not None and refs["HEAD"] == head
         if head is None:
-            head = _apply(layout, out, tree)
+            head = _apply(held, tree)
         result = tree.tree_of(head)
         if result != locked.tree and not relock:
             raise HashMismatch(
-                f"the applied series gives git tree {result}, locked is {locked.tree} ({layout.lock_file})",
+                f"the applied series gives git tree {result}, locked is {locked.tree} ({held.layout.lock_file})",
                 hint="turbotool patch apply --relock, if the change is meant",
             )
         if not cached:
-            adopt(layout, tree, head, ref)
-        if relock and (new := series.current(layout, result)) != locked:
-            write_series(layout, new)
+            adopt(held.layout, tree, head, ref)
+        if relock and (new := series.current(held.layout, result)) != locked:
+            write_series(held.layout, new)
         return Applied(result, head, cached, len(here.patches))
 
 
@@ -71,13 +71,13 @@ def adopt(layout: Layout, tree: Git, head: str, ref: str) -> None:
             tree.run("update-ref", "-d", name)
 
 
-def _apply(layout: Layout, out: Output, tree: Git) -> str:
-    patches = series.load(layout)
-    out.say(f"applying the overlay and {len(patches)} patches")
-    with work_tree(layout, tree, "apply") as scratch:
-        commit_overlay(layout, scratch)
+def _apply(session: Session, tree: Git) -> str:
+    patches = series.load(session.layout)
+    session.out.say(f"applying the overlay and {len(patches)} patches")
+    with work_tree(session.layout, tree, "apply") as scratch:
+        commit_overlay(session.layout, scratch)
         if not _apply_exactly(scratch, patches):
-            apply_rest(layout, out, tree, scratch, patches, 1)
+            apply_rest(session, tree, scratch, patches, 1)
         return scratch.text("rev-parse", "HEAD")
 
 
@@ -97,7 +97,7 @@ def _apply_exactly(scratch: Git, patches: Sequence[Patch]) -> bool:
 
 
 def apply_rest(
-    layout: Layout, out: Output, tree: Git, scratch: Git, patches: Sequence[Patch], first: int
+    session: Session, tree: Git, scratch: Git, patches: Sequence[Patch], first: int
 ) -> list[merge.MergeOutcome]:
     """Apply the patches from the one at position `first` (from 1). Raises PatchConflict at the first that fails.
 
@@ -108,9 +108,9 @@ def apply_rest(
         patch = patches[position - 1]
         outcome = merge.apply_patch(scratch, patch)
         if outcome.state == merge.CONFLICT:
-            raise _stopped(layout, tree, scratch, patches, position, outcome)
+            raise _stopped(session.layout, tree, scratch, patches, position, outcome)
         if outcome.state == merge.UPSTREAM:
-            out.warn(f"{patch.name} can be dropped: {outcome.detail}; upstream has it")
+            session.out.warn(f"{patch.name} can be dropped: {outcome.detail}; upstream has it")
         outcomes.append(outcome)
     return outcomes
 

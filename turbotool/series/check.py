@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from turbotool.errors import HashMismatch, PatchConflict, SeriesError, TurbotoolError
-from turbotool.layout import Layout
 from turbotool.series import files as series
 from turbotool.series.files import Problem
 from turbotool.series.trial import Trial, try_patches
+from turbotool.system.documents import plain
 from turbotool.system.git import Git
 from turbotool.system.locks import work_lock
-from turbotool.system.output import Output
+from turbotool.system.session import Session
 from turbotool.upstream.lock import read_lock
 from turbotool.upstream.tree import ensure_vendored
 
@@ -23,6 +23,10 @@ class Checked:
     trials: tuple[Trial, ...]
     problems: tuple[Problem, ...]
 
+    @property
+    def ok(self) -> bool:
+        return not self.problems and all(trial.state != "conflict" for trial in self.trials)
+
     def error(self) -> TurbotoolError | None:
         """The gravest finding: a conflict before a bad series before a series that is not the locked one."""
         conflicts = [trial.name for trial in self.trials if trial.state == "conflict"]
@@ -30,7 +34,9 @@ class Checked:
         if conflicts:
             hint = "turbotool patch apply --relock stops at the first one and leaves a work tree to repair it in"
             message = f"{len(conflicts)} of {len(self.trials)} patches do not apply: {', '.join(conflicts)}"
-            return PatchConflict(message, hint=hint, report=self.as_json())
+            return PatchConflict(
+                message, hint=hint, report={"patches": plain(self.trials), "problems": plain(self.problems)}
+            )
         if bad:
             message = f"the series has {len(bad)} problems; the first: {bad[0].name}: {bad[0].message}"
             return SeriesError(message, hint="correct them, then turbotool patch check")
@@ -39,20 +45,17 @@ class Checked:
             return HashMismatch(message, hint="turbotool patch apply --relock, if the change is meant")
         return None
 
-    def as_json(self) -> dict[str, object]:
-        ok = not self.problems and all(trial.state != "conflict" for trial in self.trials)
-        problems = [{"name": item.name, "message": item.message} for item in self.problems]
-        return {"ok": ok, "patches": [trial.as_json() for trial in self.trials], "problems": problems}
 
-
-def check_series(layout: Layout, out: Output) -> Checked:
+def check_series(session: Session) -> Checked:
     """Try every patch on the locked base without touching the vendored tree, whatever edits it holds.
 
     Raises SeriesError when `patches/series` itself cannot be read, and what `ensure_vendored` raises.
     """
-    with work_lock(layout, out, "check the series") as keep:
-        ensure_vendored(layout, out, keep_edits=True)
-        patches, problems = series.problems(layout, read_lock(layout).series)
-        trials = {trial.name: trial for trial in try_patches(layout, out, Git(layout.tree, keep), patches)}
-        every = (trials.get(name, Trial(name, "conflict", "missing or malformed")) for name in series.names(layout))
+    with work_lock(session, "check the series") as held:
+        ensure_vendored(held, keep_edits=True)
+        patches, problems = series.problems(held.layout, read_lock(held.layout).series)
+        trials = {trial.name: trial for trial in try_patches(held, Git(held.layout.tree, held.keep), patches)}
+        every = (
+            trials.get(name, Trial(name, "conflict", "missing or malformed")) for name in series.names(held.layout)
+        )
         return Checked(tuple(every), tuple(problems))

@@ -16,7 +16,7 @@ from turbotool.series.worktree import commit_overlay, work_tree
 from turbotool.system.files import scratch_folder
 from turbotool.system.git import APPLIED_REFS, BASE_REF, EMAIL, NAME, Git
 from turbotool.system.locks import work_lock
-from turbotool.system.output import Output
+from turbotool.system.session import Session
 from turbotool.upstream import journal
 from turbotool.upstream.lock import with_series
 
@@ -61,35 +61,37 @@ class Exported:
     changed: bool
 
 
-def export(layout: Layout, out: Output, *, source: Path | None = None) -> Exported:
+def export(session: Session, *, source: Path | None = None) -> Exported:
     """Write patches/, overlay/, series and the lock from the vendored tree, or from the repair work tree `source`.
 
     Everything is prepared and proved (applying it gives the same tree and messages) before a file is replaced.
     Raises DirtyTree when something is not committed, SeriesError when the commits cannot be a series, NoSpace.
     """
-    with work_lock(layout, out, "export the series") as keep:
-        journal.recover(layout, out, keep)
-        tree = Git(layout.tree, keep)
+    with work_lock(session, "export the series") as held:
+        journal.recover(held)
+        tree = Git(held.layout.tree, held.keep)
         origin = tree.at(source.resolve()) if source else tree
-        _check(layout, tree, origin)
+        _check(held.layout, tree, origin)
         head = origin.text("rev-parse", "HEAD")
-        before = (series.current(layout, ""), layout.lock_file.read_bytes()) if _readable(layout) else None
-        with scratch_folder(layout, "export") as prepared:
-            names, overlay, commits = _prepare(layout, tree, head, prepared)
-            there = replace(layout, root=prepared)
+        before = (
+            (series.current(held.layout, ""), held.layout.lock_file.read_bytes()) if _readable(held.layout) else None
+        )
+        with scratch_folder(held.layout, "export") as prepared:
+            names, overlay, commits = _prepare(held.layout, tree, head, prepared)
+            there = replace(held.layout, root=prepared)
             new = series.current(there, tree.tree_of(head))
-            canonical = _prove(there, out, tree, head, commits)
+            canonical = _prove(held.at(there), tree, head, commits)
             (prepared / "vendor").mkdir()
-            (prepared / "vendor" / "lock.toml").write_bytes(with_series(layout, new))
+            (prepared / "vendor" / "lock.toml").write_bytes(with_series(held.layout, new))
             ref = f"{APPLIED_REFS}/{series.combined(new)}"
             tree.run("update-ref", ref, canonical)
-            journal.begin(layout, {"kind": "export", "prepared": str(prepared), "to": canonical})
-            journal.install(layout, prepared)
-            journal.finish(layout)
-        apply.adopt(layout, tree, canonical, ref)
+            journal.begin(held.layout, {"kind": "export", "prepared": str(prepared), "to": canonical})
+            journal.install(held.layout, prepared)
+            journal.finish(held.layout)
+        apply.adopt(held.layout, tree, canonical, ref)
         if source:
             tree.run("worktree", "remove", "--force", origin.folder)
-        changed = before != (series.current(layout, ""), layout.lock_file.read_bytes())
+        changed = before != (series.current(held.layout, ""), held.layout.lock_file.read_bytes())
         return Exported(names, overlay, new.tree, changed)
 
 
@@ -185,12 +187,12 @@ def _export_overlay(tree: Git, head: str, names: Sequence[str], prepared: Path) 
     tree.run(*words, stdin="".join(f"{name}\0" for name in names), env=index)
 
 
-def _prove(there: Layout, out: Output, tree: Git, head: str, commits: Sequence[str]) -> str:
+def _prove(there: Session, tree: Git, head: str, commits: Sequence[str]) -> str:
     """Apply what was prepared; it must give the same tree and the same messages. Returns the new last commit."""
-    out.detail("proving that the exported series gives the same tree")
-    patches = series.load(there)
-    with work_tree(there, tree, "prove") as scratch:
-        commit_overlay(there, scratch)
+    there.out.detail("proving that the exported series gives the same tree")
+    patches = series.load(there.layout)
+    with work_tree(there.layout, tree, "prove") as scratch:
+        commit_overlay(there.layout, scratch)
         first = scratch.text("rev-parse", "HEAD")
         done = scratch.run(*merge.AM, *(patch.path for patch in patches), check=False) if patches else None
         got, wanted = scratch.tree_of("HEAD"), tree.tree_of(head)

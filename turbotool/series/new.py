@@ -11,7 +11,7 @@ from turbotool.series.export import Exported, export
 from turbotool.series.patchfile import slug
 from turbotool.system.git import BASE_REF, Git
 from turbotool.system.locks import work_lock
-from turbotool.system.output import Output
+from turbotool.system.session import Session
 from turbotool.upstream import journal
 
 OPEN = "TODO"  # what `patch lint` refuses until somebody has written it
@@ -43,25 +43,25 @@ def subject_of(name: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def new_patch(layout: Layout, out: Output, message: Message) -> tuple[str, Exported]:
+def new_patch(session: Session, message: Message) -> tuple[str, Exported]:
     """Commit every edit in the vendored tree as the last patch and export; returns its name.
 
     The edits survive a failure. Raises SeriesError when there is nothing to commit, no file of upstream is edited, or
     the name is taken.
     """
-    with work_lock(layout, out, "make a patch") as keep:
-        journal.recover(layout, out, keep)
-        tree = Git(layout.tree, keep)
-        if not (layout.tree / ".git").is_dir() or tree.resolve(BASE_REF) is None:
-            raise SeriesError(f"nothing is vendored at {layout.tree}", hint="turbotool patch apply")
+    with work_lock(session, "make a patch") as held:
+        journal.recover(held)
+        tree = Git(held.layout.tree, held.keep)
+        if not (held.layout.tree / ".git").is_dir() or tree.resolve(BASE_REF) is None:
+            raise SeriesError(f"nothing is vendored at {held.layout.tree}", hint="turbotool patch apply")
         name = f"{slug(message.subject)}.patch"
-        if name in series.names(layout):
-            raise SeriesError(f"{layout.series} lists {name} already", hint="choose another name")
-        _check_edits(layout, tree)
+        if name in series.names(held.layout):
+            raise SeriesError(f"{held.layout.series} lists {name} already", hint="choose another name")
+        _check_edits(held.layout, tree)
         tree.run("add", "--all")
         tree.run("commit", "--quiet", "--no-verify", "--cleanup=whitespace", "--file=-", stdin=message.text())
         try:
-            return name, export(layout, out)
+            return name, export(held)
         except TurbotoolError:
             tree.run("reset", "--quiet", "--mixed", "HEAD^")
             raise

@@ -16,30 +16,31 @@ from turbotool.series.repair import Repair
 from turbotool.system.git import Git
 from turbotool.system.locks import work_lock
 from turbotool.system.output import Output
+from turbotool.system.session import Session
 from turbotool.upstream import journal
 
 NOTHING = "no patch is waiting to be repaired"
 
 
-def resume(layout: Layout, out: Output, *, skip: bool = False) -> Exported:
+def resume(session: Session, *, skip: bool = False) -> Exported:
     """Commit what was repaired, or leave the patch out with `skip`, apply the rest and export the whole series.
 
     Raises PatchConflict when a later patch needs repair, DirtyTree while conflict markers are left, SeriesError when
     there is nothing to continue or the series was changed in the meantime.
     """
-    with work_lock(layout, out, "continue the series") as keep:
-        journal.recover(layout, out, keep)
-        found = _found(layout)
-        patches = series.load(layout)
-        tree, scratch = Git(layout.tree, keep), Git(found.place, keep)
+    with work_lock(session, "continue the series") as held:
+        journal.recover(held)
+        found = _found(held.layout)
+        patches = series.load(held.layout)
+        tree, scratch = Git(held.layout.tree, held.keep), Git(found.place, held.keep)
         if found.waiting:
-            found = _decide(scratch, patches[found.position - 1], found, out, skip=skip)
-            repair.save(layout, found)
+            found = _decide(scratch, patches[found.position - 1], found, held.out, skip=skip)
+            repair.save(held.layout, found)
         else:  # a run was killed on its way from here
             merge.reset(scratch, found.head)
-        apply_rest(layout, out, tree, scratch, patches, found.position)
-        done = export(layout, out, source=found.place)
-        repair.forget(layout, tree, found)
+        apply_rest(held, tree, scratch, patches, found.position)
+        done = export(held, source=found.place)
+        repair.forget(held.layout, tree, found)
         return done
 
 
@@ -81,15 +82,15 @@ def _take(scratch: Git, patch: Patch, found: Repair) -> None:
         )
 
 
-def abort(layout: Layout, out: Output) -> Path:
+def abort(session: Session) -> Path:
     """Remove the place of the repair; the series, the lock and the vendored tree stay as they are.
 
     Raises SeriesError.
     """
-    with work_lock(layout, out, "abort a repair") as keep:
-        journal.recover(layout, out, keep)
-        found = repair.find(layout)
+    with work_lock(session, "abort a repair") as held:
+        journal.recover(held)
+        found = repair.find(held.layout)
         if found is None:
             raise SeriesError(NOTHING, hint="turbotool patch check")
-        repair.forget(layout, Git(layout.tree, keep), found)
+        repair.forget(held.layout, Git(held.layout.tree, held.keep), found)
         return found.place

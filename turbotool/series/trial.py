@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from turbotool.layout import Layout
 from turbotool.series import merge
 from turbotool.series.classify import FileReport, classify
 from turbotool.series.patchfile import Patch
 from turbotool.series.worktree import commit_overlay, work_tree
 from turbotool.system.git import BASE_REF, Git
-from turbotool.system.output import Output
+from turbotool.system.session import Session
 
 
 @dataclass(frozen=True)
@@ -23,17 +22,9 @@ class Trial:
     detail: str = ""
     files: tuple[FileReport, ...] = ()
 
-    def as_json(self) -> dict[str, object]:
-        return {
-            "name": self.name,
-            "state": self.state,
-            "detail": self.detail,
-            "files": [file.as_json() for file in self.files],
-        }
-
 
 def try_patches(
-    layout: Layout, out: Output, tree: Git, patches: Sequence[Patch], *, base: str = BASE_REF, keep_as: str = ""
+    session: Session, tree: Git, patches: Sequence[Patch], *, base: str = BASE_REF, keep_as: str = ""
 ) -> list[Trial]:
     """Try every patch in one pass on `base` in a scratch work tree; the caller holds the lock.
 
@@ -41,8 +32,8 @@ def try_patches(
     With `keep_as` that ref keeps the commits, and with them every blob from which later merges start.
     """
     trials: list[Trial] = []
-    with work_tree(layout, tree, "check", base) as scratch, out.progress("checking") as step:
-        commit_overlay(layout, scratch)
+    with work_tree(session.layout, tree, "check", base) as scratch, session.out.progress("checking") as step:
+        commit_overlay(session.layout, scratch)
         for done, patch in enumerate(patches):
             step(done, len(patches), patch.name)
             trials.append(_try(scratch, patch))

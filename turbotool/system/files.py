@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from turbotool.errors import NoSpace
+from turbotool.errors import NoSpace, UsageMistake
 from turbotool.layout import Layout
 
 
@@ -34,6 +34,16 @@ def need_space(folder: Path, amount: int, what: str) -> None:
             f"{what} needs about {amount / 2**20:.0f} MiB in {folder}, {free / 2**20:.0f} MiB are free",
             hint="free some space on that disk, or set TURBOTOOL_WORK to a folder on a larger one",
         )
+
+
+def writable_folder(folder: Path) -> None:
+    """Make the folder of a report. Raises UsageMistake where nothing can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageMistake(f"cannot write to {folder}: {error.strerror}", hint="name another folder") from error
 
 
 def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:

@@ -8,26 +8,27 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from turbotool.errors import Busy
-from turbotool.layout import Layout
 from turbotool.system.files import space_guard
 from turbotool.system.output import Output
 from turbotool.system.process import display
+from turbotool.system.session import Session
 
 WAIT_SECONDS = 1800.0
 
 
 @contextlib.contextmanager
-def work_lock(layout: Layout, out: Output, what: str) -> Iterator[tuple[int, ...]]:
+def work_lock(session: Session, what: str) -> Iterator[Session]:
     """Hold the work folder while the block runs; re-entrant within the process.
 
-    Yields the descriptors that children must inherit (`Git.keep`). `what` tells a waiting process what we do.
+    Yields the session with the descriptors that children must inherit. `what` tells a waiting process what we do.
     Raises Busy when another process holds it longer than TURBOTOOL_LOCK_TIMEOUT seconds (default 1800).
     """
-    with file_lock(layout.state / "lock", out, what) as keep:
-        yield keep
+    with file_lock(session.layout.state / "lock", session.out, what) as keep:
+        yield replace(session, keep=keep)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from turbotool.system.cgroup import Groups, cpu_limit, memory_left
 
 CPUINFO = Path("/proc/cpuinfo")
 GROUPS = Groups()
-# what the kernel calls it, of Linux or of macOS -> what people call it; the instruction sets that ggml has code for
+# what the kernel of Linux or macOS calls it -> what people call it; the instruction sets that kernels are written for
 FEATURES = {
     "avx": "AVX",
     "avx1_0": "AVX",

@@ -1,4 +1,4 @@
-"""What a person and a program see: text and progress on stderr, one JSON document on stdout with --json."""
+"""What a person and a program see: results on stdout, what happens meanwhile on stderr; with --json one document."""
 
 from __future__ import annotations
 
@@ -38,8 +38,13 @@ class Output:
     quiet: bool = False
     verbose: int = 0
 
+    def result(self, text: str) -> None:
+        """What the command is for: a table, a list, a recommendation, a path. With --json the document has stdout."""
+        if not self.quiet:
+            print(text, file=sys.stderr if self.json else sys.stdout, flush=True)
+
     def say(self, text: str) -> None:
-        """A line for people."""
+        """A line on what happens, for people."""
         if not self.quiet:
             self._print(text)
 
@@ -49,12 +54,17 @@ class Output:
             self._print(text)
 
     def warn(self, text: str) -> None:
-        self._print(f"warning: {text}")
+        """What can be done but should be known; an error is never told this way."""
+        if not self.quiet:
+            self._print(f"warning: {text}")
 
-    def document(self, data: Mapping[str, object]) -> None:
-        """The command's one JSON document; printed only with --json."""
+    def document(self, data: object) -> None:
+        """The command's one JSON document, see `documents`; printed only with --json."""
         if self.json:
-            print(json.dumps(data, indent=2, ensure_ascii=False))
+            from turbotool.system.documents import as_builtins
+
+            fields = data if isinstance(data, Mapping) else as_builtins(data)
+            print(json.dumps(fields, indent=2, ensure_ascii=False))
             sys.stdout.flush()
 
     def _print(self, text: str) -> None:

@@ -11,36 +11,36 @@ from typing import Any
 from turbotool.layout import Layout
 from turbotool.system.files import remove, scratch_folder, sweep, sync_folder, write_file
 from turbotool.system.git import Git
-from turbotool.system.output import Output
+from turbotool.system.session import Session
 
 
-def recover(layout: Layout, out: Output, keep: tuple[int, ...]) -> None:
+def recover(session: Session) -> None:
     """Finish what a killed run had begun and remove its remains. The caller holds the work lock.
 
     Holding it also means that no git of the killed run lives any more, so that its lock files are stale.
     """
-    tree = Git(layout.tree, keep)
-    inside = layout.tree / ".git"
-    killed = layout.state / "lock.killed"
+    tree = Git(session.layout.tree, session.keep)
+    inside = session.layout.tree / ".git"
+    killed = session.layout.state / "lock.killed"
     if killed.exists() and inside.is_dir():  # otherwise a lock file is somebody's own git at work
         for stale in (*inside.glob("*.lock"), *inside.glob("refs/turbotool/**/*.lock")):
-            out.detail(f"removing {stale}, left by a killed run")
+            session.out.detail(f"removing {stale}, left by a killed run")
             stale.unlink(missing_ok=True)
-    entry = unfinished(layout)
+    entry = unfinished(session.layout)
     if entry and entry.get("kind") == "move" and inside.is_dir():
-        out.say("finishing a move of the vendored tree that was cut short")
-        _finish_move(layout, tree, entry["from"], entry["to"])
+        session.out.say("finishing a move of the vendored tree that was cut short")
+        _finish_move(session.layout, tree, entry["from"], entry["to"])
     elif entry and entry.get("kind") == "export" and Path(entry["prepared"]).is_dir():
-        out.say("finishing an export that was cut short")
-        install(layout, Path(entry["prepared"]))
+        session.out.say("finishing an export that was cut short")
+        install(session.layout, Path(entry["prepared"]))
         if inside.is_dir() and tree.tree_of("HEAD") == tree.tree_of(entry["to"]):
             tree.run("update-ref", "--no-deref", "HEAD", entry["to"])
     elif entry and entry.get("kind") == "bump" and Path(entry["root"]).is_dir():
-        out.say("finishing a bump that was cut short")
-        _finish_bump(layout, entry)
-    finish(layout)
+        session.out.say("finishing a bump that was cut short")
+        _finish_bump(session.layout, entry)
+    finish(session.layout)
     killed.unlink(missing_ok=True)
-    if sweep(layout) and inside.is_dir():
+    if sweep(session.layout) and inside.is_dir():
         tree.run("worktree", "prune")
 
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 from turbotool.errors import SourceError, ToolFailed
-from turbotool.layout import Layout
 from turbotool.system import archive, git
 from turbotool.system.digest import check_sha256, sha256_file
 from turbotool.system.files import need_space, space_guard
-from turbotool.system.output import Output
+from turbotool.system.session import Session
 from turbotool.upstream.lock import Upstream
 from turbotool.upstream.pypi import fetch_pypi
 
@@ -25,13 +24,11 @@ FULL_ID = re.compile(r"[0-9a-f]{40}")
 class FetchRequest:
     """What to fetch. With `relock` the locked archive hash does not bind; `scratch` is for anything temporary."""
 
-    layout: Layout
-    out: Output
+    session: Session
     upstream: Upstream
     scratch: Path
     path: Path | None = None
     relock: bool = False
-    keep: tuple[int, ...] = ()
 
 
 class Fetcher(Protocol):
@@ -44,8 +41,8 @@ class Fetcher(Protocol):
 
 def pypi(request: FetchRequest, folder: Path) -> Upstream:
     up = request.upstream
-    into = request.layout.cache / "downloads"
-    path = fetch_pypi(up.package, up.version, up.archive, up.sha256, up.size, into, request.out)
+    into = request.session.layout.cache / "downloads"
+    path = fetch_pypi(up.package, up.version, up.archive, up.sha256, up.size, into, request.session.out)
     need_space(request.scratch, 8 * path.stat().st_size, f"unpacking {up.archive}")
     archive.unpack(path, folder, subdir=up.subdir)
     return up
@@ -73,7 +70,9 @@ def local_dir(request: FetchRequest, folder: Path) -> Upstream:
         raise SourceError(f"there is no folder {path}", hint="turbotool vendor --source dir --path FOLDER")
     tracked = None
     if (path / ".git").exists():  # a checkout: what git would keep, not what somebody built in it
-        tracked = git.Git(path, request.keep).names("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+        tracked = git.Git(path, request.session.keep).names(
+            "ls-files", "-z", "--cached", "--others", "--exclude-standard"
+        )
     names = tracked if tracked is not None else [str(item.relative_to(path)) for item in path.rglob("*")]
     with space_guard(folder):
         folder.mkdir()
@@ -100,14 +99,14 @@ def _copy(root: Path, item: Path, to: Path) -> None:
 def from_git(request: FetchRequest, folder: Path) -> Upstream:
     up = request.upstream
     url = address(up.url)
-    repository = git.init(request.scratch / "fetched", request.keep)
+    repository = git.init(request.scratch / "fetched", request.session.keep)
     wanted = up.commit or up.ref
     if not url or not wanted:
         raise SourceError(
             "a git source needs an address and a ref", hint="turbotool vendor --source git --url URL --ref REF"
         )
     commit = resolve(repository, url, wanted)
-    request.out.say(f"fetching {commit} from {up.url}")
+    request.session.out.say(f"fetching {commit} from {up.url}")
     _network(repository, url, wanted, "fetch", "--quiet", "--depth=1", "--no-tags", "--", url, commit)
     folder.mkdir()
     index = {"GIT_INDEX_FILE": str(request.scratch / "fetched-index")}

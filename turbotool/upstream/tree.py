@@ -13,7 +13,7 @@ from turbotool.system import git
 from turbotool.system.files import scratch_folder, space_guard, sync_folder
 from turbotool.system.git import APPLIED_REFS, BASE_REF, PREVIOUS_REF, Git
 from turbotool.system.locks import work_lock
-from turbotool.system.output import Output
+from turbotool.system.session import Session
 from turbotool.upstream import journal
 from turbotool.upstream.lock import Upstream, read_lock, write_upstream
 from turbotool.upstream.sources import SOURCES, FetchRequest
@@ -35,8 +35,7 @@ class Vendored:
 
 
 def ensure_vendored(
-    layout: Layout,
-    out: Output,
+    session: Session,
     *,
     upstream: Upstream | None = None,
     path: Path | None = None,
@@ -51,21 +50,21 @@ def ensure_vendored(
     Raises DirtyTree when the tree holds somebody's edits (kept unless `force`), HashMismatch, SourceError,
     ArchiveError, LockError, NoSpace.
     """
-    with work_lock(layout, out, "vendor upstream") as keep:
-        journal.recover(layout, out, keep)
-        tree = Git(layout.tree, keep)
-        refs = tree.refs() if (layout.tree / ".git").exists() else {}
-        locked = read_lock(layout).upstream
+    with work_lock(session, "vendor upstream") as held:
+        journal.recover(held)
+        tree = Git(held.layout.tree, held.keep)
+        refs = tree.refs() if (held.layout.tree / ".git").exists() else {}
+        locked = read_lock(held.layout).upstream
         base = refs.get(BASE_REF)
         right = base is not None and tree.tree_of(BASE_REF) == locked.tree
-        edits = [] if right and keep_edits else find_edits(layout, tree, refs)
+        edits = [] if right and keep_edits else find_edits(held.layout, tree, refs)
         if edits and not force:
-            raise dirty(layout, edits)
+            raise dirty(held.layout, edits)
         if edits and right:
             _discard(tree)
         if right and base and upstream is None:
-            return Vendored(locked.commit, locked.source, layout.tree, base, locked.tree, cached=True)
-        return _materialise(layout, out, keep, wanted=upstream or locked, path=path, locked=locked, relock=relock)
+            return Vendored(locked.commit, locked.source, held.layout.tree, base, locked.tree, cached=True)
+        return _materialise(held, wanted=upstream or locked, path=path, locked=locked, relock=relock)
 
 
 def find_edits(layout: Layout, tree: Git, refs: Mapping[str, str]) -> list[str]:
@@ -100,33 +99,32 @@ def _discard(tree: Git) -> None:
 
 
 def _materialise(
-    layout: Layout,
-    out: Output,
-    keep: tuple[int, ...],
+    session: Session,
     *,
     wanted: Upstream,
     path: Path | None,
     locked: Upstream,
     relock: bool,
 ) -> Vendored:
-    with scratch_folder(layout, "vendor") as scratch:
-        out.say(f"vendoring llama.cpp {wanted.commit[:9]} from {wanted.source}")
+    with scratch_folder(session.layout, "vendor") as scratch:
+        session.out.say(f"vendoring llama.cpp {wanted.commit[:9]} from {wanted.source}")
         folder = scratch / "llama.cpp"
-        found = SOURCES[wanted.source](FetchRequest(layout, out, wanted, scratch, path, relock, keep), folder)
-        new, tree_id = _commit_pristine(folder, keep)
+        found = SOURCES[wanted.source](FetchRequest(session, wanted, scratch, path, relock), folder)
+        new, tree_id = _commit_pristine(folder, session.keep)
         if tree_id != locked.tree and not relock:
             raise HashMismatch(
-                f"the {wanted.source} source has git tree {tree_id}, locked is {locked.tree} ({layout.lock_file})",
+                f"the {wanted.source} source has git tree {tree_id}, "
+                f"locked is {locked.tree} ({session.layout.lock_file})",
                 hint="use the locked source, or repeat the command with --relock to lock this one",
             )
         found = replace(found, tree=tree_id, commit=found.commit or (locked.commit if tree_id == locked.tree else ""))
         base = new.text("rev-parse", BASE_REF)
-        if not layout.tree.exists() or Git(layout.tree, keep).resolve(BASE_REF) != base:
-            _inherit(layout, new)
-            _swap(layout, folder, scratch)
+        if not session.layout.tree.exists() or Git(session.layout.tree, session.keep).resolve(BASE_REF) != base:
+            _inherit(session.layout, new)
+            _swap(session.layout, folder, scratch)
         if relock:
-            write_upstream(layout, found)
-    return Vendored(found.commit, found.source, layout.tree, base, tree_id, cached=False)
+            write_upstream(session.layout, found)
+    return Vendored(found.commit, found.source, session.layout.tree, base, tree_id, cached=False)
 
 
 def _commit_pristine(folder: Path, keep: tuple[int, ...]) -> tuple[Git, str]:

@@ -88,6 +88,13 @@ def line_of(check: Check) -> str:
     return f"{state:4}  {check.name:24} {value:>24}  {check.bound:44}  {check.seconds:6.1f} s"
 
 
+def summary(verification: Verification) -> str:
+    """One line on a verification that holds."""
+    skipped = sum(check.skipped for check in verification.checks)
+    told = f", {skipped} skipped" if skipped else ""
+    return f"verified: {len(verification.checks) - skipped} checks passed{told} in {verification.seconds:.0f} s"
+
+
 def table(verification: Verification) -> str:
     """The checks as lines for people; a failed or skipped one is followed by its detail, any by what it left out."""
     lines = [f"{'':4}  {'check':24} {'value':>24}  {'bound':44}  {'time':>8}"]

@@ -1,0 +1,214 @@
+"""One entry that evaluates KV caches and rotations on models against f16, and says which one to run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from turbotool.errors import ClusterError, TurbotoolError, UsageMistake, first_line
+from turbotool.evaluation import planfile
+from turbotool.evaluation.cell import F16, Configuration
+from turbotool.evaluation.evaluation import Evaluation
+from turbotool.evaluation.identity import PROGRAMS
+from turbotool.evaluation.judge.choice import Tolerance, choose
+from turbotool.evaluation.judge.stats import require_scipy
+from turbotool.evaluation.judge.verdict import compare_all, judge
+from turbotool.evaluation.measure.local import run_sweep
+from turbotool.evaluation.measure.probe import probe
+from turbotool.evaluation.measure.single import FATAL
+from turbotool.evaluation.planfile import EvalPlan
+from turbotool.evaluation.report.models import Failed, ModelOutcome
+from turbotool.evaluation.store import Store, open_store
+from turbotool.evaluation.sweep import FEWEST_SCORED, Sweep, SweepSettings, make_sweep, require_tokens
+from turbotool.inputs.corpus import default_corpus, named_corpus
+from turbotool.inputs.default_model import choose_model
+from turbotool.inputs.model import Model
+from turbotool.programs.binaries import Binaries
+from turbotool.programs.choose import choose_binaries, named_binaries
+from turbotool.programs.perplexity import scored
+from turbotool.programs.runner import Runner
+from turbotool.system.extras import require_library
+from turbotool.system.files import writable_folder
+from turbotool.system.locks import file_lock
+from turbotool.system.machine import read_machine, usable_cpus
+from turbotool.system.output import Output
+from turbotool.system.process import display
+from turbotool.system.session import Session
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What came of each model, in the order in which they were named, and the command that repeats it."""
+
+    outcomes: tuple[ModelOutcome, ...]
+    command: str
+
+    @property
+    def single(self) -> Evaluation | None:
+        """The evaluation, if one model was asked for and could be measured."""
+        first = self.outcomes[0]
+        return first if len(self.outcomes) == 1 and isinstance(first, Evaluation) else None
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is the same for every model."""
+
+    plan: EvalPlan
+    store: Store
+    command: str
+    scheduler: str | None
+    out: Output
+
+
+def run(
+    session: Session,
+    plan: EvalPlan,
+    *,
+    backend: str = "cpu",
+    bin_dir: Path | None = None,
+    scheduler: str | None = None,
+    report: Path | None = None,
+) -> Evaluated:
+    """Measure what the plan says with the build of a backend, made if needed, or with the programs in `bin_dir`.
+
+    What the store in build/eval holds is not measured again. `scheduler` is the address of a Dask scheduler whose
+    workers measure; `report` a folder that receives the report. Raises UsageMistake for too few tokens or a folder that
+    cannot be written, ModelError, CorpusError, ToolMissing, UnknownCacheType, what building raises, NoSpace,
+    StoreError, ClusterError and Interrupted. A cell that fails is in its evaluation; of several models, one that cannot
+    be measured does not keep the others from it.
+
+    >>> plan = EvalPlan(kv=(CachePair.parse("turbo4"),), rotation=("off",), ctx=512, chunks=4)
+    >>> run(session, plan).single.choice.command
+    """
+    settings = _settings(plan)
+    require_scipy()
+    # what was named is looked at before a build of many minutes and a measurement of more
+    texts = [_text(path, plan.ctx) for path in plan.corpora]
+    named = _named(bin_dir, backend) if bin_dir else None
+    if scheduler:
+        from turbotool.evaluation.measure.cluster import require_scheduler
+
+        require_scheduler(scheduler)
+    if report:
+        require_library("matplotlib>=3.8", "eval", "the plots of a report need")
+        require_library("jinja2>=3.1", "eval", "the pages of a report need")
+        writable_folder(report)
+    models = [_model(session, path, plan.ctx) for path in plan.models or (None,)]
+    binaries = named or choose_binaries(session, backend, None)
+    work = session.layout.builds / "eval"
+    texts = texts or [default_corpus(session.layout.tree, work)]
+    require_tokens(texts[0], plan.ctx)
+    command = _command(plan, models, backend, named=bin_dir is not None)
+    what = ", ".join(model.path.name for model in models)
+    with (
+        file_lock(work / "lock", session.out, f"evaluate {what}"),
+        open_store(work / "eval.sqlite", session.out) as store,
+    ):
+        runner = _runner(binaries, work)
+        sweeps = [make_sweep(runner, model, texts, settings, store) for model in models]
+        outcomes = _outcomes(sweeps, _Task(plan, store, command, scheduler, session.out))
+    done = Evaluated(tuple(outcomes), command)
+    if report:
+        _write(report, done)
+    return done
+
+
+def _settings(plan: EvalPlan) -> SweepSettings:
+    """Raises UsageMistake for too few tokens."""
+    settings = SweepSettings(plan.kv, plan.rotation, plan.ctx, plan.chunks)
+    if settings.scored < FEWEST_SCORED:
+        raise UsageMistake(
+            f"{plan.chunks} chunks of {plan.ctx} have {settings.scored} scored tokens, "
+            f"statistics need {FEWEST_SCORED}: use --chunks {-(-FEWEST_SCORED // scored(plan.ctx))} or more"
+        )
+    return settings
+
+
+def _text(path: Path, ctx: int) -> Path:
+    """Raises CorpusError if it cannot be read, or is too short for one chunk."""
+    text = named_corpus(path, shortest=0)  # tokens are what counts
+    require_tokens(text, ctx)
+    return text
+
+
+def _named(folder: Path, backend: str) -> Binaries:
+    """The programs in a folder, those that are needed among them. Raises ToolMissing."""
+    binaries = named_binaries(folder, backend)
+    for program in PROGRAMS:
+        binaries.require(program)
+    return binaries
+
+
+def _model(session: Session, path: Path | None, ctx: int) -> Model:
+    """Raises ModelError; warns if it was trained for less than is measured."""
+    model = choose_model(session, path)
+    if ctx > model.n_ctx_train:
+        trained = f"{model.path.name} was trained for {model.n_ctx_train} tokens"
+        session.out.warn(f"{trained}, {ctx} are measured all the same")
+    return model
+
+
+def _command(plan: EvalPlan, models: Sequence[Model], backend: str, *, named: bool) -> str:
+    """The command with every value that it used; folders of this machine are not named."""
+    words = ["turbotool", "eval", *(model.path.name for model in models if not model.is_default)]
+    words += [word for path in plan.corpora for word in ("--corpus", path.name)]
+    for name in ("kv", "rotation", "ctx", "chunks", "max_kld", "min_same_top"):
+        words += [planfile.option(name), planfile.shown(getattr(plan, name))]
+    words += ["--serve-ctx", str(plan.serve_ctx)] if plan.serve_ctx else []
+    words += [] if backend == "cpu" else ["--backend", backend]
+    return display(words + (["--bin-dir", "BIN_DIR"] if named else []))
+
+
+def _runner(binaries: Binaries, work: Path) -> Runner:
+    """With a log that is started anew."""
+    log = work / "eval.log"
+    log.unlink(missing_ok=True)
+    return Runner(binaries, work, usable_cpus(), log)
+
+
+def _outcomes(sweeps: Sequence[Sweep], task: _Task) -> list[ModelOutcome]:
+    """One model after the other. Of several, one that cannot be measured does not keep the others from it."""
+    found: list[ModelOutcome] = []
+    for number, sweep in enumerate(sweeps, start=1):
+        count = f"model {number} of {len(sweeps)}: " if len(sweeps) > 1 else ""
+        task.out.say(f"{count}evaluating {sweep.runner.binaries.bin_dir} with {sweep.model.path.name}")
+        try:
+            found.append(_evaluate(sweep, task))
+        except (*FATAL, ClusterError):
+            raise
+        except TurbotoolError as error:
+            if len(sweeps) == 1:
+                raise
+            task.out.warn(f"{sweep.model.path.name}: {first_line(error.message)}")
+            found.append(Failed(sweep, error))
+    return found
+
+
+def _evaluate(sweep: Sweep, task: _Task) -> Evaluation:
+    """Measure, judge, choose, and ask the three questions under f16 and under what was chosen."""
+    if sweep.left_out:
+        task.out.say(f"left out, because nothing is rotated there: {', '.join(map(str, sweep.left_out))}")
+    machine, plan = read_machine(), task.plan
+    ledger = run_sweep(sweep, task.store, sweep.runner.work, task.out, task.scheduler)
+    comparisons = compare_all(sweep, ledger)
+    tolerance = Tolerance(plan.max_kld, plan.min_same_top)
+    choice = choose(sweep, ledger, comparisons, tolerance, plan.serve_ctx or sweep.model.n_ctx_train)
+    asked = dict.fromkeys((Configuration(F16), choice.configuration))
+    probes = tuple(probe(sweep, task.store, configuration) for configuration in asked)
+    judged = judge(sweep, ledger)
+    return Evaluation(
+        sweep, ledger, comparisons, judged, probes, choice, tolerance, machine, task.command, plan.name or None
+    )
+
+
+def _write(folder: Path, done: Evaluated) -> None:
+    if done.single:
+        from turbotool.evaluation.report.write import write_report
+
+        write_report(folder, done.single)
+    else:
+        from turbotool.evaluation.report.write_models import write_reports
+
+        write_reports(folder, done.outcomes, done.command)

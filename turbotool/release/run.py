@@ -1,0 +1,108 @@
+"""One entry that makes a release archive: built for any CPU, packed, proven after it was unpacked, then published."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from turbotool.build.backends import find_backend
+from turbotool.build.host import Choices
+from turbotool.build.installers import installer
+from turbotool.build.platforms import find_platform
+from turbotool.build.request import BuildRequest
+from turbotool.errors import TurbotoolError
+from turbotool.programs.binaries import Binaries
+from turbotool.release import package as packages
+from turbotool.release.unpacked import require_wrapper, unpacked
+from turbotool.system.session import Session
+
+
+class Proven(Protocol):
+    """What a proof must be able to say: the error that it ends with, None if everything holds."""
+
+    def error(self) -> TurbotoolError | None: ...
+
+
+Prover = Callable[[Binaries], Proven]  # such as `verify.run.prover` gives
+
+
+@dataclass(frozen=True)
+class Released:
+    """An archive in its place, with its sha256 and the signature's file if it was signed; `seconds` of wall time."""
+
+    archive: Path
+    sha256: str
+    package: packages.Package
+    verified: bool
+    signature: Path | None
+    seconds: float
+
+
+def run(
+    session: Session,
+    *,
+    prove: Prover | None,
+    backend: str = "cpu",
+    platform: str | None = None,
+    archs: Sequence[str] = (),
+    options: Sequence[tuple[str, str]] = (),
+    jobs: int = 0,
+    max_glibc: str = packages.MAX_GLIBC,
+    folder: Path | None = None,
+    wrapper: Sequence[str] = (),
+    sign: bool = False,
+) -> Released:
+    """Make the archive of a backend for a platform (default: this one) in `folder` (default: build/packages).
+
+    `prove` is called with the programs of the unpacked archive before it gets its name; None leaves the proof out.
+    `archs` are CUDA architectures, `options` more CMake options, `jobs` compilers at once (0: one a CPU), `wrapper`
+    words to put before every program. Raises UsageMistake, BackendUnavailable, ToolMissing, what building raises,
+    PackageError, and the error of the proof; there is no archive then.
+
+    >>> run(session, prove=verify.run.prover(session)).archive.name
+    'llama-1d4b7d2a0-turbo-0ff1bd811-linux-x64-cpu.tar.gz'
+    """
+    started = time.monotonic()
+    there = find_platform(platform)
+    request = BuildRequest(
+        find_backend(backend), Choices(True, tuple(archs)), tuple(options), jobs=jobs, platform=there
+    )
+    words = require(platform, wrapper, proven=prove is not None, sign=sign)
+    made = packages.collect(session, request, there, max_glibc, os.environ)
+    target = (folder or session.layout.builds / "packages").absolute() / made.file_name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".package-") as scratch:
+        archive = made.write(Path(scratch))
+        size = archive.stat().st_size / 2**20
+        session.out.say(f"{size:.1f} MiB, {len(made.members)} members, {made.needs}")
+        if prove:
+            _prove(archive, words, prove)
+        digest = packages.publish(archive, target)
+    signature = packages.sign(target, session.out) if sign else None
+    return Released(target, digest, made, prove is not None, signature, time.monotonic() - started)
+
+
+def require(
+    platform: str | None, wrapper: Sequence[str] = (), *, proven: bool = True, sign: bool = False
+) -> tuple[str, ...]:
+    """The words that go before every program of the platform: `wrapper`, or else an emulator where one is needed.
+
+    Raises ToolMissing unless every library that a package needs, and the wrapper, is installed; takes no time.
+    """
+    there = find_platform(platform)
+    packages.require_libraries(sign=sign)
+    words = tuple(wrapper) or (() if there.native else there.emulator)
+    if proven:
+        require_wrapper(words, f"{installer(os.environ).hint('qemu-user')}, or --no-verify")
+    return words
+
+
+def _prove(archive: Path, wrapper: Sequence[str], prove: Prover) -> None:
+    with unpacked(archive, wrapper) as binaries:
+        if error := prove(binaries).error():
+            raise error

@@ -71,7 +71,7 @@ MANY = "9" * 5000  # digits; int() refuses more than 4,300
     ],
 )
 def test_a_number_that_is_none_is_no_value_of_a_cache(line: str) -> None:
-    assert parse_effective(f"{line}\n") == Effective()
+    assert parse_effective(f"{line}\n") == Effective((), (), None, None, None, None, None, None)
 
 
 def test_numbers_of_thousands_of_digits_are_no_values() -> None:

@@ -78,7 +78,7 @@ def check(bin_dir: Path, model_path: Path, corpus: Path, work: Path) -> None:
     save_logits(runner, model, text, PAIR, work / "pair")
     divergence, run = compare(runner, model, text, PAIR, work / "f16")
     cut_anywhere(run.done.output, divergence)
-    measured = Measured(divergence, run.effective.as_json(), run.done.seconds)
+    measured = Measured(divergence, run.effective, run.done.seconds)
     base, other = read_logits(work / "f16"), read_logits(work / "pair")
     klds = (np.exp(base.log_p) * (base.log_p - other.log_p) * (base.log_p > -16)).sum(axis=1)
     found = kld(measured)

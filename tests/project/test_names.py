@@ -39,8 +39,8 @@ def has(schema: Mapping[str, Any], path: list[str], parts: Mapping[str, Any]) ->
     """Whether a document of that schema may have a field at the path; lists are passed through."""
     if "$ref" in schema:
         return has(parts[schema["$ref"].rpartition("/")[2]], path, parts)
-    if "anyOf" in schema:
-        return any(has(one, path, parts) for one in schema["anyOf"])
+    if several := schema.get("anyOf") or schema.get("prefixItems"):
+        return any(has(one, path, parts) for one in several)
     if "items" in schema:
         return has(schema["items"], path, parts)
     if not path:

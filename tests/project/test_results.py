@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
+from turbotool.evaluation.report.fields import EvalDocument
 from turbotool.evaluation.report.models import kld_table
 from turbotool.report.table import markdown_lines
+from turbotool.system.documents import read
 
 ABSOLUTE = re.compile(r"""(?<![\w./)])(?:/[\w.+-]+){2,}|\b[A-Za-z]:\\""")
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
@@ -15,7 +16,7 @@ RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 def test_the_table_of_results_is_made_of_the_kept_documents() -> None:
     """Whoever adds a result replaces the table by what this test prints."""
-    documents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*/eval.json"))]
+    documents = [read(path, EvalDocument) for path in sorted(RESULTS.glob("*/eval.json"))]
     assert documents
     table = markdown_lines(kld_table(documents))
     between = (RESULTS / "README.md").read_text(encoding="utf-8").partition("<!-- models: begin -->\n")[2]

@@ -9,12 +9,15 @@ from dataclasses import replace
 from recordings import recorded
 
 from turbotool.evaluation.cell import Measured
+from turbotool.kv.effective import Cache, Effective, Rotation
 from turbotool.programs.divergence import Divergence, Estimate, Running, parse_divergence
 
 _found = parse_divergence(recorded("kld-q8_0-turbo4.log"))
 assert isinstance(_found, Divergence)
 DIVERGENCE: Divergence = _found
-MEASURED = Measured(DIVERGENCE, {"caches": [{"k": "q8_0"}]}, 1.5)
+CACHES = (Cache(512, 2, 1, 0.1, "q8_0", 0.06, "turbo4", 0.04),)
+EFFECTIVE = Effective(CACHES, (("CPU", 0.1),), "enabled", 512, Rotation(True, 64, "q8_0", "default"), None, None, None)
+MEASURED = Measured(DIVERGENCE, EFFECTIVE, 1.5)
 
 
 def running(klds: Sequence[float], ratios: Sequence[float], top: float) -> Iterable[Running]:
@@ -47,4 +50,4 @@ def cell(
         same_top=Estimate(top, 0.1),
         running=tuple(running(klds, ratios, top)),
     )
-    return Measured(found, {}, 1.0)
+    return Measured(found, EFFECTIVE, 1.0)

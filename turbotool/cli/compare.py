@@ -25,7 +25,8 @@ def compare(a: Path, b: Path, folder: Path | None, session: Session) -> None:
     is within noise. With -v every statistic is listed; documents and reports always have all of them.
     """
     from turbotool.evaluation.compare.contrast import contrast
-    from turbotool.evaluation.compare.report import READING, document, summary, text, told, write_report
+    from turbotool.evaluation.compare.document import document
+    from turbotool.evaluation.compare.report import READING, summary, text, told, write_report
     from turbotool.evaluation.compare.results import read_results
     from turbotool.evaluation.judge.stats import require_scipy
     from turbotool.system.files import writable_folder

@@ -136,7 +136,7 @@ def _list_plans(out: Output) -> None:
         cells = f"--kv {planfile.shown(plan.kv)} --rotation {planfile.shown(plan.rotation)}"
         out.result(f"{plan.name}: {plan.about}\n  {cells} --ctx {plan.ctx} --chunks {plan.chunks}")
     out.say(f"run one with --plan NAME; to change one, copy it from {planfile.FOLDER} and use --plan FILE.toml")
-    out.document({"ok": True, "plans": [planfile.as_json(plan) for plan in plans]})
+    out.document(planfile.plans_document(plans))
 
 
 def _publish(found: Evaluation, folder: Path | None, out: Output) -> None:
@@ -150,14 +150,16 @@ def _publish(found: Evaluation, folder: Path | None, out: Output) -> None:
     out.result("\n" + "\n".join(conclusions(found)))
     if folder:
         out.say(f"report: {folder}")
+    result = document(found)
     if failed := verdict(found.ledger, found.sweep.runner.log):
-        fail(failed, out, document(found))
-    out.document(document(found))
+        fail(failed, out, result)
+    out.document(result)
 
 
 def _publish_all(done: Evaluated, folder: Path | None, out: Output) -> None:
     """The same for several models: one table of all of them."""
-    from turbotool.evaluation.report.models import conclusions, documents, failure, kld_table, ppl_table
+    from turbotool.evaluation.report.models import conclusions, kld_table, ppl_table
+    from turbotool.evaluation.report.models_document import document, documents, failure
     from turbotool.report.table import aligned
 
     each = documents(done.outcomes)
@@ -166,8 +168,7 @@ def _publish_all(done: Evaluated, folder: Path | None, out: Output) -> None:
     out.result("\n" + "\n".join(conclusions(each)))
     if folder:
         out.say(f"report: {folder}")
-    failed = failure(done.outcomes)
-    result = {"ok": failed is None, "command": done.command, "models": each}
-    if failed:
+    result = document(each, done.command)
+    if failed := failure(done.outcomes):
         fail(failed, out, result)
     out.document(result)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from turbotool.errors import UnknownCacheType
 from turbotool.inputs.model import Model
 from turbotool.kv.cachetype import CachePair, row_bytes
+from turbotool.kv.effective import Effective
 from turbotool.kv.rotation import ROTATIONS, Knobs
-from turbotool.programs.divergence import Divergence, Estimate, Quantiles, Running
+from turbotool.programs.divergence import Divergence
 
 F16 = CachePair("f16", "f16")
-ESTIMATES = ("ppl", "ppl_base", "ln_ratio", "ratio", "difference", "mean", "mean_dp", "rms_dp", "same_top")
 KEY_VERSION = 1  # of what `Measured` means; a new number forgets what older versions of turbotool measured
 
 
@@ -73,7 +72,7 @@ class Measured:
     """
 
     divergence: Divergence
-    effective: Mapping[str, Any]
+    effective: Effective
     seconds: float
     machine: str = ""
 
@@ -81,44 +80,6 @@ class Measured:
     def is_finite(self) -> bool:
         found = self.divergence
         return all(math.isfinite(value) for value in (found.ppl.value, found.mean.value, found.rms_dp.value))
-
-    def as_json(self) -> dict[str, object]:
-        """What `from_json` reads back."""
-        return {
-            "divergence": asdict(self.divergence),
-            "effective": dict(self.effective),
-            "seconds": self.seconds,
-            "machine": self.machine,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Measured:
-        """Raises KeyError, TypeError or ValueError for anything else."""
-        divergence, machine = _divergence(data["divergence"]), str(data.get("machine", ""))
-        return cls(divergence, dict(data["effective"]), float(data["seconds"]), machine)
-
-
-def _divergence(data: Mapping[str, Any]) -> Divergence:
-    return Divergence(
-        **{name: _estimate(data[name]) for name in ESTIMATES},
-        correlation=float(data["correlation"]),
-        kld=_quantiles(data["kld"]["points"]),
-        dp=_quantiles(data["dp"]["points"]),
-        running=tuple(_running(row) for row in data["running"]),
-    )
-
-
-def _estimate(data: Mapping[str, Any]) -> Estimate:
-    return Estimate(float(data["value"]), float(data["error"]))
-
-
-def _quantiles(points: Iterable[Any]) -> Quantiles:
-    return Quantiles(tuple((float(percent), float(value)) for percent, value in points))
-
-
-def _running(data: Mapping[str, Any]) -> Running:
-    columns = ("ppl", "ln_ratio", "kld", "rms_dp", "same_top")
-    return Running(int(data["chunk"]), **{name: _estimate(data[name]) for name in columns})
 
 
 def parse_rotations(text: str) -> tuple[str, ...]:

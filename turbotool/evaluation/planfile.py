@@ -14,6 +14,7 @@ from typing import Any
 from turbotool.errors import PlanError, UnknownCacheType
 from turbotool.kv.cachetype import BLOCKS, MAX_TOKENS, CachePair
 from turbotool.kv.rotation import ROTATIONS
+from turbotool.system.documents import document
 from turbotool.system.names import did_you_mean
 
 FOLDER = Path(__file__).parent / "plans"
@@ -211,16 +212,44 @@ def shown(value: object) -> str:
     return "the default" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def as_json(plan: EvalPlan) -> dict[str, object]:
-    """What `--list-plans --json` tells of a shipped plan."""
-    return {
-        "name": plan.name,
-        "about": plan.about,
-        "kv": [pair.short for pair in plan.kv],
-        "rotation": list(plan.rotation),
-        "ctx": plan.ctx,
-        "chunks": plan.chunks,
-        "min_models": plan.min_models,
-        "min_corpora": plan.min_corpora,
-        "path": str(FOLDER / f"{plan.name}{SUFFIX}"),
-    }
+@dataclass(frozen=True)
+class PlanFields:
+    """A shipped plan: caches, rotated sides, tokens of a chunk, chunks of a text, models and texts that it needs."""
+
+    name: str
+    about: str
+    kv: tuple[str, ...]
+    rotation: tuple[str, ...]
+    ctx: int
+    chunks: int
+    min_models: int
+    min_corpora: int
+    path: str
+
+
+@document("plans")
+@dataclass(frozen=True)
+class PlansDocument:
+    """The plans of an evaluation that are shipped, by name."""
+
+    ok: bool
+    plans: tuple[PlanFields, ...]
+
+
+def plans_document(plans: Iterable[EvalPlan]) -> PlansDocument:
+    """What `--list-plans --json` prints."""
+    return PlansDocument(True, tuple(map(_fields, plans)))
+
+
+def _fields(plan: EvalPlan) -> PlanFields:
+    return PlanFields(
+        name=plan.name,
+        about=plan.about,
+        kv=tuple(pair.short for pair in plan.kv),
+        rotation=plan.rotation,
+        ctx=plan.ctx,
+        chunks=plan.chunks,
+        min_models=plan.min_models,
+        min_corpora=plan.min_corpora,
+        path=str(FOLDER / f"{plan.name}{SUFFIX}"),
+    )

@@ -18,7 +18,7 @@ from turbotool.evaluation.measure.local import run_sweep
 from turbotool.evaluation.measure.probe import probe
 from turbotool.evaluation.measure.single import FATAL
 from turbotool.evaluation.planfile import EvalPlan
-from turbotool.evaluation.report.models import Failed, ModelOutcome
+from turbotool.evaluation.report.models_document import Failed, ModelOutcome
 from turbotool.evaluation.store import Store, open_store
 from turbotool.evaluation.sweep import FEWEST_SCORED, Sweep, SweepSettings, make_sweep, require_tokens
 from turbotool.inputs.corpus import default_corpus, named_corpus

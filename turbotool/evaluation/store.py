@@ -6,20 +6,21 @@ A cell is committed as soon as it is measured, so that a killed run loses at mos
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from turbotool.errors import NoSpace, StoreError
+from turbotool.errors import DocumentError, NoSpace, StoreError
 from turbotool.evaluation.cell import Measured
+from turbotool.evaluation.measurement import MeasurementDocument, measurement, of_version_1, restored
 from turbotool.system.digest import sha256_file
+from turbotool.system.documents import decode, encode
 from turbotool.system.files import space_guard
 from turbotool.system.output import Output
 
 APPLICATION_ID = 0x7475_7262  # "turb": what `file` and we know the store by
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # version 1 had measurements without a header
 SCHEMA = (
     "CREATE TABLE measured (key TEXT PRIMARY KEY, about TEXT NOT NULL, value TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE answers (key TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID",
@@ -38,16 +39,17 @@ class Store:
     connection: sqlite3.Connection
 
     def measured(self, key: str) -> Measured | None:
-        """What was measured under the key; None if nothing was, or not by this version."""
+        """What was measured under the key; None if nothing was, or if the row is damaged or of a newer version."""
         row = self._row("SELECT value FROM measured WHERE key = ?", key)
         try:
-            return Measured.from_json(json.loads(str(row[0]))) if row else None
-        except (ValueError, KeyError, TypeError):
+            return restored(decode(str(row[0]), MeasurementDocument, self.path)) if row else None
+        except DocumentError:
             return None
 
     def keep(self, key: str, about: str, measured: Measured) -> None:
         """Commit a measurement; `about` tells a person who reads the table what it is."""
-        self._write("INSERT OR REPLACE INTO measured VALUES (?, ?, ?)", key, about, json.dumps(measured.as_json()))
+        value = encode(measurement(measured), indent=None).decode()
+        self._write("INSERT OR REPLACE INTO measured VALUES (?, ?, ?)", key, about, value)
 
     def answer(self, key: str) -> str | None:
         row = self._row("SELECT text FROM answers WHERE key = ?", key)
@@ -97,7 +99,9 @@ def _explained(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_store(path: Path, out: Output) -> Iterator[Store]:
-    """The store at `path`, made if it is not there. A file that is no intact store is moved aside and said so.
+    """The store at `path`, made if it is not there, and brought to this version if an older one made it.
+
+    A file that is no intact store is moved aside and said so.
 
     Raises StoreError if a newer version of turbotool made it or it cannot be opened, NoSpace. The caller makes sure
     that no other process does this at the same time.
@@ -156,7 +160,20 @@ def _prepared(connection: sqlite3.Connection, path: Path) -> bool:
             hint=f"use the newer turbotool, or move {path} away",
         )
     (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    return application == APPLICATION_ID and tables >= TABLES and state == "ok"
+    sound = bool(application == APPLICATION_ID and tables >= TABLES and state == "ok")
+    if sound and version < SCHEMA_VERSION:
+        _migrate(connection)
+    return sound
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Write what a store of version 1 holds as version 2 does, all of it or nothing; damaged rows stay as they are."""
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        for key, value in connection.execute("SELECT key, value FROM measured").fetchall():
+            if (today := of_version_1(str(value))) is not None:
+                connection.execute("UPDATE measured SET value = ? WHERE key = ?", (today, key))
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def quarantine(path: Path) -> Path:

@@ -50,28 +50,23 @@ class Rotation:
     """One side of one rotation: in force or not, its width in values (None when off or not printed), and why."""
 
     on: bool
-    size: int | None = None
-    type: str | None = None
-    reason: str | None = None
+    size: int | None
+    type: str | None
+    reason: str | None
 
 
 @dataclass(frozen=True)
 class Effective:
     """What a binary reports about its KV caches; empty or None where it printed nothing."""
 
-    caches: tuple[Cache, ...] = ()
-    buffers: tuple[tuple[str, float], ...] = ()
-    flash_attn: str | None = None
-    n_ctx: int | None = None
-    attn_k: Rotation | None = None
-    attn_v: Rotation | None = None
-    turbo_k: Rotation | None = None
-    turbo_v: Rotation | None = None
-
-    def as_json(self) -> dict[str, object]:
-        from dataclasses import asdict
-
-        return asdict(self)
+    caches: tuple[Cache, ...]
+    buffers: tuple[tuple[str, float], ...]
+    flash_attn: str | None
+    n_ctx: int | None
+    attn_k: Rotation | None
+    attn_v: Rotation | None
+    turbo_k: Rotation | None
+    turbo_v: Rotation | None
 
 
 def parse_effective(log: str) -> Effective:
@@ -94,14 +89,15 @@ def parse_effective(log: str) -> Effective:
             name, on = f"attn_{match['side']}", match["state"] == "1"
             # upstream's own line follows ours; ours says why, but upstream's is the variable that the graph reads
             if name not in rotations or rotations[name].on != on:
-                rotations[name] = Rotation(on)
+                rotations[name] = Rotation(on, None, None, None)
         elif match := FLASH.search(line):
             single["flash_attn"] = match["state"]
         elif match := CONTEXT.search(line):
             single["n_ctx"] = match["n"]
             caches, buffers = [], []  # a new context begins
     n_ctx = int(single["n_ctx"]) if "n_ctx" in single else None
-    return Effective(tuple(caches), tuple(buffers), single.get("flash_attn"), n_ctx, **rotations)
+    sides = (rotations.get(name) for name in ("attn_k", "attn_v", "turbo_k", "turbo_v"))
+    return Effective(tuple(caches), tuple(buffers), single.get("flash_attn"), n_ctx, *sides)
 
 
 def _cache(match: re.Match[str]) -> Cache:

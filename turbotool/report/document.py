@@ -13,3 +13,8 @@ def finite(value: object) -> object:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def number(value: float | None) -> float | None:
+    """A figure as JSON has it: None if there is none, or none that is finite."""
+    return value if value is not None and math.isfinite(value) else None

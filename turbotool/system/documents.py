@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar, cast
 
 from turbotool.errors import DocumentError, TurbotoolError
 from turbotool.report.document import finite
@@ -75,6 +75,11 @@ class ErrorDocument:
     error: ErrorFields
 
 
+def error_fields(error: TurbotoolError) -> ErrorFields:
+    """An error as a document holds it."""
+    return cast(ErrorFields, error.as_json())
+
+
 def kind_of(what: object) -> Kind:
     """The kind of a document or of its class."""
     kind: Kind = what.__document__  # type: ignore[attr-defined]
@@ -104,11 +109,14 @@ def decode(data: bytes | str, of: type[T], where: str | Path, *, hint: str | Non
     Raises the error of its kind, in one line: no JSON, another document, a newer version, a field that is missing or of
     another type.
     """
+    return convert(_parsed(data, of, where, hint), of, where, hint=hint)
+
+
+def _parsed(data: bytes | str, of: type, where: str | Path, hint: str | None) -> object:
     try:
-        fields = json.loads(data)
+        return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise kind_of(of).error(f"{where} is not JSON: {error}", hint=hint) from error
-    return convert(fields, of, where, hint=hint)
 
 
 def convert(fields: object, of: type[T], where: str | Path, *, hint: str | None = None) -> T:
@@ -145,11 +153,16 @@ def _check_header(fields: Mapping[str, object], kind: Kind, where: str | Path, h
 
 def read(path: Path, of: type[T], *, hint: str | None = None) -> T:
     """The document in a file. Raises as `decode` does, also for a file that cannot be read."""
+    return convert(load(path, of, hint=hint), of, path, hint=hint)
+
+
+def load(path: Path, of: type, *, hint: str | None = None) -> object:
+    """The JSON in a file that should hold such a document, for `convert`. Raises the error of its kind."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise kind_of(of).error(f"cannot read {path}: {error.strerror}", hint=hint) from error
-    return decode(data, of, path, hint=hint)
+    return _parsed(data, of, path, hint)
 
 
 def json_schema(kind: Kind) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from command_line import Done, apart, private, typed
 from eval_site import KV, make_eval_folder
@@ -19,12 +20,14 @@ from known_results import MEASURED
 from turbotool.errors import ResultError, UnknownCacheType
 from turbotool.evaluation.cell import Configuration, Measured
 from turbotool.evaluation.compare.contrast import BASE, STATISTICS, difference
-from turbotool.evaluation.compare.results import _measured
+from turbotool.evaluation.compare.results import measured_of
 from turbotool.evaluation.report.document import statistics
+from turbotool.evaluation.report.fields import CellFields
 from turbotool.kv.cachetype import CachePair
+from turbotool.kv.effective import parse_effective
 from turbotool.programs.divergence import Estimate, Running
 from turbotool.programs.perplexity import scored
-from turbotool.report.document import finite
+from turbotool.system.documents import plain
 
 pytest.importorskip("scipy")
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake programs are scripts")
@@ -177,12 +180,12 @@ def test_a_cell_that_ran_as_another_cache_is_not_compared(
 def test_without_the_means_of_chunks_the_errors_of_both_are_used(
     documents: tuple[Path, Path], compare: Compare, tmp_path: Path
 ) -> None:
-    def older(data: Any) -> None:
+    def bare(data: Any) -> None:
         for cell in (*data["cells"], *data["controls"]["q4_0"]):
-            del cell["running"], cell["machine"]
+            cell["running"], cell["machine"] = {name: [] for name in cell["running"]}, ""
         data["cells"][2]["mean_kld"] += 0.0001
 
-    done = compare(documents[0], edited(documents[0], tmp_path / "b.json", older), "--json")
+    done = compare(documents[0], edited(documents[0], tmp_path / "b.json", bare), "--json")
     one = found(done, "mean_kld")["q8_0", "turbo4", "off"]
     assert (one["paired"], one["verdict"]) == (False, "within noise")
     assert one["high"] - one["difference"] == pytest.approx(1.96 * 0.0001 * math.sqrt(2), rel=1e-3)
@@ -195,9 +198,11 @@ def test_without_the_means_of_chunks_the_errors_of_both_are_used(
         (None, "cannot read"),
         ("{", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
-        ("[]", "is no document of `turbotool eval`"),
-        ('{"ok": false, "error": {}}', "it has no 'corpora'"),
-        ('{"ok": true, "models": []}', "it is of several models; name the folder of one"),
+        ("[]", "is no turbotool.eval document: it is no object with fields"),
+        ('{"ok": false, "error": {}}', "is no turbotool.eval document: it names no schema"),
+        ('{"schema": "turbotool.error", "version": 1}', "its schema is 'turbotool.error'"),
+        ('{"schema": "turbotool.models", "version": 1}', "is of several models"),
+        ('{"ok": true, "models": []}', "was written by turbotool 0.1.0: it names no schema"),
     ],
 )
 def test_what_is_no_result_set_is_refused(compare: Compare, tmp_path: Path, content: str | None, says: str) -> None:
@@ -216,7 +221,32 @@ def test_a_cell_of_an_unknown_type_or_rotation_is_refused(
     unknown = edited(documents[0], tmp_path / "b.json", lambda data: data["cells"][0].update(k="turbo9"))
     assert compare(documents[0], unknown).code == UnknownCacheType.exit_code
     unknown = edited(documents[0], tmp_path / "b.json", lambda data: data["cells"][0].update(rotation="q"))
-    assert "rotation 'q' is none of" in compare(documents[0], unknown).stderr
+    done = compare(documents[0], unknown)
+    assert done.code == ResultError.exit_code
+    assert "`$.cells[0].rotation`" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (lambda data: data["cells"][0].pop("k"), "missing required field `k` - at `$.cells[0]`"),
+        (lambda data: data["cells"][0].update(k=4), "Expected `str`, got `int` - at `$.cells[0].k`"),
+        (lambda data: data["cells"][0]["kld"].pop("50%"), "missing required field `50%` - at `$.cells[0].kld`"),
+        (lambda data: data["cells"][0].update(corpus="other.txt"), "a text that it does not list: other.txt"),
+        (lambda data: data["cells"][0]["running"]["ppl"].pop(), "not as many chunks in one figure as in another"),
+        (lambda data: data.update(version=2), "is of version 2 of turbotool.eval, newer than 1"),
+        (lambda data: data.pop("schema"), "was written by turbotool 0.1.0: it names no schema"),
+    ],
+)
+def test_a_damaged_document_is_refused_with_the_place(
+    documents: tuple[Path, Path], compare: Compare, tmp_path: Path, edit: Callable[[Any], object], says: str
+) -> None:
+    done = compare(documents[0], edited(documents[0], tmp_path / "b.json", edit), "--json")
+    error = done.document["error"]
+    assert (done.code, error["class"]) == (ResultError.exit_code, "ResultError")
+    assert says in error["message"]
+    assert len(error["message"].splitlines()) == 1
+    assert error["hint"]
 
 
 def test_a_measurement_comes_back_from_its_document() -> None:
@@ -224,9 +254,10 @@ def test_a_measurement_comes_back_from_its_document() -> None:
     columns = ("ppl", "ln_ratio", "kld", "rms_dp", "same_top")
     rows = MEASURED.divergence.running
     bare = tuple(Running(row.chunk, *(Estimate(getattr(row, name).value) for name in columns)) for row in rows)
-    written = json.loads(json.dumps(finite(statistics(MEASURED))))
-    cell = {**written, "effective": MEASURED.effective, "seconds": 1.5, "machine": "m"}
-    assert _measured(cell) == Measured(replace(MEASURED.divergence, running=bare), MEASURED.effective, 1.5, "m")
+    fields = statistics(replace(MEASURED, machine="m"))
+    cell = CellFields(corpus="text", k="q8_0", v="turbo4", rotation="off", bits_per_value=6.4, **fields, failure=None)
+    back = msgspec.convert(json.loads(json.dumps(plain(cell))), CellFields)
+    assert measured_of(back) == Measured(replace(MEASURED.divergence, running=bare), MEASURED.effective, 1.5, "m")
 
 
 def chunked(klds: Sequence[float], squares: Sequence[float], ppls: Sequence[float]) -> Measured:
@@ -249,7 +280,7 @@ def chunked(klds: Sequence[float], squares: Sequence[float], ppls: Sequence[floa
             same_top=rows[-1].same_top,
             running=tuple(rows),
         ),
-        {},
+        parse_effective(""),
         1.0,
     )
 

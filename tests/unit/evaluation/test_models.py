@@ -17,7 +17,9 @@ from html_page import Page
 from tiny_gguf import gguf
 
 from turbotool.errors import BinaryFailed, CorpusError, ModelError
+from turbotool.evaluation.report.fields import EvalDocument
 from turbotool.evaluation.report.models import kld_table, short
+from turbotool.system.documents import convert, kind_of
 
 pytest.importorskip("scipy")
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake programs are scripts")
@@ -31,10 +33,16 @@ def measured(site: EvalSite, *words: str | Path, **behaviour: object) -> Done:
     return site.eval(site.folder / "phi.gguf", *KV, *words)
 
 
+def kld_lines(done: Done) -> list[list[str]]:
+    """The table that the printed documents make: that of each model is one of an evaluation."""
+    header = kind_of(EvalDocument).header
+    return kld_table([convert({**header, **one}, EvalDocument, "models") for one in done.document["models"]])
+
+
 def test_one_table_has_a_line_for_each_model_and_cache_with_its_verdicts(site: EvalSite) -> None:
     done = measured(site, "--json")
     assert (done.code, done.document["ok"]) == (0, True)
-    header, *lines = kld_table(done.document["models"])
+    header, *lines = kld_lines(done)
     assert header == ["model", "text", "cache", "off", "v", "perplexity", "recommended"]
     kld = {pair: base * 1.025 for pair, base in (("q8_0", 0.002), ("q8_0/turbo4", 0.011))}
     assert lines == [
@@ -63,7 +71,7 @@ def test_each_model_is_measured_once_and_kept(site: EvalSite) -> None:
 def test_a_crash_of_one_model_is_a_result_and_the_others_are_whole(site: EvalSite) -> None:
     done = measured(site, "--report", site.folder / "report", "--json", trouble=CRASH)
     assert done.code == done.document["error"]["code"] == BinaryFailed.exit_code
-    lines = kld_table(done.document["models"])
+    lines = kld_lines(done)
     assert [line[4] for line in lines if line[:3:2] == ["phi.gguf", "q8_0/turbo4"]] == ["SIGABRT"]
     assert [one["ok"] for one in done.document["models"]] == [True, False]
     for name in ("models.md", "models.html"):

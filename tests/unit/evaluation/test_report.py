@@ -10,7 +10,7 @@ import shlex
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from colours import contrast
@@ -24,6 +24,7 @@ from turbotool.evaluation.cell import Measured
 from turbotool.evaluation.identity import FileHashes
 from turbotool.evaluation.measure import local, single
 from turbotool.evaluation.report import plot
+from turbotool.evaluation.report.fields import Sides
 from turbotool.evaluation.report.plot import PlotPoint, pareto
 from turbotool.evaluation.sweep import EvalJob, Sweep
 from turbotool.kv.rotation import ROTATIONS
@@ -194,5 +195,5 @@ def test_the_front_is_what_nothing_beats_in_both() -> None:
     assert pareto([best, beaten, same, cheap]) == [cheap, best]
 
 
-def test_every_rotation_has_a_marker() -> None:
-    assert set(plot.ROTATION_MARKERS) == set(ROTATIONS)
+def test_every_rotation_has_a_marker_and_may_stand_in_a_document() -> None:
+    assert set(plot.ROTATION_MARKERS) == set(get_args(Sides)) == set(ROTATIONS)

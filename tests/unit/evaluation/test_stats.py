@@ -15,6 +15,7 @@ from turbotool.errors import ToolMissing
 from turbotool.evaluation.cell import Measured
 from turbotool.evaluation.judge import stats as evalstats
 from turbotool.evaluation.judge.stats import Series, interval, minus, recover
+from turbotool.kv.effective import parse_effective
 from turbotool.programs.divergence import Estimate, Running
 from turbotool.programs.perplexity import scored
 
@@ -40,7 +41,7 @@ def measured(klds: Sequence[float], tops: Sequence[int] = (), ctx: int = 512) ->
         for n, (mean, top) in enumerate(zip(means, percent, strict=True), start=1)
     )
     found = replace(DIVERGENCE, running=rows, mean=Estimate(round(math.fsum(klds) / len(klds), 6)))
-    return Measured(found, {}, 1.0)
+    return Measured(found, parse_effective(""), 1.0)
 
 
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=300), st.integers(3, 6))
@@ -76,7 +77,7 @@ def test_where_rounding_hides_single_tokens_the_bound_says_so() -> None:
 
 
 def test_chunks_of_a_real_log() -> None:
-    found = evalstats.kld(Measured(DIVERGENCE, {}, 1.0))
+    found = evalstats.kld(Measured(DIVERGENCE, parse_effective(""), 1.0))
     assert found.values[:3] == pytest.approx((0.01019, 2 * 0.00877 - 0.01019, 3 * 0.00886 - 2 * 0.00877))
     assert math.fsum(found.values) / 4 == pytest.approx(0.007953)
 

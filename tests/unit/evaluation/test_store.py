@@ -7,9 +7,12 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,12 +21,14 @@ from known_results import MEASURED
 
 from turbotool.errors import StoreError, UnknownCacheType
 from turbotool.evaluation import store as stores
-from turbotool.evaluation.cell import Configuration, Origin, parse_rotations
+from turbotool.evaluation.cell import KEY_VERSION, Configuration, Measured, Origin, parse_rotations
+from turbotool.evaluation.measurement import MeasurementDocument, measurement, of_version_1
 from turbotool.evaluation.store import open_store
 from turbotool.kv.cachetype import CachePair
 from turbotool.kv.rotation import ROTATIONS
 from turbotool.programs.divergence import Estimate
 from turbotool.system.digest import sha256_file
+from turbotool.system.documents import decode, encode, json_schema, kind_of
 from turbotool.system.output import Output
 
 QUIET = Output(quiet=True)
@@ -56,6 +61,12 @@ def test_everything_that_a_measurement_depends_on_is_in_its_key() -> None:
     keys += [ORIGIN.key(Configuration(CachePair("turbo4", "q8_0"))), ORIGIN.key(cell, repeat=1)]
     assert len(set(keys)) == len(keys) == 11
     assert ORIGIN.key(cell) == replace(ORIGIN).key(Configuration(CachePair.parse("q8_0/turbo4")))
+
+
+def test_the_key_of_a_cell_is_the_one_that_it_always_had() -> None:
+    """What was measured under it stays known to later versions."""
+    assert KEY_VERSION == 1
+    assert ORIGIN.key(Configuration(CachePair("q8_0", "turbo4"))).startswith("ef055cbe93f20a75")
 
 
 def test_a_killed_process_leaves_what_it_committed(tmp_path: Path) -> None:
@@ -120,9 +131,9 @@ def test_the_database_of_another_program_is_not_written_into(tmp_path: Path) -> 
 def test_the_store_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with open_store(path, QUIET) as store:
-        store.connection.execute("PRAGMA user_version = 2")
+        store.connection.execute("PRAGMA user_version = 3")
     before = path.read_bytes()
-    with pytest.raises(StoreError, match="schema 2, newer than 1"), open_store(path, QUIET):
+    with pytest.raises(StoreError, match="schema 3, newer than 2"), open_store(path, QUIET):
         pass
     assert path.read_bytes() == before
 
@@ -140,10 +151,102 @@ def test_a_locked_store_is_not_taken_for_a_damaged_one(tmp_path: Path, monkeypat
     assert not list(tmp_path.glob("*damaged*"))
 
 
-def test_a_row_of_an_older_meaning_counts_as_not_measured(tmp_path: Path) -> None:
+def edited(edit: Callable[[dict[str, Any]], object]) -> str:
+    """A row with something changed in it."""
+    fields = json.loads(encode(measurement(MEASURED)))
+    edit(fields)
+    return json.dumps(fields)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "",
+        "{",
+        json.dumps({"kld": 1}),
+        edited(lambda row: row["divergence"].pop("mean")),
+        edited(lambda row: row["divergence"]["mean"].update(value="0.1")),
+        edited(lambda row: row["effective"]["caches"][0].pop("mib")),
+        edited(lambda row: row.update(version=2)),
+        edited(lambda row: row.update(schema="turbotool.eval")),
+    ],
+)
+def test_a_row_that_is_damaged_or_newer_counts_as_not_measured(tmp_path: Path, row: str) -> None:
     with open_store(tmp_path / "s", QUIET) as store:
-        store.connection.execute("INSERT INTO measured VALUES ('key', '', ?)", (json.dumps({"kld": 1}),))
+        store.connection.execute("INSERT INTO measured VALUES ('key', '', ?)", (row,))
         assert store.measured("key") is None
+        store.keep("key", "about", MEASURED)
+        assert store.measured("key") == MEASURED
+
+
+def test_a_row_is_a_document_that_any_reader_of_json_takes() -> None:
+    odd = replace(MEASURED, divergence=replace(MEASURED.divergence, mean=Estimate(float("nan"), float("inf"))))
+    row = encode(measurement(odd), indent=None)
+
+    def refuse(word: str) -> None:
+        raise ValueError(word)
+
+    fields = json.loads(row, parse_constant=refuse)
+    assert (fields["schema"], fields["version"]) == ("turbotool.measurement", 1)
+    assert fields["divergence"]["mean"] == {"value": "nan", "error": "inf"}
+    assert decode(row, MeasurementDocument, "row") == measurement(odd)
+    jsonschema.Draft202012Validator(json_schema(kind_of(MeasurementDocument))).validate(fields)
+
+
+def left_by_0_1_0(path: Path, rows: Mapping[str, str]) -> None:
+    """A store as turbotool 0.1.0 left it."""
+    with open_store(path, QUIET) as store:
+        store.keep_answer("question", "answer")
+        with store.connection:
+            store.connection.executemany("INSERT INTO measured VALUES (?, 'about', ?)", rows.items())
+        store.connection.execute("PRAGMA user_version = 1")
+
+
+def written_by_0_1_0(measured: Measured, **others: object) -> str:
+    fields = {"divergence": asdict(measured.divergence), "effective": asdict(measured.effective), "seconds": 1.5}
+    return json.dumps({**fields, **others})
+
+
+def test_what_turbotool_0_1_0_measured_is_kept(tmp_path: Path) -> None:
+    odd = replace(MEASURED, divergence=replace(MEASURED.divergence, mean=Estimate(float("inf"), float("-inf"))))
+    rows = {
+        "key": written_by_0_1_0(MEASURED, machine="a machine"),
+        "odd": written_by_0_1_0(odd),
+        "damaged": "{",
+    }
+    assert "-Infinity" in rows["odd"]
+    left_by_0_1_0(tmp_path / "s", rows)
+    for _ in range(2):
+        with open_store(tmp_path / "s", QUIET) as store:
+            assert store.measured("key") == replace(MEASURED, machine="a machine")
+            assert store.measured("odd") == odd
+            assert store.measured("damaged") is None
+            assert store.answer("question") == "answer"
+            assert store.connection.execute("PRAGMA user_version").fetchone() == (2,)
+            kept = store.connection.execute("SELECT about, value FROM measured WHERE key = 'key'").fetchone()
+            assert (kept[0], json.loads(kept[1])["schema"]) == ("about", "turbotool.measurement")
+    assert not list(tmp_path.glob("*damaged*"))
+
+
+def test_a_migration_that_is_killed_leaves_the_older_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {"a": written_by_0_1_0(MEASURED), "b": written_by_0_1_0(MEASURED)}
+    left_by_0_1_0(tmp_path / "s", rows)
+    left = iter(["first"])
+
+    def killed(text: str) -> str:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return of_version_1(text) or ""
+
+    monkeypatch.setattr(stores, "of_version_1", killed)
+    with pytest.raises(KeyboardInterrupt), open_store(tmp_path / "s", QUIET):
+        pass
+    monkeypatch.undo()
+    with sqlite3.connect(tmp_path / "s") as kept:
+        assert dict(kept.execute("SELECT key, value FROM measured").fetchall()) == rows
+        assert kept.execute("PRAGMA user_version").fetchone() == (1,)
+    with open_store(tmp_path / "s", QUIET) as store:
+        assert store.measured("a") == store.measured("b") == MEASURED
 
 
 def test_a_file_is_hashed_again_only_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

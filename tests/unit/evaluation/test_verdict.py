@@ -32,7 +32,7 @@ from turbotool.evaluation.measure.work import EvalLedger
 from turbotool.evaluation.sweep import CONTROL, Corpus, Sweep
 from turbotool.inputs.shape import KvShape, cache_shape
 from turbotool.kv.cachetype import CachePair
-from turbotool.kv.effective import Cache, Effective
+from turbotool.kv.effective import Cache
 from turbotool.programs.binaries import Binaries
 from turbotool.programs.runner import Runner
 
@@ -82,10 +82,11 @@ def test_cells_are_compared_with_off_of_the_same_pair_and_with_f16(tmp_path: Pat
 
 def test_a_difference_is_told_with_its_interval(tmp_path: Path) -> None:
     cells = {Configuration(Q8): cell(0.004, 0.001), Configuration(Q8, "v"): cell(0.003, 0.001)}
-    found = compare_all(*made(cells, tmp_path))[0].as_json()
-    assert found["difference"] == pytest.approx(-0.001)
-    assert float(str(found["low"])) < -0.001 < float(str(found["high"])) < 0
-    assert (found["confidence"], found["chunks"], found["verdict"]) == (0.95, 8, BETTER)
+    found = compare_all(*made(cells, tmp_path))[0]
+    assert found.difference is not None
+    assert found.difference.mean == pytest.approx(-0.001)
+    assert found.difference.low < -0.001 < found.difference.high < 0
+    assert (found.difference.confidence, found.difference.chunks, found.verdict) == (0.95, 8, BETTER)
 
 
 def test_a_perplexity_below_f16_is_not_called_better(tmp_path: Path) -> None:
@@ -200,19 +201,19 @@ def test_a_cell_that_only_its_error_keeps_out_is_named(tmp_path: Path) -> None:
     assert found.reason.endswith("only their errors keep out q8_0: measure more --chunks")
 
 
-def effective(mib: float) -> dict[str, object]:
-    return Effective((Cache(512, 30, 1, mib, "q8_0", 0, "turbo4", 0),)).as_json()
+def reported(mib: float) -> tuple[Cache, ...]:
+    return (Cache(512, 30, 1, mib, "q8_0", 0, "turbo4", 0),)
 
 
 def test_memory_follows_from_the_heads_where_the_binary_confirms_them() -> None:
     """Reported for SmolLM2-135M with q8_0/turbo4: 4.48 MiB at 512 tokens."""
-    found = memory(MODEL, MIXED, 8192, effective(4.48))
+    found = memory(MODEL, MIXED, 8192, reported(4.48))
     assert (found.mib, found.exact) == (30 * 3 * (68 + 34) * 8192 / 2**20, True)
-    assert not memory(MODEL, MIXED, 8192, {}).exact
+    assert not memory(MODEL, MIXED, 8192, ()).exact
 
 
 def test_memory_is_scaled_from_the_report_where_the_heads_say_otherwise() -> None:
-    found = memory(MODEL, MIXED, 8192, effective(2.0))
+    found = memory(MODEL, MIXED, 8192, reported(2.0))
     assert (found.mib, found.exact) == (32.0, False)
 
 
@@ -220,7 +221,7 @@ def test_memory_of_windows_does_not_grow_with_the_context() -> None:
     """Two caches that a binary reports at 1024 tokens: 2 layers of all tokens, 4 that look back over 256."""
     whole, windowed = cache_shape((1, 1), 64, 64), cache_shape((1,) * 4, 64, 64, 256)
     model = replace(MODEL, kv=KvShape((whole, windowed), (64,), (64,)))
-    both = Effective((Cache(1024, 2, 1, 0.2, "q8_0", 0, "turbo4", 0), Cache(768, 4, 1, 0.3, "q8_0", 0, "turbo4", 0)))
-    found = memory(model, MIXED, 8192, both.as_json())
+    both = (Cache(1024, 2, 1, 0.2, "q8_0", 0, "turbo4", 0), Cache(768, 4, 1, 0.3, "q8_0", 0, "turbo4", 0))
+    found = memory(model, MIXED, 8192, both)
     # llama-server keeps a window for each of its four sequences, and a batch of 512
     assert (found.mib, found.exact) == (((68 + 34) * (2 * 8192 + 4 * (4 * 256 + 512))) / 2**20, True)

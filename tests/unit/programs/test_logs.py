@@ -58,8 +58,8 @@ def test_the_effective_configuration_is_read_from_a_real_log() -> None:
     assert (found.flash_attn, found.n_ctx) == ("enabled", 512)
     assert found.attn_k == Rotation(True, 64, "q8_0", K_OVERRIDE)
     assert found.attn_v == Rotation(False, None, "turbo4", "default")
-    assert found.turbo_k == Rotation(False, None, "q8_0")
-    assert found.turbo_v == Rotation(True, 64, "turbo4")
+    assert found.turbo_k == Rotation(False, None, "q8_0", None)
+    assert found.turbo_v == Rotation(True, 64, "turbo4", None)
 
 
 def context_log(cells: int) -> str:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
 from turbotool.errors import ResultError
 from turbotool.evaluation.cell import F16, Configuration, Measured
 from turbotool.evaluation.compare.results import ResultCell, ResultSet
 from turbotool.evaluation.judge import stats
-from turbotool.evaluation.judge.stats import CONFIDENCE, Series, interval, minus
+from turbotool.evaluation.judge.stats import Series, interval, minus
+from turbotool.kv.effective import Effective
 from turbotool.programs.divergence import Divergence, Estimate
 
 IDENTICAL, NOISE, UNKNOWN = "identical", "within noise", "no interval"
@@ -107,24 +107,6 @@ class Difference:
             return B_HIGHER if sign > 0 else B_LOWER
         return B_BETTER if sign == self.statistic.good else B_WORSE
 
-    def as_json(self) -> dict[str, object]:
-        low, high = self.bounds or (None, None)
-        return {
-            "corpus": self.corpus,
-            "k": self.configuration.pair.k,
-            "v": self.configuration.pair.v,
-            "rotation": self.configuration.rotation,
-            "statistic": self.statistic.name,
-            "a": self.a,
-            "b": self.b,
-            "difference": self.difference,
-            "low": low,
-            "high": high,
-            "confidence": CONFIDENCE,
-            "paired": self.paired,
-            "verdict": self.verdict,
-        }
-
 
 @dataclass(frozen=True)
 class Contrast:
@@ -201,9 +183,9 @@ def _facts(a: ResultSet, b: ResultSet) -> Iterator[tuple[str, str, str]]:
             yield what, one or "unknown", other or "unknown"
 
 
-def unlike_fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def unlike_fields(a: Effective, b: Effective) -> list[tuple[str, str, str]]:
     """The fields in which two effective configurations differ, but for the reasons that the log gives in words."""
-    one, other = dict(_fields(a)), dict(_fields(b))
+    one, other = dict(_fields(asdict(a))), dict(_fields(asdict(b)))
     return [
         (field, one.get(field, "unknown"), other.get(field, "unknown"))
         for field in dict.fromkeys((*one, *other))
@@ -216,7 +198,7 @@ def _fields(value: object, name: str = "") -> Iterator[tuple[str, str]]:
     items: Iterable[tuple[object, object]]
     if isinstance(value, Mapping):
         items = value.items()
-    elif isinstance(value, list):
+    elif isinstance(value, tuple):
         items = enumerate(value)
     else:
         yield name, str(value)

@@ -1,17 +1,16 @@
-"""Two result sets side by side as a document, as text for a terminal, and in Markdown; without a folder in it."""
+"""Two result sets side by side as text for a terminal and in Markdown, and the files of a report."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
 
 from turbotool.evaluation.compare.contrast import DIGITS, NOISE, UNKNOWN, Contrast, Difference
-from turbotool.evaluation.compare.results import ResultCell, ResultSet
+from turbotool.evaluation.compare.document import document
 from turbotool.evaluation.judge.stats import CONFIDENCE
-from turbotool.report.document import finite
 from turbotool.report.table import NOTHING, aligned, markdown_lines
+from turbotool.system.documents import encode
 from turbotool.system.files import write_file
 
 JSON_NAME, MARKDOWN_NAME = "compare.json", "compare.md"
@@ -21,45 +20,8 @@ WORDS = [True, True, True, True, False, False, False, False, True]  # columns th
 
 def write_report(folder: Path, contrast: Contrast) -> None:
     """Write both files, each as a whole. Raises NoSpace."""
-    text = json.dumps(document(contrast), indent=2, ensure_ascii=False) + "\n"
-    write_file(folder / JSON_NAME, text.encode())
+    write_file(folder / JSON_NAME, encode(document(contrast)))
     write_file(folder / MARKDOWN_NAME, markdown(contrast).encode())
-
-
-def document(contrast: Contrast) -> dict[str, object]:
-    """The document of `turbotool eval compare --json`; what is not finite is null."""
-    found = {
-        "ok": True,
-        "a": _set(contrast.a),
-        "b": _set(contrast.b),
-        "facts": [{"what": what, "a": a, "b": b} for what, a, b in contrast.facts],
-        "effective": [
-            {"field": field, "a": a, "b": b, "cells": cells} for (field, a, b), cells in contrast.effective.items()
-        ],
-        "differences": [one.as_json() for one in contrast.differences],
-        "refused": [_cell(contrast, cell, why) for cell, why in contrast.refused.items()],
-        "missing": [_cell(contrast, cell, why) for cell, why in contrast.missing.items()],
-    }
-    plain = finite(found)
-    assert isinstance(plain, dict)  # noqa: S101 (a mapping stays one)
-    return plain
-
-
-def _set(found: ResultSet) -> dict[str, object]:
-    return {
-        "name": found.name,
-        "model": {"name": found.model, "sha256": found.model_sha256},
-        "binaries": {"backend": found.backend, "tree": found.tree or None, "sha256": found.binaries},
-        "machines": list(found.machines),
-        "corpora": [{"name": name, "sha256": sha256} for sha256, name in found.corpora.items()],
-        "settings": {"ctx": found.ctx, "chunks": found.chunks},
-    }
-
-
-def _cell(contrast: Contrast, cell: ResultCell, why: str) -> dict[str, object]:
-    pair = cell.configuration.pair
-    rotation = cell.configuration.rotation
-    return {"corpus": contrast.corpus(cell), "k": pair.k, "v": pair.v, "rotation": rotation, "reason": why}
 
 
 def told(contrast: Contrast) -> list[str]:

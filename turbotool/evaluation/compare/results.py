@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from turbotool.errors import ResultError
 from turbotool.evaluation.cell import Configuration, Measured
-from turbotool.evaluation.report.document import JSON_NAME, RUNNING
+from turbotool.evaluation.report.document import ESTIMATES, JSON_NAME, RUNNING
+from turbotool.evaluation.report.fields import CellFields, EvalDocument, RunningFields
+from turbotool.evaluation.report.models_document import ModelsDocument
 from turbotool.kv.cachetype import CachePair
-from turbotool.kv.rotation import ROTATIONS
 from turbotool.programs.divergence import Divergence, Estimate, Quantiles, Running
-from turbotool.system.machine import Machine, describe
+from turbotool.system.documents import convert, kind_of, load
+from turbotool.system.machine import describe
 
 HINT = "name what `turbotool eval --json` printed, or the folder of its --report"
+AGAIN = "measure again with this turbotool: it takes a moment, because the store has what was measured"
 
 
 @dataclass(frozen=True)
@@ -52,94 +54,92 @@ def read_results(path: Path) -> ResultSet:
     Raises ResultError if it cannot be read or is none, UnknownCacheType if it has cells of a type that we do not know.
     """
     file = path / JSON_NAME if path.is_dir() else path
+    fields = load(file, EvalDocument, hint=HINT)
+    if isinstance(fields, Mapping):
+        _require_one_of_ours(fields, file)
+    document = convert(fields, EvalDocument, file, hint=HINT)
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ResultError(f"cannot read {file}: {error.strerror}", hint=HINT) from error
-    except (ValueError, RecursionError) as error:
-        raise ResultError(f"{file} is not JSON: {error}", hint=HINT) from error
-    try:
-        return _result_set(path.name if path.is_dir() else path.stem, data)
-    except KeyError as error:
-        raise ResultError(f"{file} is no document of `turbotool eval`: it has no {error}", hint=HINT) from error
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ResultError(f"{file} is no document of `turbotool eval`: {error}", hint=HINT) from error
+        return _result_set(path.name if path.is_dir() else path.stem, document)
+    except ValueError as error:  # what types cannot say
+        raise ResultError(f"{file} is damaged: {error}", hint=AGAIN) from error
 
 
-def _result_set(name: str, data: Mapping[str, Any]) -> ResultSet:
-    if "models" in data:
-        raise ValueError("it is of several models; name the folder of one of them in its --report")
-    corpora = {str(one["sha256"]): str(one["name"]) for one in data["corpora"]}
+def _require_one_of_ours(fields: Mapping[str, object], file: Path) -> None:
+    """Tell what is known of documents that are not taken. Raises ResultError."""
+    if "schema" not in fields and ("cells" in fields or "models" in fields):
+        raise ResultError(f"{file} was written by turbotool 0.1.0: it names no schema", hint=AGAIN)
+    if fields.get("schema") == kind_of(ModelsDocument).schema:
+        raise ResultError(f"{file} is of several models", hint="name the folder of one of them in its --report")
+
+
+def _result_set(name: str, document: EvalDocument) -> ResultSet:
+    """Raises ValueError where parts do not fit together."""
+    corpora = {one.sha256: one.name for one in document.corpora}
     by_name = {text: sha256 for sha256, text in corpora.items()}
     # the q4_0 control last: if it was also asked for, it is the same cell
-    cells = {_cell(by_name, one): one for one in (*data["cells"], *data["controls"]["q4_0"])}
-    measured = {cell: found for cell, one in cells.items() if (found := _measured(one))}
+    listed = (*document.cells, *document.controls.q4_0)
+    if unknown := {one.corpus for one in listed} - by_name.keys():
+        raise ValueError(f"it has cells of a text that it does not list: {', '.join(sorted(unknown))}")
+    cells = {_cell(by_name, one): one for one in listed}
+    measured = {cell: found for cell, one in cells.items() if (found := measured_of(one))}
     known = {found.machine for found in measured.values()} - {""}
     return ResultSet(
         name=name,
-        model=str(data["model"]["name"]),
-        model_sha256=str(data["model"]["sha256"]),
-        backend=str(data["binaries"]["backend"]),
-        tree=str(data["binaries"]["tree"] or ""),
-        binaries=str(data["binaries"]["sha256"]),
-        machines=tuple(sorted(known)) or (describe(_machine(data["machine"])),),
-        ctx=int(data["settings"]["ctx"]),
-        chunks=int(data["settings"]["chunks"]),
+        model=document.model.name,
+        model_sha256=document.model.sha256,
+        backend=document.binaries.backend,
+        tree=document.binaries.tree or "",
+        binaries=document.binaries.sha256,
+        machines=tuple(sorted(known)) or (describe(document.machine),),
+        ctx=document.settings.ctx,
+        chunks=document.settings.chunks,
         corpora=corpora,
         measured=measured,
-        failures={cell: str(one["failure"]) for cell, one in cells.items() if one["failure"]},
+        failures={cell: one.failure for cell, one in cells.items() if one.failure},
     )
 
 
-def _machine(data: Mapping[str, Any]) -> Machine:
-    return Machine(**{**data, "features": tuple(data["features"])})
+def _cell(corpora: Mapping[str, str], cell: CellFields) -> ResultCell:
+    return ResultCell(corpora[cell.corpus], Configuration(CachePair(cell.k, cell.v), cell.rotation))
 
 
-def _cell(corpora: Mapping[str, str], data: Mapping[str, Any]) -> ResultCell:
-    if data["rotation"] not in ROTATIONS:
-        raise ValueError(f"rotation {data['rotation']!r} is none of {', '.join(ROTATIONS)}")
-    return ResultCell(corpora[data["corpus"]], Configuration(CachePair(data["k"], data["v"]), data["rotation"]))
+def measured_of(cell: CellFields) -> Measured | None:
+    """The inverse of `statistics` of the document, but for the errors of running means, which are not written.
 
-
-def _measured(data: Mapping[str, Any]) -> Measured | None:
-    """The inverse of `evaldocument.statistics`, but for the errors of running means, which are not written.
-
-    What was not finite, written as null, is nan. Without per-chunk means, as older versions wrote it, there is no row.
+    What was not finite, written as null, is nan. None where nothing was measured. Raises ValueError for means over
+    chunks that are not equally many.
     """
-    if data["effective"] is None:
+    if cell.effective is None or cell.kld is None or cell.dp is None or cell.running is None:
         return None
     divergence = Divergence(
-        ppl=_estimate(data, "ppl"),
-        ppl_base=_estimate(data, "ppl_f16"),
-        correlation=_number(data["ppl_correlation"]),
-        ln_ratio=_estimate(data, "ln_ppl_ratio"),
-        ratio=_estimate(data, "ppl_ratio"),
-        difference=_estimate(data, "ppl_difference"),
-        mean=_estimate(data, "mean_kld"),
-        kld=_quantiles(data["kld"]),
-        mean_dp=_estimate(data, "mean_dp"),
-        dp=_quantiles(data["dp"]),
-        rms_dp=_estimate(data, "rms_dp"),
-        same_top=_estimate(data, "same_top"),
-        running=_running(data.get("running") or {name: [] for name in RUNNING}),
+        **{of: _estimate(cell, name) for name, of in ESTIMATES.items()},
+        correlation=_number(cell.ppl_correlation),
+        kld=_quantiles(cell.kld),
+        dp=_quantiles(cell.dp),
+        running=_running(cell.running),
     )
-    return Measured(divergence, dict(data["effective"]), float(data["seconds"]), str(data.get("machine") or ""))
+    return Measured(divergence, cell.effective, cell.seconds or 0.0, cell.machine or "")
 
 
 def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+    return math.nan if value is None else value
 
 
-def _estimate(data: Mapping[str, Any], name: str) -> Estimate:
-    return Estimate(_number(data[name]), _number(data[f"{name}_error"]))
+def _estimate(cell: CellFields, name: str) -> Estimate:
+    return Estimate(_number(getattr(cell, name)), _number(getattr(cell, f"{name}_error")))
 
 
-def _quantiles(data: Mapping[str, Any]) -> Quantiles:
-    return Quantiles(tuple((float(percent.removesuffix("%")), _number(value)) for percent, value in data.items()))
+def _quantiles(ranks: Mapping[str, object]) -> Quantiles:
+    """The document's types say that these are numbers by percent of the tokens, `99.9%`."""
+    found = ((float(percent.removesuffix("%")), cast("float | None", value)) for percent, value in ranks.items())
+    return Quantiles(tuple((percent, _number(value)) for percent, value in found))
 
 
-def _running(data: Mapping[str, Any]) -> tuple[Running, ...]:
-    rows = zip(*([Estimate(_number(value)) for value in data[name]] for name in RUNNING), strict=True)
+def _running(means: RunningFields) -> tuple[Running, ...]:
+    columns = [[Estimate(_number(value)) for value in getattr(means, name)] for name in RUNNING]
+    if len(set(map(len, columns))) > 1:
+        raise ValueError("a cell has not as many chunks in one figure as in another")
+    rows = zip(*columns, strict=True)
     return tuple(
         Running(chunk, **dict(zip(RUNNING.values(), row, strict=True))) for chunk, row in enumerate(rows, start=1)
     )

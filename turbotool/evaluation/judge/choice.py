@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from turbotool.evaluation.cell import F16, Configuration, Measured
 from turbotool.evaluation.judge.verdict import BETTER, KLD, OFF, WORSE, Comparison
@@ -72,23 +71,6 @@ class Choice:
     def saved_mib(self) -> float:
         return self.memory_f16.mib - self.memory.mib
 
-    def as_json(self) -> dict[str, object]:
-        return {
-            "k": self.configuration.pair.k,
-            "v": self.configuration.pair.v,
-            "rotation": self.configuration.rotation,
-            "environment": self.environment,
-            "reason": self.reason,
-            "mean_kld": self.mean_kld,
-            "same_top": self.same_top,
-            "ctx": self.memory.ctx,
-            "kv_mib": self.memory.mib,
-            "kv_mib_f16": self.memory_f16.mib,
-            "saved_mib": self.saved_mib,
-            "memory_exact": self.memory.exact and self.memory_f16.exact,
-            "command": self.command,
-        }
-
 
 def choose(
     sweep: Sweep, ledger: EvalLedger, comparisons: Sequence[Comparison], tolerance: Tolerance, ctx: int
@@ -147,8 +129,8 @@ def _choice(sweep: Sweep, ledger: EvalLedger, configuration: Configuration, reas
     found = _found(sweep, ledger, configuration)
     return Choice(
         configuration,
-        memory(sweep.model, configuration.pair, ctx, _effective(sweep, ledger, configuration)),
-        memory(sweep.model, F16, ctx, _effective(sweep, ledger, Configuration(F16))),
+        memory(sweep.model, configuration.pair, ctx, _caches(sweep, ledger, configuration)),
+        memory(sweep.model, F16, ctx, _caches(sweep, ledger, Configuration(F16))),
         max((one.divergence.mean.value for one in found), default=None),
         min((one.divergence.same_top.value for one in found), default=None),
         reason,
@@ -156,17 +138,16 @@ def _choice(sweep: Sweep, ledger: EvalLedger, configuration: Configuration, reas
     )
 
 
-def _effective(sweep: Sweep, ledger: EvalLedger, configuration: Configuration) -> Mapping[str, Any]:
-    return next((measured.effective for measured in _found(sweep, ledger, configuration)), {})
+def _caches(sweep: Sweep, ledger: EvalLedger, configuration: Configuration) -> tuple[Cache, ...]:
+    return next((measured.effective.caches for measured in _found(sweep, ledger, configuration)), ())
 
 
-def memory(model: Model, pair: CachePair, ctx: int, effective: Mapping[str, Any]) -> Memory:
+def memory(model: Model, pair: CachePair, ctx: int, caches: Sequence[Cache]) -> Memory:
     """The KV caches of llama-server with `ctx` tokens, from the model's own metadata.
 
-    Where the caches that the binary reported at the measured context are others than those, their sizes are scaled to
+    Where the `caches` that the binary reported at the measured context are others than those, their sizes are scaled to
     `ctx` instead, which is too much for windows.
     """
-    caches = [Cache(**cache) for cache in effective.get("caches", ())]
     wanted = expected_mib(model.kv, pair, caches)
     calculated = kv_bytes(model.kv, pair, ctx, LLAMA_SERVER) / MIB
     if not caches or (wanted and all(abs(a - one.mib) <= PRINTED_MIB for a, one in zip(wanted, caches, strict=True))):

@@ -43,23 +43,6 @@ class Comparison:
         sign = self.difference.sign if self.quantity == SAME_TOP else -self.difference.sign
         return {1: BETTER, 0: NOISE, -1: WORSE}[sign]
 
-    def as_json(self) -> dict[str, object]:
-        found = self.difference
-        return {
-            "corpus": self.corpus,
-            "k": self.configuration.pair.k,
-            "v": self.configuration.pair.v,
-            "rotation": self.configuration.rotation,
-            "against": self.against,
-            "quantity": self.quantity,
-            "difference": found and found.mean,
-            "low": found and found.low,
-            "high": found and found.high,
-            "confidence": found and found.confidence,
-            "chunks": found and found.chunks,
-            "verdict": self.verdict,
-        }
-
 
 @dataclass(frozen=True)
 class Perplexity:
@@ -71,9 +54,6 @@ class Perplexity:
     @property
     def reliable(self) -> bool:
         return not self.reasons
-
-    def as_json(self) -> dict[str, object]:
-        return {"corpus": self.corpus, "reliable": self.reliable, "reasons": list(self.reasons)}
 
 
 Cells = dict[Configuration, Measured]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from turbotool.errors import TurbotoolError
+from turbotool.errors import TurbotoolError, first_line
 from turbotool.evaluation.cell import KEY_VERSION, Configuration, digest
 from turbotool.evaluation.measure.single import FATAL
 from turbotool.evaluation.store import Store
@@ -19,9 +19,9 @@ class Answer:
     """What the model said to a prompt and whether it is right; `error` says why it said nothing."""
 
     prompt: str
-    text: str = ""
-    right: bool = False
-    error: str | None = None
+    text: str
+    right: bool
+    error: str | None
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,6 @@ class Probe:
     @property
     def right(self) -> int:
         return sum(answer.right for answer in self.answers)
-
-    def as_json(self) -> dict[str, object]:
-        pair = self.configuration.pair
-        return {
-            "k": pair.k,
-            "v": pair.v,
-            "rotation": self.configuration.rotation,
-            "right": self.right,
-            "answers": [asdict(answer) for answer in self.answers],
-        }
 
 
 def probe(sweep: Sweep, store: Store, configuration: Configuration) -> Probe:
@@ -59,8 +49,8 @@ def _ask(
     except FATAL:
         raise
     except TurbotoolError as error:
-        return Answer(prompt, error=error.message.partition("\n")[0])
-    return Answer(prompt, text, is_right(text))
+        return Answer(prompt, "", False, first_line(error.message))
+    return Answer(prompt, text, is_right(text), None)
 
 
 def _answer(sweep: Sweep, store: Store, configuration: Configuration, prompt: str) -> str:

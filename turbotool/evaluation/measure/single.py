@@ -30,4 +30,4 @@ def measured_cell(sweep: Sweep, job: EvalJob, base: Path, hashes: FileHashes) ->
             f"the programs in {sweep.runner.binaries.bin_dir} were replaced while they were measured",
             hint="run the command again",
         )
-    return Measured(found, run.effective.as_json(), run.done.seconds, describe(read_machine()))
+    return Measured(found, run.effective, run.done.seconds, describe(read_machine()))

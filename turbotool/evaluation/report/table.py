@@ -14,8 +14,8 @@ from turbotool.evaluation.judge.verdict import BASE, KLD, LN_RATIO, OFF, SAME_TO
 from turbotool.evaluation.measure.probe import Probe
 from turbotool.evaluation.report.document import cell_of, failure, noise_floor, without_folders
 from turbotool.evaluation.sweep import CONTROL, Corpus, EvalJob
+from turbotool.kv.effective import Rotation
 from turbotool.programs.divergence import Estimate
-from turbotool.report.document import finite
 from turbotool.report.table import NOTHING, aligned, markdown_row
 
 CSV_COLUMNS = (
@@ -157,8 +157,7 @@ def comma_separated(evaluation: Evaluation) -> str:
     writer.writeheader()
     for corpus in evaluation.sweep.corpora:
         for row in rows(evaluation, corpus):
-            figures = {name: finite(value) for name, value in cell_of(evaluation, row.job).items()}
-            writer.writerow({**figures, "failure": row.failure})
+            writer.writerow({**vars(cell_of(evaluation, row.job)), "failure": row.failure})
     return sink.getvalue()
 
 
@@ -196,9 +195,9 @@ def _lost(probes: Sequence[Probe]) -> list[str]:
 
 def _floor(evaluation: Evaluation, corpus: Corpus) -> str:
     found = noise_floor(evaluation, corpus)
-    state = "zero" if found["ok"] else "NOT ZERO"
-    again = "both runs alike" if found["repeats"] else "the runs differ"
-    klds = " and ".join(f"{abs(kld):.6f}" for kld in found["mean_kld"])
+    state = "zero" if found.ok else "NOT ZERO"
+    again = "both runs alike" if found.repeats else "the runs differ"
+    klds = " and ".join("nan" if kld is None else f"{abs(kld):.6f}" for kld in found.mean_kld)
     return f"noise floor on {corpus.name}: {state}; f16 against itself {klds} nats, {again}"
 
 
@@ -207,16 +206,15 @@ def effective(evaluation: Evaluation) -> list[list[str]]:
     lines = [["text", "cache", "asked rotation", "K", "V", "K rotated", "V rotated", "turbo K", "turbo V", "KV MiB"]]
     for job, measured in evaluation.ledger.measured.items():
         found = measured.effective
-        caches = found.get("caches") or ()
-        sides = [{str(cache[side]) for cache in caches} for side in ("k", "v")]
-        rotations = [_state(found.get(name)) for name in ("attn_k", "attn_v", "turbo_k", "turbo_v")]
-        size = f"{sum(cache['mib'] for cache in caches):.2f}"
+        sides = ({cache.k for cache in found.caches}, {cache.v for cache in found.caches})
+        rotations = map(_state, (found.attn_k, found.attn_v, found.turbo_k, found.turbo_v))
+        size = f"{sum(cache.mib for cache in found.caches):.2f}"
         asked = [job.corpus.name, job.configuration.pair.short, job.configuration.rotation]
         lines.append([*asked, *(", ".join(sorted(types)) for types in sides), *rotations, size])
     return lines
 
 
-def _state(rotation: Mapping[str, object] | None) -> str:
+def _state(rotation: Rotation | None) -> str:
     if not rotation:
         return NOTHING
-    return f"on, {rotation['size']}" if rotation["on"] else "off"
+    return f"on, {rotation.size}" if rotation.on else "off"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from turbotool.evaluation.evaluation import Evaluation
@@ -18,14 +17,14 @@ from turbotool.evaluation.report.document import (
 from turbotool.evaluation.report.html import page
 from turbotool.evaluation.report.table import comma_separated, conclusions, intervals, markdown_table, rows
 from turbotool.report.table import markdown_lines, markdown_row
+from turbotool.system.documents import encode
 from turbotool.system.files import write_file
 from turbotool.system.machine import describe
 
 
 def write_report(folder: Path, evaluation: Evaluation) -> None:
     """Write all four files, each as a whole. Raises NoSpace."""
-    text = json.dumps(shareable(evaluation), indent=2, ensure_ascii=False) + "\n"
-    write_file(folder / JSON_NAME, text.encode())
+    write_file(folder / JSON_NAME, encode(shareable(evaluation)))
     write_file(folder / CSV_NAME, comma_separated(evaluation).encode())
     write_file(folder / MARKDOWN_NAME, markdown(evaluation).encode())
     write_file(folder / HTML_NAME, page(evaluation, title(evaluation), facts(evaluation)).encode())

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 from turbotool.evaluation.evaluation import Evaluation
 from turbotool.evaluation.report.document import HTML_NAME
-from turbotool.evaluation.report.models import (
-    Document,
-    ModelOutcome,
-    comma_separated,
-    conclusions,
-    kld_table,
-    ppl_table,
-    shared,
-)
+from turbotool.evaluation.report.models import comma_separated, conclusions, kld_table, ppl_table
+from turbotool.evaluation.report.models_document import ModelDocument, ModelOutcome, document, shared
 from turbotool.evaluation.report.write import write_report
 from turbotool.report.html import render
 from turbotool.report.table import markdown_lines
+from turbotool.system.documents import encode
 from turbotool.system.files import out_of_space, write_file
 
 JSON_NAME, CSV_NAME, MARKDOWN_NAME, PAGE_NAME = "models.json", "models.csv", "models.md", "models.html"
@@ -40,8 +33,7 @@ def write_reports(folder: Path, found: Sequence[ModelOutcome], command: str) -> 
         except OSError as error:
             raise out_of_space(error, folder / name) from error
         write_report(folder / name, one)
-    text = json.dumps({"command": command, "models": each}, indent=2, ensure_ascii=False) + "\n"
-    write_file(folder / JSON_NAME, text.encode())
+    write_file(folder / JSON_NAME, encode(document(each, command)))
     write_file(folder / CSV_NAME, comma_separated(each).encode())
     write_file(folder / MARKDOWN_NAME, markdown(each, command).encode())
     write_file(folder / PAGE_NAME, page(each, folders, command).encode())
@@ -57,14 +49,14 @@ def names(found: Sequence[ModelOutcome]) -> Mapping[int, str]:
     return folders
 
 
-def markdown(each: Sequence[Document], command: str) -> str:
+def markdown(each: Sequence[ModelDocument], command: str) -> str:
     """The report for people who read text."""
     parts = [f"# {TITLE}", f"```sh\n{command}\n```", "\n".join(f"- {line}" for line in conclusions(each))]
     parts += ["## KLD", KLD_NOTE, markdown_lines(kld_table(each)), "## Perplexity", PPL_NOTE]
     return "\n\n".join([*parts, markdown_lines(ppl_table(each))]) + "\n"
 
 
-def page(each: Sequence[Document], folders: Mapping[int, str], command: str) -> str:
+def page(each: Sequence[ModelDocument], folders: Mapping[int, str], command: str) -> str:
     """The same as a page that links to those of the models."""
     return render(
         __package__,

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from turbotool.bench.figures import make_cells
+from msgspec import UNSET, UnsetType
+
+from turbotool.bench.figures import BenchCell, Spread, make_cells
 from turbotool.bench.plan import BenchPlan, Build
 from turbotool.bench.rounds import BenchLedger, verdict
-from turbotool.errors import first_line
 from turbotool.programs.llamabench import KNOBS
+from turbotool.report import private
+from turbotool.report.document import number
+from turbotool.system import documents
+from turbotool.system.documents import ErrorFields, error_fields
 from turbotool.system.machine import Machine
 
-PRIVATE = ("bin_dir", "log")
+DIGITS = 6  # significant ones; repeated runs differ far above them
 UNITS = {
     "samples, median, min, max": "tokens/s",
     "ms_per_token": "ms",
@@ -31,97 +35,219 @@ class Subject:
     command: str
 
 
-def document(subject: Subject, ledger: BenchLedger) -> dict[str, object]:
-    """The document of `turbotool bench --json`; figures as `Cell` defines them, in the units that it names."""
+@dataclass(frozen=True, kw_only=True)
+class MeasuredBuild:
+    """A build that is measured: `tree` is git's id of the tree that it was built from, `commit` what it reports."""
+
+    name: str
+    bin_dir: str | UnsetType = UNSET
+    backend: str
+    tree: str | None
+    commit: str
+
+
+@dataclass(frozen=True)
+class BenchMachine(Machine):
+    """The machine with the GPU that llama-bench reports; empty if there is none."""
+
+    gpu: str
+
+
+@dataclass(frozen=True)
+class BenchSettingFields:
+    """What was measured: caches, depths in tokens, threads, phases (`pp256`, `tg16`), rounds, and how many are done."""
+
+    kv: tuple[str, ...]
+    depths: tuple[int, ...]
+    threads: tuple[int, ...]
+    tests: tuple[str, ...]
+    rounds: int
+    rounds_done: int
+    flash_attn: str
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True)
+class BenchCellFields:
+    """One phase of one cache at a depth and a number of threads; median, least and most over rounds.
+
+    Speed in tokens/s, `ns_per_cached_token` what each token in the cache adds to the time of a decoded one. Ratios are
+    taken within a round; above 1 this cell is the faster one. A figure is null where nothing was measured, or nothing
+    that it can be compared with.
+    """
+
+    build: str
+    k: str
+    v: str
+    depth: int
+    threads: int
+    test: str
+    median: float | None
+    min: float | None
+    max: float | None
+    samples: tuple[float | None, ...]
+    ms_per_token: float | None
+    ns_per_cached_token: float | None
+    ns_per_cached_token_min: float | None
+    ns_per_cached_token_max: float | None
+    ratio_f16: float | None
+    ratio_f16_min: float | None
+    ratio_f16_max: float | None
+    ratio_against: float | None
+    ratio_against_min: float | None
+    ratio_against_max: float | None
+    failure: str | None
+
+
+@dataclass(frozen=True)
+class SkippedFields:
+    """A cache that a build cannot have, and why."""
+
+    build: str
+    k: str
+    v: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FailureFields:
+    """A cell that failed, and in which round (from 1)."""
+
+    build: str
+    k: str
+    v: str
+    depth: int
+    threads: int
+    round: int
+    error: ErrorFields
+
+
+@documents.document("bench")
+@dataclass(frozen=True, kw_only=True)
+class BenchDocument:
+    """Speed of KV caches, in the units that `units` names; `complete` if every round was run.
+
+    `model` is its path, or its name in what is shown to others, where other folders of the machine are left out.
+    """
+
+    ok: bool
+    complete: bool
+    model: str
+    builds: tuple[MeasuredBuild, ...]
+    machine: BenchMachine
+    settings: BenchSettingFields
+    command: str
+    units: dict[str, str]
+    cells: tuple[BenchCellFields, ...]
+    skipped: tuple[SkippedFields, ...]
+    failures: tuple[FailureFields, ...]
+    log: str | UnsetType = UNSET
+    error: ErrorFields | UnsetType = UNSET
+
+
+def document(subject: Subject, ledger: BenchLedger) -> BenchDocument:
+    """The document of `turbotool bench --json`, of what was measured so far."""
     plan = subject.plan
     complete = ledger.rounds == plan.settings.rounds
     failed = verdict(plan, ledger)
-    return {
-        "ok": complete and failed is None,
-        "complete": complete,
-        "model": str(plan.model.path),
-        "builds": [_build(build) for build in plan.builds],
-        "machine": {**subject.machine.as_json(), "gpu": plan.builds[0].warm.gpu},
-        "settings": _settings(plan, ledger),
-        "command": subject.command,
-        "units": UNITS,
-        "cells": [cell.as_json() for cell in make_cells(plan, ledger)],
-        "skipped": [
-            {"build": skipped.build, "k": skipped.pair.k, "v": skipped.pair.v, "reason": skipped.reason}
-            for skipped in plan.skipped
-        ],
-        "failures": _failures(ledger),
-        "log": str(plan.builds[0].runner.log),
-        **({"error": failed.as_json()} if failed else {}),
-    }
+    return BenchDocument(
+        ok=complete and failed is None,
+        complete=complete,
+        model=str(plan.model.path),
+        builds=tuple(map(_build, plan.builds)),
+        machine=BenchMachine(**vars(subject.machine), gpu=plan.builds[0].warm.gpu),
+        settings=_settings(plan, ledger),
+        command=subject.command,
+        units=UNITS,
+        cells=tuple(map(cell_fields, make_cells(plan, ledger))),
+        skipped=tuple(SkippedFields(one.build, one.pair.k, one.pair.v, one.reason) for one in plan.skipped),
+        failures=_failures(ledger),
+        log=str(plan.builds[0].runner.log),
+        error=error_fields(failed) if failed else UNSET,
+    )
 
 
-def _build(build: Build) -> dict[str, object]:
+def _build(build: Build) -> MeasuredBuild:
     binaries = build.runner.binaries
-    return {
-        "name": build.name,
-        "bin_dir": str(binaries.bin_dir),
-        "backend": binaries.backend,
-        "tree": binaries.tree or None,
-        "commit": build.warm.commit,
-    }
+    return MeasuredBuild(
+        name=build.name,
+        bin_dir=str(binaries.bin_dir),
+        backend=binaries.backend,
+        tree=binaries.tree or None,
+        commit=build.warm.commit,
+    )
 
 
-def _settings(plan: BenchPlan, ledger: BenchLedger) -> dict[str, object]:
+def _settings(plan: BenchPlan, ledger: BenchLedger) -> BenchSettingFields:
     settings = plan.settings
-    return {
-        "kv": [str(pair) for pair in settings.pairs],
-        "depths": list(settings.depths),
-        "threads": list(settings.threads),
-        "tests": [str(phase) for phase in settings.phases],
-        "rounds": settings.rounds,
-        "rounds_done": ledger.rounds,
-        "flash_attn": "on",
-        "environment": dict(KNOBS.environment),
-    }
+    return BenchSettingFields(
+        kv=tuple(map(str, settings.pairs)),
+        depths=settings.depths,
+        threads=settings.threads,
+        tests=tuple(map(str, settings.phases)),
+        rounds=settings.rounds,
+        rounds_done=ledger.rounds,
+        flash_attn="on",
+        environment=dict(KNOBS.environment),
+    )
 
 
-def _failures(ledger: BenchLedger) -> list[dict[str, object]]:
-    return [
-        {
-            "build": job.build,
-            "k": job.point.pair.k,
-            "v": job.point.pair.v,
-            "depth": job.point.depth,
-            "threads": job.point.threads,
-            "round": failure.round + 1,
-            "error": failure.error.as_json(),
-        }
+def cell_fields(cell: BenchCell) -> BenchCellFields:
+    """A cell with its figures rounded to DIGITS significant digits."""
+    point = cell.job.point
+    return BenchCellFields(
+        build=cell.job.build,
+        k=point.pair.k,
+        v=point.pair.v,
+        depth=point.depth,
+        threads=point.threads,
+        test=str(cell.phase),
+        **_figures(cell.speed, "median", "min", "max"),
+        samples=tuple(map(_rounded, cell.samples)),
+        ms_per_token=_rounded(cell.ms_per_token),
+        **_named("ns_per_cached_token", cell.cached_token),
+        **_named("ratio_f16", cell.ratio_f16),
+        **_named("ratio_against", cell.ratio_against),
+        failure=cell.failure,
+    )
+
+
+def _named(name: str, found: Spread | None) -> dict[str, float | None]:
+    return _figures(found, name, f"{name}_min", f"{name}_max")
+
+
+def _figures(found: Spread | None, *names: str) -> dict[str, float | None]:
+    values = (found.median, found.minimum, found.maximum) if found else (None, None, None)
+    return {name: _rounded(value) for name, value in zip(names, values, strict=True)}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if number(value) is None else float(f"{value:.{DIGITS}g}")
+
+
+def _failures(ledger: BenchLedger) -> tuple[FailureFields, ...]:
+    return tuple(
+        FailureFields(
+            build=job.build,
+            k=job.point.pair.k,
+            v=job.point.pair.v,
+            depth=job.point.depth,
+            threads=job.point.threads,
+            round=failure.round + 1,
+            error=error_fields(failure.error),
+        )
         for job, failure in ledger.failures.items()
-    ]
+    )
 
 
-def shareable(subject: Subject, ledger: BenchLedger) -> dict[str, object]:
+def shareable(subject: Subject, ledger: BenchLedger) -> BenchDocument:
     """The document without folders of this machine, and of each message only the line that says what happened."""
-    return _shared(document(subject, ledger), subject.plan)
+    return private.shareable(document(subject, ledger), path_names(subject.plan))
 
 
-def _shared(data: Mapping[str, object], plan: BenchPlan) -> dict[str, object]:
-    kept = {name: value for name, value in data.items() if name not in PRIVATE}
-    message = kept.get("message")
-    if isinstance(message, str):
-        kept["message"] = first_line(message)
-    return {name: _renamed(value, plan) for name, value in kept.items()}
-
-
-def _renamed(value: object, plan: BenchPlan) -> object:
-    if isinstance(value, Mapping):
-        return _shared(value, plan)
-    if isinstance(value, list):
-        return [_renamed(item, plan) for item in value]
-    return without_folders(value, plan) if isinstance(value, str) else value
-
-
-def without_folders(text: str, plan: BenchPlan) -> str:
-    """The text with the model's file name and the builds' names in place of their paths."""
+def path_names(plan: BenchPlan) -> dict[str, str]:
+    """What stands in place of the paths of model, builds and work folder."""
     names = {str(plan.model.path): plan.model.path.name}
     for build in plan.builds:
         names |= {str(build.runner.binaries.bin_dir): build.name, str(build.runner.work): "work"}
-    for path in sorted(names, key=len, reverse=True):
-        text = text.replace(path, names[path])
-    return text
+    return names

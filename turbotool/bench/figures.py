@@ -14,7 +14,6 @@ from turbotool.programs.llamabench import DECODE, Phase, Sample
 
 MS = 1e3
 NS_PER_MS = 1e6
-DIGITS = 6  # significant ones in documents; repeated runs differ far above them
 
 
 @dataclass(frozen=True)
@@ -55,38 +54,6 @@ class BenchCell:
     def ms_per_token(self) -> float | None:
         """The median of a decoded token; None for prefill, whose tokens are not processed one by one."""
         return MS / self.speed.median if self.speed and self.phase.kind == DECODE else None
-
-    def as_json(self) -> dict[str, object]:
-        point = self.job.point
-        ms = self.ms_per_token
-        return {
-            "build": self.job.build,
-            "k": point.pair.k,
-            "v": point.pair.v,
-            "depth": point.depth,
-            "threads": point.threads,
-            "test": str(self.phase),
-            **_figures(self.speed, "median", "min", "max"),
-            "samples": [_rounded(sample) for sample in self.samples],
-            "ms_per_token": None if ms is None else _rounded(ms),
-            **_named("ns_per_cached_token", self.cached_token),
-            **_named("ratio_f16", self.ratio_f16),
-            **_named("ratio_against", self.ratio_against),
-            "failure": self.failure,
-        }
-
-
-def _named(name: str, found: Spread | None) -> dict[str, float | None]:
-    return _figures(found, name, f"{name}_min", f"{name}_max")
-
-
-def _figures(found: Spread | None, *names: str) -> dict[str, float | None]:
-    values = (found.median, found.minimum, found.maximum) if found else (None, None, None)
-    return {name: None if value is None else _rounded(value) for name, value in zip(names, values, strict=True)}
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")
 
 
 def make_cells(plan: BenchPlan, ledger: BenchLedger) -> tuple[BenchCell, ...]:

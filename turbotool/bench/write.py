@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from turbotool.bench.document import Subject, shareable, without_folders
+from turbotool.bench.document import Subject, path_names, shareable
 from turbotool.bench.figures import BenchCell, make_cells
 from turbotool.bench.plan import BenchPlan
 from turbotool.bench.rounds import BenchLedger
 from turbotool.bench.table import TITLES, markdown_table, of_kind
-from turbotool.errors import first_line
 from turbotool.programs.llamabench import DECODE, PREFILL
+from turbotool.report.private import without_folders
 from turbotool.report.table import markdown_row
+from turbotool.system.documents import encode
 from turbotool.system.files import remove, write_file
 from turbotool.system.machine import describe
 
@@ -43,8 +43,7 @@ class BenchReport:
 
     def save(self, ledger: BenchLedger) -> None:
         """Write what was measured so far, as JSON."""
-        text = json.dumps(shareable(self.subject, ledger), indent=2, ensure_ascii=False) + "\n"
-        write_file(self.folder / JSON_NAME, text.encode())
+        write_file(self.folder / JSON_NAME, encode(shareable(self.subject, ledger)))
 
     def finish(self, ledger: BenchLedger) -> None:
         """Write all of it."""
@@ -97,9 +96,10 @@ def _facts(subject: Subject, ledger: BenchLedger) -> str:
 
 
 def _missing(plan: BenchPlan, ledger: BenchLedger) -> list[str]:
+    names = path_names(plan)
     skipped = [f"- {item.build} {item.pair.short}: {item.reason}" for item in plan.skipped]
     failed = [
-        f"- {job}, in round {failure.round + 1}: {without_folders(first_line(failure.error.message), plan)}"
+        f"- {job}, in round {failure.round + 1}: {without_folders(failure.error.message, names)}"
         for job, failure in ledger.failures.items()
     ]
     parts = []

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from known_model import known_model
 
+from turbotool.bench.document import cell_fields
 from turbotool.bench.figures import BenchCell, make_cells, spread
 from turbotool.bench.forecast import BenchForecast
 from turbotool.bench.plan import AGAINST, OURS, BenchJob, BenchPlan, BenchSettings, Build, left_out, make_plan, order
@@ -148,10 +149,15 @@ def test_ms_per_token_is_for_decode() -> None:
 def test_a_failed_cell_keeps_its_reason_and_what_it_measured_before() -> None:
     ledger = ledger_of({job("turbo4"): [10 * MS]})
     ledger.failures[job("turbo4")] = Failure(1, BinaryFailed("ended with signal SIGSEGV\nlast words", how="SIGSEGV"))
-    found = cell_of(ledger, job("turbo4")).as_json()
-    assert (found["samples"], found["median"], found["failure"]) == ([100.0], 100.0, "ended with signal SIGSEGV")
-    never = cell_of(ledger, job("turbo4"), PROMPT).as_json()
-    assert (never["samples"], never["median"], never["ratio_f16"]) == ([], None, None)
+    found = cell_fields(cell_of(ledger, job("turbo4")))
+    assert (found.samples, found.median, found.failure) == ((100.0,), 100.0, "ended with signal SIGSEGV")
+    never = cell_fields(cell_of(ledger, job("turbo4"), PROMPT))
+    assert (never.samples, never.median, never.ratio_f16) == ((), None, None)
+
+
+def test_a_document_has_six_digits_of_a_figure() -> None:
+    found = cell_fields(cell_of(ledger_of({job("f16"): [3 * MS]}), job("f16")))
+    assert (found.median, found.min, found.max, found.samples) == (333.333, 333.333, 333.333, (333.333,))
 
 
 def test_a_command_with_failed_cells_ends_with_the_gravest_of_their_errors() -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
+from published import held
 
 from turbotool.cli.main import run
 from turbotool.layout import Layout
@@ -27,11 +28,10 @@ class Done:
     stdout: str
     stderr: str
 
-    @property
+    @cached_property
     def document(self) -> dict[str, Any]:
-        found = json.loads(self.stdout)
-        assert isinstance(found, dict)
-        return found
+        """What --json printed, which is a document of a published schema."""
+        return held(self.stdout)
 
 
 def typed(words: Sequence[str | Path], capsys: pytest.CaptureFixture[str]) -> Done:

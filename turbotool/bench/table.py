@@ -2,48 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from turbotool.bench.figures import BenchCell, Spread
 from turbotool.bench.plan import F16
 from turbotool.programs.llamabench import DECODE, PREFILL
-from turbotool.report.table import NOTHING, aligned, markdown_row
+from turbotool.report import table
+from turbotool.report.table import NOTHING, Column, shown_columns
 
 TITLES = {PREFILL: "Prefill", DECODE: "Decode"}
 
 
-@dataclass(frozen=True)
-class BenchColumn:
-    """A heading and what stands below it; text is set flush left, numbers flush right."""
-
-    name: str
-    of: Callable[[BenchCell], str]
-    is_text: bool = False
-
-
-COLUMNS = (
-    BenchColumn("cache", lambda cell: cell.job.point.pair.short, is_text=True),
-    BenchColumn("threads", lambda cell: str(cell.job.point.threads)),
-    BenchColumn("depth", lambda cell: str(cell.job.point.depth)),
-    BenchColumn("build", lambda cell: cell.job.build, is_text=True),
-    BenchColumn("tokens/s", lambda cell: _median(cell.speed, 2)),
-    BenchColumn("min–max", lambda cell: _range(cell.speed, 2)),  # noqa: RUF001
-    BenchColumn("ms/token", lambda cell: NOTHING if cell.ms_per_token is None else f"{cell.ms_per_token:.3f}"),
-    BenchColumn("ns per cached token", lambda cell: _median(cell.cached_token, 1)),
-    BenchColumn("speed / f16", lambda cell: "1" if cell.job.point.pair == F16 else _both(cell.ratio_f16)),
-    BenchColumn("ours / against", lambda cell: _both(cell.ratio_against)),
+BUILD: Column[BenchCell] = Column("build", lambda cell: cell.job.build, is_text=True)
+COLUMNS: tuple[Column[BenchCell], ...] = (
+    Column("cache", lambda cell: cell.job.point.pair.short, is_text=True),
+    Column("threads", lambda cell: str(cell.job.point.threads)),
+    Column("depth", lambda cell: str(cell.job.point.depth)),
+    BUILD,
+    Column("tokens/s", lambda cell: _median(cell.speed, 2)),
+    Column("min–max", lambda cell: _range(cell.speed, 2)),  # noqa: RUF001
+    Column("ms/token", lambda cell: NOTHING if cell.ms_per_token is None else f"{cell.ms_per_token:.3f}"),
+    Column("ns per cached token", lambda cell: _median(cell.cached_token, 1)),
+    Column("speed / f16", lambda cell: "1" if cell.job.point.pair == F16 else _both(cell.ratio_f16)),
+    Column("ours / against", lambda cell: _both(cell.ratio_against)),
 )
 
 
-def columns(cells: Sequence[BenchCell]) -> tuple[BenchColumn, ...]:
-    """Those that say anything about these cells."""
+def columns(cells: Sequence[BenchCell]) -> tuple[Column[BenchCell], ...]:
+    """Those that say anything about these cells; of one build alone its name says nothing."""
     one_build = len({cell.job.build for cell in cells}) == 1
-    return tuple(
-        column
-        for column in COLUMNS
-        if any(column.of(cell) != NOTHING for cell in cells) and not (one_build and column.name == "build")
-    )
+    return shown_columns([column for column in COLUMNS if not (one_build and column is BUILD)], cells)
 
 
 def _median(found: Spread | None, digits: int) -> str:
@@ -69,18 +57,9 @@ def text(cells: Sequence[BenchCell]) -> str:
 
 
 def _text(cells: Sequence[BenchCell]) -> str:
-    shown = columns(cells)
-    rows = [[column.name for column in shown], *([column.of(cell) for column in shown] for cell in cells)]
-    lines = aligned(rows, [column.is_text for column in shown])
-    return f"{TITLES[cells[0].phase.kind]} ({cells[0].phase})\n{lines}"
+    return f"{TITLES[cells[0].phase.kind]} ({cells[0].phase})\n{table.text(columns(cells), cells)}"
 
 
 def markdown_table(cells: Sequence[BenchCell]) -> str:
     """The table of one phase."""
-    shown = columns(cells)
-    lines = [
-        markdown_row([column.name for column in shown]),
-        markdown_row(["---" if column.is_text else "---:" for column in shown]),
-        *(markdown_row([column.of(cell) for column in shown]) for cell in cells),
-    ]
-    return "\n".join(lines)
+    return table.markdown(columns(cells), cells)

@@ -13,7 +13,7 @@ from turbotool.bench.rounds import BenchLedger
 from turbotool.bench.table import TITLES, markdown_table, of_kind
 from turbotool.programs.llamabench import DECODE, PREFILL
 from turbotool.report.private import without_folders
-from turbotool.report.table import markdown_row
+from turbotool.report.table import markdown_lines
 from turbotool.system.documents import encode
 from turbotool.system.files import remove, write_file
 from turbotool.system.machine import describe
@@ -92,7 +92,7 @@ def _facts(subject: Subject, ledger: BenchLedger) -> str:
         ("flash attention", "on"),
         ("rotation of K and V", "off (`LLAMA_ATTN_ROT_DISABLE=1`), on every build"),
     ]
-    return "\n".join([markdown_row(["", ""]), markdown_row(["---", "---"]), *map(markdown_row, rows)])
+    return markdown_lines([("", ""), *rows])
 
 
 def _missing(plan: BenchPlan, ledger: BenchLedger) -> list[str]:

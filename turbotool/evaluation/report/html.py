@@ -14,6 +14,7 @@ from turbotool.evaluation.report.table import columns, conclusions, effective, i
 from turbotool.evaluation.sweep import CONTROL, Corpus
 from turbotool.report.html import render
 from turbotool.report.svg import inline
+from turbotool.report.table import entries
 
 if TYPE_CHECKING:  # the command line imports this module to print its help
     from markupsafe import Markup
@@ -71,9 +72,8 @@ def _section(evaluation: Evaluation, corpus: Corpus) -> TextSection:
         Figure(inline(plot.distribution(found)), "KLD of single tokens: 10 to 90 %, 1 to 99 %, median, maximum."),
     )
     listed = columns(found)
-    cells = [[column.name for column in listed], *([column.of(row) for column in listed] for row in found)]
     numbers = tuple(number for number, column in enumerate(listed) if not column.is_text)
-    return TextSection(corpus.name, figures, cells, numbers)
+    return TextSection(corpus.name, figures, entries(listed, found), numbers)
 
 
 def _probes(evaluation: Evaluation) -> list[list[str]]:

@@ -16,7 +16,8 @@ from turbotool.evaluation.report.document import cell_of, failure, noise_floor, 
 from turbotool.evaluation.sweep import CONTROL, Corpus, EvalJob
 from turbotool.kv.effective import Rotation
 from turbotool.programs.divergence import Estimate
-from turbotool.report.table import NOTHING, aligned, markdown_row
+from turbotool.report import table
+from turbotool.report.table import NOTHING, Column, shown_columns
 
 CSV_COLUMNS = (
     *("corpus", "k", "v", "rotation", "bits_per_value", "ppl", "ppl_error", "ppl_f16", "ppl_f16_error"),
@@ -39,15 +40,6 @@ class CellRow:
     failure: str | None
 
 
-@dataclass(frozen=True)
-class EvalColumn:
-    """A heading and what stands below it; text is set flush left, numbers flush right."""
-
-    name: str
-    of: Callable[[CellRow], str]
-    is_text: bool = False
-
-
 def _spread(name: str, digits: int) -> Callable[[CellRow], str]:
     def show(row: CellRow) -> str:
         found: Estimate | None = getattr(row.measured.divergence, name) if row.measured else None
@@ -67,19 +59,19 @@ def _verdict(against: str, quantity: str) -> Callable[[CellRow], str]:
     return lambda row: row.verdicts.get((against, quantity), NOTHING)
 
 
-COLUMNS = (
-    EvalColumn("cache", lambda row: row.job.configuration.pair.short, is_text=True),
-    EvalColumn("rotation", lambda row: row.job.configuration.rotation, is_text=True),
-    EvalColumn("bits", lambda row: f"{row.bits:.3f}"),
-    EvalColumn("mean KLD (nats)", _spread("mean", 6)),
-    EvalColumn("same top (%)", _spread("same_top", 2)),
-    EvalColumn("PPL", _spread("ppl", 4)),
-    EvalColumn("ln(PPL/f16)", _spread("ln_ratio", 5)),
-    EvalColumn("KLD to off", _verdict(OFF, KLD), is_text=True),
-    EvalColumn("top to off", _verdict(OFF, SAME_TOP), is_text=True),
-    EvalColumn("PPL to off", _verdict(OFF, LN_RATIO), is_text=True),
-    EvalColumn("PPL to f16", _verdict(BASE, LN_RATIO), is_text=True),
-    EvalColumn("trouble", lambda row: row.failure or NOTHING, is_text=True),
+COLUMNS: tuple[Column[CellRow], ...] = (
+    Column("cache", lambda row: row.job.configuration.pair.short, is_text=True),
+    Column("rotation", lambda row: row.job.configuration.rotation, is_text=True),
+    Column("bits", lambda row: f"{row.bits:.3f}"),
+    Column("mean KLD (nats)", _spread("mean", 6)),
+    Column("same top (%)", _spread("same_top", 2)),
+    Column("PPL", _spread("ppl", 4)),
+    Column("ln(PPL/f16)", _spread("ln_ratio", 5)),
+    Column("KLD to off", _verdict(OFF, KLD), is_text=True),
+    Column("top to off", _verdict(OFF, SAME_TOP), is_text=True),
+    Column("PPL to off", _verdict(OFF, LN_RATIO), is_text=True),
+    Column("PPL to f16", _verdict(BASE, LN_RATIO), is_text=True),
+    Column("trouble", lambda row: row.failure or NOTHING, is_text=True),
 )
 
 
@@ -106,28 +98,19 @@ def _row(evaluation: Evaluation, corpus: Corpus, configuration: Configuration) -
     )
 
 
-def columns(found: Sequence[CellRow]) -> tuple[EvalColumn, ...]:
+def columns(found: Sequence[CellRow]) -> tuple[Column[CellRow], ...]:
     """Those that say anything about these rows."""
-    return tuple(column for column in COLUMNS if any(column.of(row) != NOTHING for row in found))
+    return shown_columns(COLUMNS, found)
 
 
 def text(found: Sequence[CellRow]) -> str:
     """Aligned lines."""
-    listed = columns(found)
-    entries = [[column.name for column in listed], *([column.of(row) for column in listed] for row in found)]
-    return aligned(entries, [column.is_text for column in listed])
+    return table.text(columns(found), found)
 
 
 def markdown_table(found: Sequence[CellRow]) -> str:
     """The same in Markdown."""
-    listed = columns(found)
-    return "\n".join(
-        [
-            markdown_row([column.name for column in listed]),
-            markdown_row(["---" if column.is_text else "---:" for column in listed]),
-            *(markdown_row([column.of(row) for column in listed]) for row in found),
-        ]
-    )
+    return table.markdown(columns(found), found)
 
 
 def intervals(found: Sequence[Comparison]) -> list[list[str]]:

@@ -16,7 +16,7 @@ from turbotool.evaluation.report.document import (
 )
 from turbotool.evaluation.report.html import page
 from turbotool.evaluation.report.table import comma_separated, conclusions, intervals, markdown_table, rows
-from turbotool.report.table import markdown_lines, markdown_row
+from turbotool.report.table import markdown_lines
 from turbotool.system.documents import encode
 from turbotool.system.files import write_file
 from turbotool.system.machine import describe
@@ -66,5 +66,4 @@ def markdown(evaluation: Evaluation) -> str:
         parts += [f"## {corpus.name}", markdown_table(rows(evaluation, corpus))]
     parts += ["## Differences", summary(evaluation.comparisons) + "."]
     parts.append(markdown_lines(intervals(evaluation.comparisons)))
-    table = [markdown_row(["", ""]), markdown_row(["---", "---"]), *map(markdown_row, facts(evaluation))]
-    return "\n\n".join([*parts, "## Setting", "\n".join(table)]) + "\n"
+    return "\n\n".join([*parts, "## Setting", markdown_lines([("", ""), *facts(evaluation)])]) + "\n"

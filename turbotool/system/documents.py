@@ -86,8 +86,9 @@ def as_builtins(value: object) -> dict[str, Any]:
 
 
 def encode(value: object, *, indent: int | None = 2) -> bytes:
-    """A document as the bytes of a file."""
-    return f"{json.dumps(as_builtins(value), indent=indent, ensure_ascii=False)}\n".encode()
+    """A document as the bytes of a file. What is no UTF-8, as in a path, becomes an escape that reads back the same."""
+    text = f"{json.dumps(as_builtins(value), indent=indent, ensure_ascii=False)}\n"
+    return text.encode(errors="backslashreplace")
 
 
 def decode(data: bytes | str, of: type[T], where: str | Path, *, hint: str | None = None) -> T:
@@ -96,11 +97,15 @@ def decode(data: bytes | str, of: type[T], where: str | Path, *, hint: str | Non
     Raises the error of its kind, in one line: no JSON, another document, a newer version, a field that is missing or of
     another type.
     """
+    return convert(parse(data, of, where, hint=hint), of, where, hint=hint)
+
+
+def parse(data: bytes | str, of: type[T], where: str | Path, *, hint: str | None = None) -> object:
+    """The JSON in `data`, for `convert`. Raises the error of the document `of` if it is none."""
     try:
-        fields = json.loads(data)
+        return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise kind_of(of).error(f"{where} is not JSON: {error}", hint=hint) from error
-    return convert(fields, of, where, hint=hint)
 
 
 def convert(fields: object, of: type[T], where: str | Path, *, hint: str | None = None) -> T:
@@ -117,6 +122,8 @@ def convert(fields: object, of: type[T], where: str | Path, *, hint: str | None 
         raise kind.error(
             f"{where} is no {kind.schema} document of version {kind.version}: {error}", hint=hint
         ) from error
+    except UnicodeEncodeError as error:  # msgspec wants the names of fields as UTF-8, JSON can escape what is none
+        raise kind.error(f"{where} is no {kind.schema} document: a field's name is no text", hint=hint) from error
     return found
 
 

@@ -187,4 +187,4 @@ def test_build_json_survives_as_valid_json(tmp_path: Path) -> None:
     site.build()
     document = json.loads((site.folder / "build.json").read_text())
     assert document["links"] == {"libggml.so": "libggml.so.0", "libggml.so.0": "libggml.so.0.1.2"}
-    assert document["version"] == say(site).split()[0]
+    assert document["reports"] == say(site).split()[0]

@@ -187,7 +187,7 @@ def _tree(layout: Layout, locked: object) -> dict[str, object]:
 
 
 def _build(layout: Layout, name: str) -> dict[str, object]:
-    found = record.read_record(layout.build(name))
+    found = record.last_record(layout.build(name))
     if found is None:
         return {"backend": name, "finished": False}
-    return {"backend": name, "finished": True, "version": found.document.get("version"), "files": len(found.outputs)}
+    return {"backend": name, "finished": True, "version": found.reports, "files": len(found.outputs)}

@@ -250,6 +250,32 @@ def test_interrupted_configure_starts_from_an_empty_cache(site: Site) -> None:
     assert not leftover.exists()
 
 
+def damaged(state: dict[str, object], damage: str) -> str:
+    forms = {
+        "empty": "",
+        "old": {name: state[name] for name in ("place", "compilers", "settings")},
+        "missing": {name: value for name, value in state.items() if name != "compilers"},
+        "retyped": {**state, "settings": []},
+        "newer": {**state, "version": 2},
+    }
+    return json.dumps(forms[damage]) if forms[damage] else ""
+
+
+@pytest.mark.parametrize("damage", ["empty", "old", "missing", "retyped", "newer"])
+def test_a_damaged_state_of_cmake_counts_as_an_interruption(site: Site, damage: str) -> None:
+    site.build()
+    state = json.loads((site.folder / "configured.json").read_text())
+    assert (state["schema"], state["version"]) == ("turbotool.cmake-state", 1)
+    (site.folder / "configured.json").write_text(damaged(state, damage))
+    leftover = site.folder / "CMakeFiles" / "half"
+    leftover.parent.mkdir()
+    leftover.touch()
+    (site.folder / "main.o").touch()
+    commit(site.layout.tree, {"main.cpp": "int main() { return 1; }\n"})
+    site.build()
+    assert (leftover.exists(), (site.folder / "main.o").exists()) == (False, True)
+
+
 def test_dropped_option_does_not_survive_in_the_cache(site: Site) -> None:
     site.asking(options=(("GGML_LTO", "ON"),)).build()
     (site.folder / "CMakeFiles").mkdir()

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 import pytest
 
+from turbotool.build.stamps import Stamps
 from turbotool.errors import DocumentError
-from turbotool.system.documents import decode, document, encode
-
-
-@document("test-of-text")
-@dataclass(frozen=True)
-class Texts:
-    names: Mapping[str, str]
+from turbotool.system.documents import decode, encode
 
 
 def test_a_name_that_is_no_utf8_is_written_as_utf8_and_reads_back_the_same() -> None:
-    written = encode(Texts({"caf\udce9": "é"}))
+    stamps = Stamps({"caf\udce9": ("é", 1)})
+    written = encode(stamps)
     assert "é" in written.decode("utf-8")
-    assert decode(written, Texts, "here") == Texts({"caf\udce9": "é"})
+    assert decode(written, Stamps, "here") == stamps
 
 
 def test_a_field_whose_name_is_no_text_is_an_error_of_the_document() -> None:
-    damaged = json.dumps({"schema": "turbotool.test-of-text", "version": 1, "names": {}, "\ud800": 1})
+    damaged = json.dumps({"schema": "turbotool.stamps", "version": 1, "files": {}, "\ud800": 1})
     with pytest.raises(DocumentError, match="a field's name is no text"):
-        decode(damaged, Texts, "here")
+        decode(damaged, Stamps, "here")

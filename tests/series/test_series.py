@@ -447,6 +447,26 @@ def test_an_interrupted_export_is_finished_by_the_next_run(patched: Project, mon
     assert not export(patched.session).changed
 
 
+def test_unmerged_files_are_those_of_the_tree_whatever_the_user_has_set(
+    patched: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree, base = patched.tree, patched.tree.text("rev-parse", BASE_REF)
+    for key, value in (("index.version", "4"), ("core.splitIndex", "true")):
+        tree.run("config", key, value)
+    for name in ("GIT_DIR", "GIT_COMMON_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY"):
+        monkeypatch.setenv(name, str(tmp_path / "nowhere"))
+    place = tmp_path / "another work tree"
+    tree.run("worktree", "add", "--quiet", "--detach", place, base)
+    there = tree.at(place)
+    assert there.unmerged() == set()
+    text = (place / "src/core.cpp").read_text()
+    (place / "src/core.cpp").write_text(text.replace("line 10\n", "mine\n"))
+    there.run("commit", "--quiet", "--all", "--message", "mine")
+    there.run("merge", "--quiet", tree.text("rev-parse", "HEAD"), check=False)
+    assert there.unmerged() == {"src/core.cpp"}
+    assert tree.unmerged() == set()
+
+
 @pytest.mark.parametrize(
     ("subject", "name"),
     [

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from turbotool.build import cmake, ninja, record, stamps
@@ -20,6 +19,7 @@ from turbotool.errors import CompileFailed, ConfigureFailed, DocumentError, NoSp
 from turbotool.system import process
 from turbotool.system.documents import encode
 from turbotool.system.files import need_space, out_of_space, write_file
+from turbotool.system.git import Git
 from turbotool.system.session import Session
 
 MIB = 1 << 20
@@ -119,7 +119,7 @@ def prepare(plan: BuildPlan, session: Session) -> None:
     plan.folder.mkdir(parents=True, exist_ok=True)
     if plan.toolkit:
         plan.toolkit.assemble()
-    changed = stamps.settle(plan.source.path, plan.source.tree, plan.folder, plan.env)
+    changed = stamps.settle(Git(plan.source.path, session.keep), plan.source.tree, plan.folder)
     session.out.detail(f"{changed} source files are new to this build folder")
 
 
@@ -135,7 +135,7 @@ def configure(plan: BuildPlan, session: Session) -> tuple[str, ...]:
         what = str(error) if error else f"{process.describe_exit(done.returncode)}\n{done.tail}"
         hint = f"turbotool doctor says what is missing; the whole output is in {plan.log}"
         raise ConfigureFailed(f"CMake stopped: {what}\nlog: {plan.log}", hint=hint)
-    write_file(plan.folder / cmake.STATE, json.dumps(asdict(plan.state), indent=2).encode())
+    write_file(plan.folder / cmake.STATE, encode(plan.state))
     return tuple(match["what"] for match in LEFT_OUT.finditer(done.output))
 
 

@@ -21,7 +21,7 @@ from turbotool.series.resume import abort, resume
 from turbotool.system.git import BASE_REF
 from turbotool.system.session import Session
 from turbotool.upstream import journal
-from turbotool.upstream.journal import begin, unfinished
+from turbotool.upstream.journal import Journal, Move, begin, unfinished
 from turbotool.upstream.lock import read_lock
 from turbotool.upstream.tree import ensure_vendored
 
@@ -408,7 +408,7 @@ def test_lines_that_stand_elsewhere_too_are_merged_where_the_patch_means_them(pa
 def test_an_interrupted_move_is_finished_by_the_next_run(patched: Project) -> None:
     head, base = patched.tree.text("rev-parse", "HEAD"), patched.tree.text("rev-parse", BASE_REF)
     patched.tree.run("checkout", "--quiet", "--detach", base)
-    begin(patched.layout, {"kind": "move", "from": base, "to": head})
+    begin(patched.layout, Journal(move=Move(base, head)))
     write(patched.layout.state, "lock.json", "{}")  # its writer never came to remove it
     (patched.layout.tree / "src/core.cpp").write_text("half")  # what a kill may leave
     (patched.layout.tree / "src/turbo").mkdir()

@@ -50,8 +50,7 @@ def abort(session: Session) -> None:
     from turbotool.pin.bump import give_up
     from turbotool.series.resume import abort
 
-    attempt = give_up(session)
-    place = attempt.folder if attempt else abort(session)
+    place = give_up(session) or abort(session)
     session.out.result(f"removed {place}; nothing else was changed")
     session.out.document({"ok": True, "removed": str(place)})
 

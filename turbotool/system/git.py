@@ -184,7 +184,9 @@ class Git:
         """
         from git.index.fun import read_cache
 
-        with (self.folder / self.text("rev-parse", "--git-path", "index")).open("rb") as index:
+        # Relative, because what git prints of a folder whose name is no UTF-8 does not name it any more.
+        place = self.text("rev-parse", "--path-format=relative", "--git-path", "index")
+        with (self.folder / place).open("rb") as index:
             _, entries, _, _ = read_cache(index)
         return {str(path) for path, stage in entries if stage}
 

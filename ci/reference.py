@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+from schemas import formats_page, schema_files
 
 from turbotool import errors
 from turbotool.cli import main as cli
@@ -133,7 +134,7 @@ def meaning(error: type[TurbotoolError]) -> str:
 def exit_codes() -> str:
     """docs/reference/exit-codes.md"""
     rows = [f"| {error.exit_code} | `{error.__name__}` | {meaning(error)} |" for error in classes()]
-    others = "0 is success, 1 an unexpected failure, 2 a mistake on the command line."
+    others = "0 is success, 1 an unexpected failure."
     document = "With `--json` the document has `error` with class, code, message and hint."
     lines = [
         "# Exit codes",
@@ -151,13 +152,22 @@ def exit_codes() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"command-line.md": command_line, "exit-codes.md": exit_codes}
+def made() -> dict[str, str]:
+    """Everything that the code says, by file name below docs/reference."""
+    pages = {"command-line.md": command_line(), "exit-codes.md": exit_codes()}
+    return {**pages, "formats.md": formats_page(FOLDER / "formats.md"), **schema_files()}
 
 
 def stale() -> list[str]:
-    """The pages that are not what the code says."""
-    texts = {name: (FOLDER / name).read_text(encoding="utf-8") for name in PAGES if (FOLDER / name).is_file()}
-    return [name for name, make in PAGES.items() if texts.get(name) != make()]
+    """The files that are not what the code says, and schemas of documents that there are no more."""
+    wanted = made()
+    texts = {name: (FOLDER / name).read_text(encoding="utf-8") for name in wanted if (FOLDER / name).is_file()}
+    return [*(name for name, text in wanted.items() if texts.get(name) != text), *forgotten(wanted)]
+
+
+def forgotten(wanted: Mapping[str, str]) -> list[str]:
+    there = (path.relative_to(FOLDER).as_posix() for path in sorted(FOLDER.glob("schemas/*.json")))
+    return [name for name in there if name not in wanted]
 
 
 def main() -> None:
@@ -167,8 +177,12 @@ def main() -> None:
         if found := stale():
             raise SystemExit(f"not up to date: {', '.join(found)}; python ci/reference.py")
         return
-    for name, make in PAGES.items():
-        (FOLDER / name).write_text(make(), encoding="utf-8", newline="\n")
+    wanted = made()
+    for name in forgotten(wanted):
+        (FOLDER / name).unlink()
+    for name, text in wanted.items():
+        (FOLDER / name).parent.mkdir(exist_ok=True)
+        (FOLDER / name).write_text(text, encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class TurbotoolError(Exception):
@@ -22,8 +22,8 @@ class TurbotoolError(Exception):
         """So that an error of any class can come back from another process."""
         return _restored, (type(self), self.args, self.__dict__)
 
-    def as_json(self) -> dict[str, object]:
-        """The `error` document of the contract: class, code, message, hint."""
+    def as_json(self) -> dict[str, Any]:
+        """The `error` of a document: class, code, message, hint."""
         return {
             "class": type(self).__name__,
             "code": self.exit_code,
@@ -102,7 +102,7 @@ class PatchConflict(TurbotoolError):
         super().__init__(message, hint=hint)
         self.report = report
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> dict[str, Any]:
         return {**super().as_json(), "report": self.report}
 
 

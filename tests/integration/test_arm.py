@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command_line import document
 
 from turbotool.layout import find_layout
 
@@ -53,7 +53,7 @@ def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """The folder of the two programs, built for one ARM architecture from the patched tree."""
     if not shutil.which(CHOICES["CMAKE_C_COMPILER"]) or not shutil.which(EMULATOR[0]):
         pytest.skip(f"needs {PREFIX}-g++ and {EMULATOR[0]}: apt-get install g++-aarch64-linux-gnu qemu-user")
-    subprocess.run([sys.executable, "-m", "turbotool", "patch", "apply"], check=True, timeout=SECONDS)
+    document("patch", "apply", timeout=SECONDS)
     source, build = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("build")
     (source / "CMakeLists.txt").write_text(CMAKELISTS, encoding="utf-8")
     choices = {**CHOICES, "GGML_CPU_ARM_ARCH": request.param, "LLAMA": find_layout().tree}

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from command_line import Done
-from test_evalreport import report  # noqa: F401 (a fixture: a report whose figures are known, two cells have failed)
 
 playwright = pytest.importorskip("playwright.sync_api")
 np = pytest.importorskip("numpy")
@@ -58,7 +57,7 @@ class Opened:
 
 
 @pytest.fixture(scope="module", params=[(scheme, width) for scheme in SCHEMES for width in WIDTHS], ids=str)
-def opened(request: pytest.FixtureRequest, report: tuple[Path, Done]) -> Iterator[Opened]:  # noqa: F811
+def opened(request: pytest.FixtureRequest, report: tuple[Path, Done]) -> Iterator[Opened]:
     scheme, width = request.param
     said: list[str] = []
     asked: list[str] = []

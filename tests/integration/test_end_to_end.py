@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import NEED_A_DEVICE
+from command_line import NEED_A_DEVICE, apart, document
 
 from turbotool.layout import find_layout
 from turbotool.verify.registry import CHECKS
 
 pytestmark = pytest.mark.slow
 
-BUILD_SECONDS = 3600
 VERIFY_SECONDS = 1800
 TRIES = 5  # of which the fastest counts: other work on the machine only ever slows a run down
-
-
-def turbotool(*arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "turbotool", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
-
-
-def document(*arguments: str, timeout: float = 600) -> dict[str, Any]:
-    """The one JSON document of a command that must succeed."""
-    done = turbotool(*arguments, "--json", timeout=timeout)
-    assert done.returncode == 0, done.stderr[-4000:]
-    found = json.loads(done.stdout)
-    assert isinstance(found, dict)
-    return found
 
 
 def fastest(action: Callable[[], object]) -> float:
@@ -47,13 +30,8 @@ def fastest(action: Callable[[], object]) -> float:
     return min(seconds)
 
 
-@pytest.fixture(scope="module")
-def built() -> dict[str, Any]:
-    return document("build", timeout=BUILD_SECONDS)
-
-
 def test_help_is_instant() -> None:
-    assert fastest(lambda: turbotool("--help")) < 0.3
+    assert fastest(lambda: apart("--help")) < 0.3
 
 
 def test_building_again_does_nothing_at_once_and_says_so(built: dict[str, Any]) -> None:
@@ -61,7 +39,7 @@ def test_building_again_does_nothing_at_once_and_says_so(built: dict[str, Any]) 
     again = document("build")
     assert again["cached"]
     assert again["outputs"] == built["outputs"]
-    assert fastest(lambda: turbotool("build")) < 1.5
+    assert fastest(lambda: apart("build")) < 1.5
 
 
 def test_export_after_apply_changes_nothing(built: dict[str, Any]) -> None:
@@ -84,7 +62,7 @@ def test_every_patch_applies_cleanly_to_the_pin() -> None:
 
 def test_verify_passes_every_check(built: dict[str, Any], tmp_path: Path) -> None:
     report = tmp_path / "verify.xml"
-    result = document("verify", "--report", str(report), timeout=VERIFY_SECONDS)
+    result = document("verify", "--report", report, timeout=VERIFY_SECONDS)
     assert [check["name"] for check in result["checks"]] == [spec.name for spec in CHECKS]
     skipped = {check["name"] for check in result["checks"] if check["skipped"]}
     assert skipped == NEED_A_DEVICE
@@ -94,7 +72,7 @@ def test_verify_passes_every_check(built: dict[str, Any], tmp_path: Path) -> Non
 
 def test_bench_measures_the_build_against_a_build(built: dict[str, Any], tmp_path: Path) -> None:
     shape = ("--depth", "0,64", "--threads", "1", "--pp", "16", "--tg", "4", "--repeat", "2")
-    words = ("--kv", "f16,q8_0/turbo4", *shape, "--against", built["bin_dir"], "--report", str(tmp_path))
+    words = ("--kv", "f16,q8_0/turbo4", *shape, "--against", built["bin_dir"], "--report", tmp_path)
     result = document("bench", *words)
     assert result["builds"][0]["tree"][:9] in result["builds"][0]["commit"]
     assert (result["failures"], result["skipped"]) == ([], [])

@@ -10,16 +10,17 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import finished
+from command_line import finished, started
+from eval_site import make_eval_folder
 from fake_eval import eval_programs, eval_runs
-from tiny_gguf import gguf, write
+from processes import is_alive
 
 from turbotool.errors import ClusterError, Interrupted
 
@@ -81,19 +82,14 @@ class Site:
     """A folder with a model, a text and fake programs."""
 
     folder: Path
+    named: list[Path | str]
 
     def start(self, *words: str, work: str = "work") -> subprocess.Popen[str]:
-        named = [self.folder / "model.gguf", "--corpus", self.folder / "text.txt", "--bin-dir", self.folder / "bin"]
-        return turbotool("eval", *map(str, named), *KV, *words, environment={"TURBOTOOL_WORK": str(self.folder / work)})
+        variables = {"TURBOTOOL_WORK": str(self.folder / work)}
+        return started("eval", *self.named, *KV, *words, "--json", variables=variables)
 
     def cells(self) -> list[str]:
         return [one["cell"] for one in eval_runs(self.folder) if one["what"] == "cell"]
-
-
-def turbotool(*words: str, environment: Mapping[str, str]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "turbotool", *words, "--json"]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, env={**os.environ, **environment}, stdout=pipe, stderr=pipe, text=True)
 
 
 def figures(document: dict[str, Any]) -> list[dict[str, Any]]:
@@ -103,10 +99,7 @@ def figures(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    write(tmp_path, gguf())
-    (tmp_path / "text.txt").write_text("word " * 5000)
-    eval_programs(tmp_path / "bin", seconds=1)
-    return Site(tmp_path)
+    return Site(tmp_path, make_eval_folder(tmp_path, seconds=1))
 
 
 def test_a_sweep_outlives_a_worker_that_is_killed_halfway(site: Site, cluster: Cluster) -> None:
@@ -133,7 +126,7 @@ def test_ctrl_c_ends_what_workers_run_and_the_next_run_goes_on(site: Site, clust
     client.send_signal(signal.SIGINT)
     ended(client, Interrupted.exit_code)
     pids = [one["pid"] for one in eval_runs(site.folder) if one["what"] == "cell"]
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the end of both programs")
+    until(lambda: not any(map(is_alive, pids)), "the end of both programs")
     eval_programs(site.folder / "bin")
     assert ended(site.start("--scheduler", cluster.address))["ok"]
     assert [one["what"] for one in eval_runs(site.folder)].count("base") == 1
@@ -153,15 +146,12 @@ def test_a_scheduler_that_is_lost_ends_the_command_and_keeps_what_was_measured(s
 
 def test_real_programs_give_the_same_figures_on_a_cluster(tmp_path: Path, cluster: Cluster) -> None:
     words = ("eval", "--kv", "q8_0/turbo4", "--rotation", "v", "--ctx", "256", "--chunks", "1", "--bin-dir")
-    bin_dir = ended(turbotool("build", environment={}))["bin_dir"]
-    texts = ["--corpus", str(tmp_path / "text.txt")]
+    bin_dir = ended(started("build", "--json"))["bin_dir"]
+    texts = ["--corpus", tmp_path / "text.txt"]
     sentence = "The cache holds keys and values of every token, number {}, and each of them takes memory.\n"
     (tmp_path / "text.txt").write_text("".join(sentence.format(n) for n in range(200)))
-    one = turbotool(*words, bin_dir, *texts, "--scheduler", cluster.address, environment=_work(tmp_path / "one"))
-    found = ended(one)
-    assert figures(found) == figures(ended(turbotool(*words, bin_dir, *texts, environment=_work(tmp_path / "two"))))
-    assert found["controls"]["noise_floor"][0]["ok"]
-
-
-def _work(folder: Path) -> dict[str, str]:
-    return {"TURBOTOOL_WORK": str(folder)}
+    given = (*words, bin_dir, *texts, "--json")
+    one = ended(started(*given, "--scheduler", cluster.address, variables={"TURBOTOOL_WORK": str(tmp_path / "one")}))
+    other = ended(started(*given, variables={"TURBOTOOL_WORK": str(tmp_path / "two")}))
+    assert figures(one) == figures(other)
+    assert one["controls"]["noise_floor"][0]["ok"]

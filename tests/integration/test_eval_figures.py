@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import document
 
 from turbotool.evaluation.cell import F16, Measured
 from turbotool.evaluation.judge.stats import kld, ln_ratio, same_top
@@ -34,15 +32,7 @@ PAIR = CachePair("q8_0", "turbo4")
 # log probabilities are kept in steps of 16 / 65535 nats, which averages out over the tokens of a chunk
 STEP = 2e-5
 TRIES = 5
-
-
-def turbotool(*arguments: str | Path, timeout: float = 3600) -> dict[str, Any]:
-    command = [sys.executable, "-m", "turbotool", *map(str, arguments), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
-    found = json.loads(done.stdout)
-    assert isinstance(found, dict)
-    return found
+SECONDS = 3600  # of a command; the machine may be busy
 
 
 @dataclass(frozen=True)
@@ -113,7 +103,7 @@ def check(bin_dir: Path, model_path: Path, corpus: Path, work: Path) -> None:
 
 def test_statistics_follow_from_the_probabilities_of_single_tokens(tmp_path: Path) -> None:
     layout = find_layout()
-    bin_dir = Path(turbotool("build")["bin_dir"])
+    bin_dir = Path(document("build", timeout=SECONDS)["bin_dir"])
     corpus = tmp_path / "text.txt"
     corpus.write_text("\n\n".join(path.read_text(encoding="utf-8") for path in sorted(layout.tree.glob("docs/*.md"))))
     check(bin_dir, default_model(Session(layout, Output(quiet=True))), corpus, tmp_path)
@@ -121,7 +111,7 @@ def test_statistics_follow_from_the_probabilities_of_single_tokens(tmp_path: Pat
 
 def test_an_evaluation_is_measured_once_and_then_read_from_the_store(tmp_path: Path) -> None:
     words = ("eval", "--kv", "q8_0,q8_0/turbo4", "--rotation", "off,v", "--chunks", str(CHUNKS))
-    first = turbotool(*words, "--report", tmp_path / "report")
+    first = document(*words, "--report", tmp_path / "report", timeout=SECONDS)
     assert [cell["failure"] for cell in first["cells"]] == [None] * 4
     assert first["controls"]["noise_floor"][0]["ok"]
     assert first["controls"]["q4_0"][0]["mean_kld"] > max(cell["mean_kld"] for cell in first["cells"])
@@ -129,7 +119,7 @@ def test_an_evaluation_is_measured_once_and_then_read_from_the_store(tmp_path: P
     seconds = []
     for _ in range(TRIES):
         started = time.monotonic()
-        assert turbotool(*words)["cells"] == first["cells"]
+        assert document(*words, timeout=SECONDS)["cells"] == first["cells"]
         seconds.append(time.monotonic() - started)
     # two seconds on an idle machine; measuring anything again would take a minute
     assert min(seconds) < 6

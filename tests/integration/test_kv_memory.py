@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_end_to_end import built, document  # noqa: F401 (a fixture)
+from command_line import document
 
 from turbotool.inputs.model import Model, read_model
 from turbotool.inputs.shape import OTHER_CACHES, WINDOWS, WITHOUT_CACHE
@@ -66,7 +66,7 @@ def fault(model: Model, pair: CachePair, ctx: int, serving: Serving, log: str) -
 
 
 @pytest.fixture(scope="module")
-def models(built: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:  # noqa: F811
+def models(built: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("models")
     program = Path(built["bin_dir"]) / "test-llama-archs"
     subprocess.run([program, "-o", folder, "-v", "0"], check=True, timeout=10 * SECONDS, env=clean_environment({}))
@@ -75,7 +75,7 @@ def models(built: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 def test_every_architecture_of_upstream_has_the_caches_that_are_calculated(
-    built: dict[str, Any],  # noqa: F811
+    built: dict[str, Any],
     models: Path,
 ) -> None:
     faults: dict[tuple[str, str], str] = {}
@@ -131,7 +131,7 @@ def _origin(arch: str, layer: int, there: int) -> int:
 
 
 def test_windows_are_where_the_architecture_puts_them(
-    built: dict[str, Any],  # noqa: F811
+    built: dict[str, Any],
     models: Path,
     tmp_path: Path,
 ) -> None:
@@ -178,7 +178,7 @@ def served(bin_dir: Path, command: str, log: Path) -> str:
 
 @pytest.mark.parametrize("serving", [LLAMA_SERVER, Serving(3, shared=False)], ids=["as it does itself", "-np 3"])
 def test_a_server_that_is_started_as_planned_has_the_size_that_was_planned(
-    built: dict[str, Any],  # noqa: F811
+    built: dict[str, Any],
     models: Path,
     tmp_path: Path,
     serving: Serving,
@@ -196,7 +196,7 @@ def test_a_server_that_is_started_as_planned_has_the_size_that_was_planned(
     assert faults == {}
 
 
-def test_what_plan_prints_for_the_default_model_is_what_the_programs_report(built: dict[str, Any]) -> None:  # noqa: F811
+def test_what_plan_prints_for_the_default_model_is_what_the_programs_report(built: dict[str, Any]) -> None:
     found = document("plan", "--ctx", "512,4096,8192")
     for row in found["rows"]:
         for size in row["sizes"]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import signal
@@ -15,62 +14,29 @@ from pathlib import Path
 
 import pytest
 from fake_tools import Site, commit
+from tiny_llama import CMAKELISTS, FILES, real_site
 
-from turbotool.build.backends import BACKENDS
 from turbotool.build.record import read_record
-from turbotool.build.request import BuildRequest
-from turbotool.build.targets import TARGETS
 from turbotool.errors import CompileFailed, ConfigureFailed
-from turbotool.layout import Layout
 
 pytestmark = pytest.mark.slow
 
-UNITS = 6
-CMAKELISTS = f"""
-cmake_minimum_required(VERSION 3.18)
-project(tiny C CXX)
-set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${{CMAKE_BINARY_DIR}}/bin)
-set(CMAKE_LIBRARY_OUTPUT_DIRECTORY ${{CMAKE_BINARY_DIR}}/bin)
-add_library(common STATIC {" ".join(f"unit{n}.cpp" for n in range(UNITS))})
-set_target_properties(common PROPERTIES POSITION_INDEPENDENT_CODE ON)
-target_compile_definitions(common PUBLIC COMMIT="${{LLAMA_BUILD_COMMIT}}")
-add_library(ggml SHARED ggml.c)
-set_target_properties(ggml PROPERTIES VERSION 0.1.2 SOVERSION 0)
-foreach(name {" ".join(TARGETS)})
-    add_executable(${{name}} main.cpp)
-    target_link_libraries(${{name}} PRIVATE common ggml)
-endforeach()
-"""
-FILES = {
-    "CMakeLists.txt": CMAKELISTS,
-    "ggml.c": "int ggml(void) { return 42; }\n",
-    "main.cpp": '#include <cstdio>\nextern "C" int ggml();\nint unit0();\n'
-    'int main() { std::printf("%s %d\\n", COMMIT, ggml() + unit0()); }\n',
-    # A header that takes long enough for a kill to hit the compiler.
-    **{f"unit{n}.cpp": f"#include <functional>\nint unit{n}() {{ return {n}; }}\n" for n in range(UNITS)},
-}
+SUPPORT = str(Path(__file__).parents[1] / "support")
 BUILD_AGAIN = """
 import json, os, sys
 from pathlib import Path
 from fake_tools import Site
-from turbotool.atomic import work_lock
-from turbotool.backend import BACKENDS
-from turbotool.build import build
-from turbotool.buildkey import Request
+from turbotool.build.backends import BACKENDS
+from turbotool.build.compile import build
+from turbotool.build.request import BuildRequest
 from turbotool.layout import Layout
-from turbotool.output import Output
+from turbotool.system.locks import work_lock
+from turbotool.system.output import Output
 out = Output(quiet=True)
-site = Site(Layout(*map(Path, sys.argv[1:4])), dict(os.environ), Request(BACKENDS["cpu"]), private=True)
+site = Site(Layout(*map(Path, sys.argv[1:4])), dict(os.environ), BuildRequest(BACKENDS["cpu"]), private=True)
 with work_lock(site.layout, out, "build") as keep:
     build(site.plan(), out, keep)
 """
-
-
-def real_site(folder: Path, **variables: str) -> Site:
-    layout = Layout(folder / "root", folder / "work", folder / "cache")
-    env = {name: value for name, value in os.environ.items() if name not in ("CC", "CXX")}
-    # No compiler cache: a kill shall hit a compiler.
-    return Site(layout, {**env, "CCACHE_DISABLE": "1", **variables}, BuildRequest(BACKENDS["cpu"]), private=True)
 
 
 def hashes(site: Site) -> dict[str, str]:
@@ -161,9 +127,8 @@ def test_killed_build_of_another_tree_leaves_nothing_stale(tmp_path: Path) -> No
 
 
 def start(site: Site) -> subprocess.Popen[bytes]:
-    here = str(Path(__file__).parents[1])
     folders = [str(value) for value in asdict(site.layout).values()]
-    env = {**site.env, "PYTHONPATH": here}
+    env = {**site.env, "PYTHONPATH": SUPPORT}
     return subprocess.Popen([sys.executable, "-c", BUILD_AGAIN, *folders], env=env, stderr=subprocess.DEVNULL)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from fake_tools import commit
-from test_real_build import FILES, real_site
+from tiny_llama import FILES, real_site
 from tiny_parts import write_parts
 
 from turbotool.build.host import Choices

@@ -5,17 +5,14 @@ Compiling llama.cpp for every CPU takes long, so these run on demand: `pytest -m
 
 from __future__ import annotations
 
-import json
-import os
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import NEED_A_DEVICE
+from command_line import NEED_A_DEVICE, document
 
 from turbotool.build.platforms import PLATFORMS
 from turbotool.layout import find_layout
@@ -32,20 +29,9 @@ UNDER_EMULATION = ("binaries-start", "turbo-codec", "kv-buffer-size", "generatio
 TOOLS_OF_A_DEVELOPER = ("cc", "gcc", "c++", "python3")
 
 
-def document(*words: str, **variables: str) -> dict[str, Any]:
-    """The JSON of a command that must succeed."""
-    command = [sys.executable, "-m", "turbotool", *words, "--json"]
-    env = {**os.environ, **variables}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=HOURS, env=env, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
-    found = json.loads(done.stdout)
-    assert isinstance(found, dict)
-    return found
-
-
 @pytest.fixture(scope="module")
 def package() -> dict[str, Any]:
-    return document("package")
+    return document("package", timeout=HOURS)
 
 
 def test_package_is_small_and_proven_after_unpacking(package: dict[str, Any]) -> None:
@@ -59,7 +45,7 @@ def test_package_is_small_and_proven_after_unpacking(package: dict[str, Any]) ->
 def test_another_work_folder_gives_the_same_sha256(package: dict[str, Any], tmp_path: Path) -> None:
     # without the cache, which would hand out the first folder's object files
     elsewhere = {"TURBOTOOL_WORK": str(tmp_path / "another place"), "CCACHE_DISABLE": "1"}
-    again = document("package", "--no-verify", **elsewhere)
+    again = document("package", "--no-verify", variables=elsewhere, timeout=HOURS)
     assert again["archive"] != package["archive"]
     assert again["sha256"] == package["sha256"]
 

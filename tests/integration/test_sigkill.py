@@ -16,7 +16,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
-from command_line import finished
+from command_line import apart, finished, started, variables_of
 
 from turbotool.errors import SourceError
 from turbotool.layout import Layout, find_layout
@@ -94,15 +94,7 @@ def make_series(made: Layout) -> None:
 
 
 def start(layout: Layout, *words: str) -> subprocess.Popen[str]:
-    env = {**os.environ, "TURBOTOOL_ROOT": str(layout.root), "TURBOTOOL_CACHE": str(layout.cache)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "turbotool", *words, "--json"],
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    return started(*words, "--json", variables=variables_of(layout))
 
 
 def at_start(layout: Layout, command: str) -> None:
@@ -184,22 +176,17 @@ def test_ten_processes_at_once_end_consistently(layout: Layout) -> None:
 
 def test_a_waiting_process_says_who_holds_the_work_folder_and_gives_up_in_time(layout: Layout, tmp_path: Path) -> None:
     code = (
-        "from turbotool.atomic import work_lock\nfrom turbotool.layout import find_layout\n"
-        "from turbotool.output import Output\nimport time\n"
+        "from turbotool.layout import find_layout\nfrom turbotool.system.locks import work_lock\n"
+        "from turbotool.system.output import Output\nimport time\n"
         "with work_lock(find_layout(), Output(), 'sleep'):\n    print('held', flush=True)\n    time.sleep(60)\n"
     )
-    env = {**os.environ, "TURBOTOOL_ROOT": str(layout.root), "TURBOTOOL_LOCK_TIMEOUT": "1"}
+    variables = {**variables_of(layout), "TURBOTOOL_LOCK_TIMEOUT": "1"}
+    env = {**os.environ, **variables}
     with subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        done = subprocess.run(
-            [sys.executable, "-m", "turbotool", "vendor", "--json"],
-            env=env,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = apart("vendor", "--json", variables=variables)
         holder.kill()
-    assert done.returncode == 27
+    assert done.code == 27
     assert f"pid {holder.pid}" in done.stderr
-    assert json.loads(done.stdout)["error"]["class"] == "Busy"
+    assert done.document["error"]["class"] == "Busy"

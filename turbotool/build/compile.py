@@ -20,6 +20,7 @@ from turbotool.system import process
 from turbotool.system.documents import encode
 from turbotool.system.files import need_space, out_of_space, write_file
 from turbotool.system.git import Git
+from turbotool.system.machine import usable_cpus
 from turbotool.system.session import Session
 
 MIB = 1 << 20
@@ -41,23 +42,6 @@ class BuildOutcome:
     seconds: float
     outputs: tuple[Built, ...]
     notes: tuple[str, ...]
-
-    def as_json(self) -> dict[str, object]:
-        """The document of `turbotool build --json`."""
-        return {
-            "ok": True,
-            "cached": self.cached,
-            "reason": "; ".join(self.reasons) or "nothing changed",
-            "bin_dir": str(self.bin_dir),
-            "log": str(self.log),
-            "tree": self.tree,
-            "backend": self.backend,
-            "seconds": round(self.seconds, 2),
-            "outputs": [
-                {"name": output.name, "sha256": output.sha256, "bytes": output.bytes} for output in self.outputs
-            ],
-            "notes": list(self.notes),
-        }
 
 
 def pending(plan: BuildPlan) -> list[str]:
@@ -140,7 +124,7 @@ def configure(plan: BuildPlan, session: Session) -> tuple[str, ...]:
 
 
 def compile_targets(plan: BuildPlan, session: Session) -> None:
-    jobs = plan.request.jobs or os.cpu_count() or 1
+    jobs = plan.request.jobs or usable_cpus()
     words = [plan.chain.ninja.path, "-j", str(jobs), *plan.request.targets]
     keep = () if start_sccache(plan) else session.keep  # the daemon would hold the lock for ever
     with session.out.progress("compiling") as show:

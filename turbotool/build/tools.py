@@ -33,9 +33,6 @@ class Candidate:
     banner: str
     origin: str
 
-    def as_json(self) -> dict[str, object]:
-        return {"path": self.path, "version": self.version, "banner": self.banner, "origin": self.origin}
-
 
 @dataclass(frozen=True)
 class Tool:

@@ -26,6 +26,7 @@ def build(
 ) -> None:
     """Vendor and patch if needed, then compile. Does nothing, in about a second, when nothing changed."""
     from turbotool.build.backends import find_backend
+    from turbotool.build.document import build_document
     from turbotool.build.host import Choices
     from turbotool.build.request import BuildRequest
     from turbotool.build.run import build_product
@@ -33,4 +34,4 @@ def build(
     request = BuildRequest(find_backend(backend), Choices(portable, archs), options, targets, jobs or 0)
     outcome = build_product(session, request, os.environ)
     session.out.result(str(outcome.bin_dir))
-    session.out.document(outcome.as_json())
+    session.out.document(build_document(outcome))

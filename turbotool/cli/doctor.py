@@ -17,6 +17,7 @@ def doctor(session: Session) -> None:
     """Every tool that was looked for, what each backend lacks here, and the command that installs it."""
     from turbotool.build.host import this_host
     from turbotool.build.tools import find_tools
+    from turbotool.doctor.document import doctor_document
     from turbotool.doctor.examine import examine
     from turbotool.doctor.render import render
     from turbotool.errors import ToolMissing
@@ -24,6 +25,6 @@ def doctor(session: Session) -> None:
     report = examine(session.layout, find_tools(os.environ), this_host())
     if not session.out.json:  # drawing it takes longer than looking
         session.out.result(render(report))
-    session.out.document(report.as_json())
+    session.out.document(doctor_document(report))
     if not report.ok:
         sys.exit(ToolMissing.exit_code)

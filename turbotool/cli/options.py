@@ -132,7 +132,7 @@ BUILD_OPTIONS = (
         metavar="NAME=VALUE",
         help="One more CMake option. Repeatable.",
     ),
-    click.option("--jobs", "-j", type=click.IntRange(min=1), help="Compilers at once. Default: the number of CPUs."),
+    click.option("--jobs", "-j", type=click.IntRange(min=1), help="Compilers at once. Default: the usable CPUs."),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -39,20 +40,23 @@ def package(
     """Build for any CPU, pack binaries, licences, records and sums, and run verify --quick on the unpacked archive."""
     from turbotool.errors import VerificationFailed
     from turbotool.programs.binaries import Binaries
+    from turbotool.release.document import PackageDocument, package_document
     from turbotool.release.package import MAX_GLIBC
     from turbotool.release.run import require, run
+    from turbotool.system.documents import plain
+    from turbotool.verify.document import rounded
     from turbotool.verify.run import Proof, prover
     from turbotool.verify.verification import table
 
     require(platform_name, wrapper, proven=not no_verify, sign=signed)
-    checks: list[dict[str, object]] = []
+    checks: list[dict[str, Any]] = []
     proven = None if no_verify else prover(session, model=model_path, checks=names)
 
     def prove(binaries: Binaries) -> Proof:
         assert proven  # noqa: S101 (handed on only then)
         proof = proven(binaries)
         session.out.result(table(proof.verification))
-        checks.extend(check.as_json() for check in proof.verification.checks)
+        checks.extend(plain(rounded(proof.verification.checks)))
         return proof
 
     try:
@@ -70,6 +74,6 @@ def package(
             sign=signed,
         )
     except VerificationFailed as error:
-        fail(error, session.out, {"ok": False, "checks": checks})
+        fail(error, session.out, PackageDocument(False, tuple(checks)))
     session.out.result(f"{made.archive}\nsha256 {made.sha256}{'' if made.verified else ' (not verified)'}")
-    session.out.document({**made.as_json(), "checks": checks if made.verified else None})
+    session.out.document(package_document(made, tuple(checks) if made.verified else None))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -13,11 +10,8 @@ from turbotool.cli import repair
 from turbotool.cli.options import fail, session_options
 from turbotool.series import files as series
 from turbotool.series.new import OPEN
-from turbotool.series.patchfile import REASONS, Patch
+from turbotool.series.patchfile import REASONS
 from turbotool.system.session import Session
-
-if TYPE_CHECKING:  # the command line imports this module to print its help
-    from turbotool.pin.rehearse import Rehearsal
 
 
 @click.group()
@@ -29,17 +23,16 @@ def patch() -> None:
 @session_options
 def list_(session: Session) -> None:
     """Name, reason, size and files of every patch, in order."""
+    from turbotool.series.document import patch_list
+
     patches = series.load(session.layout)
-    overlay = [file.name for file in series.overlay(session.layout)]
+    overlay = series.overlay(session.layout)
     for entry in patches:
-        about = entry.as_json()
-        session.out.result(
-            f"{entry.name}  {entry.reason or '-'}  +{about['added']} -{about['removed']}  {entry.subject}"
-        )
+        session.out.result(f"{entry.name}  {entry.reason or '-'}  +{entry.added} -{entry.removed}  {entry.subject}")
         for file in entry.files if session.out.verbose else ():
             session.out.result(f"    {file.path}")
     session.out.result(f"{len(patches)} patches, {len(overlay)} files in the overlay")
-    session.out.document({"ok": True, "patches": [entry.as_json() for entry in patches], "overlay": overlay})
+    session.out.document(patch_list(patches, overlay))
 
 
 @patch.command()
@@ -48,6 +41,7 @@ def check(session: Session) -> None:
     """Try every patch in one pass; the vendored tree is not touched."""
     from turbotool.series.check import check_series
     from turbotool.series.conflict import lines_of
+    from turbotool.series.document import patch_check
 
     checked = check_series(session)
     for trial in checked.trials:
@@ -58,8 +52,8 @@ def check(session: Session) -> None:
     for problem in checked.problems:
         session.out.result(f"{problem.name}: {problem.message}")
     if error := checked.error():
-        fail(error, session.out, checked.as_json())
-    session.out.document(checked.as_json())
+        fail(error, session.out, patch_check(checked))
+    session.out.document(patch_check(checked))
 
 
 @patch.command()
@@ -69,13 +63,14 @@ def check(session: Session) -> None:
 def apply(relock: bool, force: bool, session: Session) -> None:
     """Bring the vendored tree to the locked series: one commit for the overlay, one for each patch."""
     from turbotool.series.apply import ensure_applied
+    from turbotool.series.document import patch_apply
 
     done = ensure_applied(session, relock=relock, force=force)
     session.out.result(
         f"{session.layout.tree}: {done.patches} patches, tree {done.tree[:12]}"
         + (", already applied" if done.cached else "")
     )
-    session.out.document({"ok": True, **asdict(done), "path": str(session.layout.tree.absolute())})
+    session.out.document(patch_apply(done, session.layout.tree))
 
 
 @patch.command()
@@ -83,12 +78,13 @@ def apply(relock: bool, force: bool, session: Session) -> None:
 @session_options
 def export(source: Path | None, session: Session) -> None:
     """Write the commits of the vendored tree back to patches/ and the lock, byte for byte what apply reads."""
+    from turbotool.series.document import patch_export
     from turbotool.series.export import export as write
 
     done = write(session, source=source)
     state = "written" if done.changed else "nothing changed"
     session.out.result(f"{len(done.patches)} patches, {len(done.overlay)} files in the overlay: {state}")
-    session.out.document({"ok": True, **asdict(done)})
+    session.out.document(patch_export(done))
 
 
 @patch.command("rehearse")
@@ -107,6 +103,7 @@ def rehearse_(refs: tuple[str, ...], subdir: str, report: Path | None, session: 
     """Try the series on other upstreams: neither the lock nor the vendored tree is touched. --onto is repeatable."""
     import time
 
+    from turbotool.pin.document import rehearsal_document
     from turbotool.pin.reference import parse_reference
     from turbotool.pin.rehearsal_page import page
     from turbotool.pin.rehearse import lines, rehearse
@@ -125,17 +122,11 @@ def rehearse_(refs: tuple[str, ...], subdir: str, report: Path | None, session: 
         words = [word for ref in refs for word in ("--onto", ref)] + ["--report", report.as_posix()]
         command = f"turbotool patch rehearse {display(words)}"
         write_file(report, page(rehearsals, command, time.strftime("%Y-%m-%d")).encode())
-    document = combined(rehearsals)
+    document = rehearsal_document(rehearsals)
     error = next((error for done in rehearsals if (error := done.error())), None)
     if error:
         fail(error, session.out, document)
     session.out.document(document)
-
-
-def combined(rehearsals: Sequence[Rehearsal]) -> dict[str, object]:
-    """The document of one rehearsal; of several, each with its own."""
-    documents = [done.as_json() for done in rehearsals]
-    return documents[0] if len(documents) == 1 else {"ok": all(d["ok"] for d in documents), "rehearsals": documents}
 
 
 @patch.command()
@@ -147,6 +138,7 @@ def combined(rehearsals: Sequence[Rehearsal]) -> dict[str, object]:
 @session_options
 def new(name: str, why: str, reason: str, upstream: str, drop_when: str, session: Session) -> None:
     """Make the edits in the vendored tree the last patch of the series. NAME is its name or its subject."""
+    from turbotool.series.document import patch_new
     from turbotool.series.new import Message, new_patch, subject_of
 
     message = Message(subject_of(name), why, reason, upstream, drop_when)
@@ -156,7 +148,7 @@ def new(name: str, why: str, reason: str, upstream: str, drop_when: str, session
         session.out.say(
             f"its message is open: git -C {session.layout.tree} commit --amend, then turbotool patch export"
         )
-    session.out.document({"ok": True, "patch": made, "complete": message.complete, **asdict(done)})
+    session.out.document(patch_new(made, done, complete=message.complete))
 
 
 @patch.command("lint")
@@ -165,6 +157,7 @@ def lint_(session: Session) -> None:
     """Trailers, size, call sites only, white space, and the overlay's formatting by upstream's .clang-format."""
     import os
 
+    from turbotool.series.document import patch_lint
     from turbotool.series.lint import lint
 
     linted = lint(session.layout, os.environ)
@@ -176,31 +169,24 @@ def lint_(session: Session) -> None:
         f"{linted.patches} patches, {linted.overlay} files in the overlay: {len(linted.problems)} problems"
     )
     if error := linted.error():
-        fail(error, session.out, linted.as_json())
-    session.out.document(linted.as_json())
+        fail(error, session.out, patch_lint(linted))
+    session.out.document(patch_lint(linted))
 
 
 @patch.command()
 @session_options
 def log(session: Session) -> None:
     """Why each patch exists: subject, reason, when it can go, size; with -v its whole message."""
+    from turbotool.series.document import patch_log
+
     patches = series.load(session.layout)
     for entry in patches:
-        about = entry.as_json()
-        session.out.result(f"{entry.name}  +{about['added']} -{about['removed']} in {len(entry.files)} files")
+        session.out.result(f"{entry.name}  +{entry.added} -{entry.removed} in {len(entry.files)} files")
         session.out.result(f"    {entry.reason or 'no reason'}: {entry.subject}")
         session.out.result(f"    drop when: {entry.trailers.get('Drop-when', 'not said')}")
         for line in entry.body.splitlines() if session.out.verbose else ():
             session.out.result(f"    | {line}")
-    session.out.document({"ok": True, "patches": [{**entry.as_json(), **_message(entry)} for entry in patches]})
-
-
-def _message(entry: Patch) -> dict[str, object]:
-    return {
-        "upstream": entry.trailers.get("Upstream", ""),
-        "drop_when": entry.trailers.get("Drop-when", ""),
-        "body": entry.body,
-    }
+    session.out.document(patch_log(patches))
 
 
 for command in (repair.continue_, repair.skip, repair.abort):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -32,6 +31,7 @@ def skip(backend: str | None, no_verify: bool, session: Session) -> None:
 
 def _resume(session: Session, backend: str | None, *, skip: bool) -> None:
     from turbotool.pin.bump import go_on
+    from turbotool.series.document import patch_export
     from turbotool.series.resume import resume
 
     bumped = go_on(session, skip=skip, backend=backend)
@@ -40,7 +40,7 @@ def _resume(session: Session, backend: str | None, *, skip: bool) -> None:
         return
     done = resume(session, skip=skip)
     session.out.result(f"{len(done.patches)} patches, {len(done.overlay)} files in the overlay: written")
-    session.out.document({"ok": True, **asdict(done)})
+    session.out.document(patch_export(done))
 
 
 @click.command()
@@ -48,16 +48,18 @@ def _resume(session: Session, backend: str | None, *, skip: bool) -> None:
 def abort(session: Session) -> None:
     """Give up the bump or the repair; series, lock and vendored tree stay as they are."""
     from turbotool.pin.bump import give_up
+    from turbotool.series.document import PatchAbortDocument
     from turbotool.series.resume import abort
 
     place = give_up(session) or abort(session)
     session.out.result(f"removed {place}; nothing else was changed")
-    session.out.document({"ok": True, "removed": str(place)})
+    session.out.document(PatchAbortDocument(True, str(place)))
 
 
 def publish(bumped: Bumped, session: Session) -> None:
     """Say what the pin is now."""
     from turbotool.pin.candidates import describe
+    from turbotool.pin.document import bump_document
 
     up = bumped.upstream
     name = f"{describe(up)} ({up.commit[:9] or up.tree[:9]})"
@@ -70,4 +72,4 @@ def publish(bumped: Bumped, session: Session) -> None:
         session.out.result(
             f"the pin is {name} with {len(bumped.patches)} patches, {proof}; commit patches/ and vendor/lock.toml"
         )
-    session.out.document({"ok": True, **asdict(bumped)})
+    session.out.document(bump_document(bumped))

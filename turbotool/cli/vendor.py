@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -43,6 +43,8 @@ def vendor(
         if given:
             raise click.UsageError(f"options go behind {ctx.invoked_subcommand}")
         return
+    from turbotool.upstream.document import vendor_document
+
     upstream = _chosen(session.layout, source, url, ref, subdir) if source else None
     if relock and upstream is None:
         raise click.UsageError("--relock needs --source")
@@ -53,7 +55,7 @@ def vendor(
         f"{done.path}: llama.cpp {done.commit[:9] or done.tree[:9]} from {done.source}"
         + (", already there" if done.cached else "")
     )
-    session.out.document({"ok": True, **asdict(done), "path": str(done.path.absolute())})
+    session.out.document(vendor_document(done))
 
 
 def _chosen(layout: Layout, source: str, url: str, ref: str, subdir: str) -> Upstream:

@@ -64,16 +64,17 @@ def verify(
 
 
 def _list(session: Session) -> None:
+    from turbotool.verify.document import checks_document
     from turbotool.verify.registry import CHECKS
 
     for spec in CHECKS:
         session.out.result(f"{spec.name:24} {'quick' if spec.quick else '     '}  {spec.about}")
-    listed = [{"name": spec.name, "quick": spec.quick, "about": spec.about} for spec in CHECKS]
-    session.out.document({"ok": True, "checks": listed})
+    session.out.document(checks_document(CHECKS))
 
 
 def _publish(proof: Proof, report: Path | None, session: Session) -> None:
     """Print the table, write the report and the document; the command fails if a check did."""
+    from turbotool.verify.document import verify_document
     from turbotool.verify.junit import write_report
     from turbotool.verify.verification import summary, table
 
@@ -82,6 +83,6 @@ def _publish(proof: Proof, report: Path | None, session: Session) -> None:
         write_report(report, found.checks, proof.facts)
     session.out.result(table(found))
     if error := proof.error():
-        fail(error, session.out, proof.as_json())
+        fail(error, session.out, verify_document(proof))
     session.out.result(summary(found))
-    session.out.document(proof.as_json())
+    session.out.document(verify_document(proof))

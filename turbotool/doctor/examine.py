@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -18,7 +18,7 @@ from turbotool.build.backends import BACKENDS, Backend
 from turbotool.build.host import Choices, Host
 from turbotool.build.installers import installer
 from turbotool.build.toolchain import toolchain
-from turbotool.build.tools import Tool, Tools
+from turbotool.build.tools import Tools
 from turbotool.errors import TurbotoolError
 from turbotool.layout import Layout
 from turbotool.programs.devices import Devices, find_devices
@@ -68,28 +68,6 @@ class DoctorReport:
         if not isinstance(age, int) or age <= OLD:
             return ()
         return (f"the pinned llama.cpp is {age} days old, more than {OLD}; does the series fit today's? {REHEARSE}",)
-
-    def as_json(self) -> dict[str, object]:
-        return {
-            "ok": self.ok,
-            "warnings": list(self.warnings),
-            "tools": [tool_json(name, tool) for name, tool in self.tools.by_name.items()],
-            "backends": [vars(backend) for backend in self.backends],
-            "devices": [asdict(devices) for devices in self.devices],
-            "python": dict(self.python),
-            "packages": dict(self.packages),
-            "disk_free": self.disk_free,
-            "memory_free": self.memory_free,
-            "work": str(self.work),
-            "pin": dict(self.pin),
-            "tree": dict(self.tree),
-            "builds": [dict(build) for build in self.builds],
-        }
-
-
-def tool_json(name: str, tool: Tool) -> dict[str, object]:
-    candidates = [{**candidate.as_json(), "chosen": candidate is tool.chosen} for candidate in tool.candidates]
-    return {"name": name, "tried": list(tool.tried), "candidates": candidates}
 
 
 def examine(layout: Layout, tools: Tools, host: Host, today: date | None = None) -> DoctorReport:

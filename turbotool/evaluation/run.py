@@ -93,6 +93,7 @@ def run(
         require_scheduler(scheduler)
     if report:
         require_library("matplotlib>=3.8", "eval", "the plots of a report need")
+        require_library("jinja2>=3.1", "eval", "the pages of a report need")
         writable_folder(report)
     models = [_model(session, path, plan.ctx) for path in plan.models or (None,)]
     binaries = named or choose_binaries(session, backend, None)

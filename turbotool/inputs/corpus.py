@@ -3,69 +3,52 @@
 from __future__ import annotations
 
 import hashlib
-import html
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from turbotool.errors import CorpusError
 from turbotool.system.files import out_of_space
 
+if TYPE_CHECKING:  # the command line imports this module to print its help
+    from markdown_it.token import Token
+
 SHORTEST_PROSE = 40  # characters of a paragraph; shorter ones are labels and link lists
 MIN_CHARACTERS = 4096  # less cannot fill two chunks of 512 tokens
-FENCE = re.compile(r"^\s*(`{3,}|~{3,})")
-INDENTED_CODE = re.compile(r"^(?: {4}|\t)")
-TABLE_ROW = re.compile(r"^\s*\||\|\s*$|^\s*:?-{3,}:?\s*\|")
-QUOTE_MARK = re.compile(r"^\s*(?:>\s?)+(?:\[!\w+\])?")
-HEADING = re.compile(r"^\s*#+\s")
-LIST_MARK = re.compile(r"^\s*(?:[-*+]|\d+[.)])\s+(?:\[[ xX]\]\s+)?")
-COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
-HTML_BLOCK = re.compile(r"<(table|details|script|style|pre|svg)\b.*?</\1>", re.DOTALL | re.IGNORECASE)
-TAG = re.compile(r"</?[A-Za-z][^<>\n]*>")
-IMAGE = re.compile(r"!\[[^\]]*\](?:\([^)]*\)|\[[^\]]*\])")
-LINK = re.compile(r"\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])")
-REFERENCE = re.compile(r"^\s*\[[^\]]+\]:\s")
-BARE_URL = re.compile(r"<?https?://[^\s>)]+>?")
-EMPHASIS = re.compile(r"\*\*|__|(?<![\w*])[*_](?=\S)|(?<=\S)[*_](?![\w*])|`")
+ALERTS = frozenset(f"[!{kind}]" for kind in ("NOTE", "TIP", "IMPORTANT", "WARNING", "CAUTION"))  # GitHub's
+BARE_LINK = re.compile(r"https?://[^\s)]+")  # which CommonMark takes for text
+BOXES = ("[ ] ", "[x] ", "[X] ")  # of a task list
 
 
 def prose(markdown: str) -> str:
-    """The paragraphs of a Markdown text: no code, tables, HTML, images, badges, headings or bare links."""
-    text = HTML_BLOCK.sub("\n\n", COMMENT.sub("", markdown))
-    paragraphs = (" ".join(lines) for lines in _paragraphs(text.splitlines()))
-    return "\n\n".join(paragraph for paragraph in map(_plain, paragraphs) if len(paragraph) >= SHORTEST_PROSE)
+    """The paragraphs of a Markdown text, those of lists and quotations included, as plain text.
+
+    Code blocks, tables, HTML, images, headings and bare links are left out; code in a paragraph stays. Markdown is
+    CommonMark with GitHub's tables and strikethrough. What is nested deeper than 20 levels is left out too.
+    """
+    from markdown_it import MarkdownIt
+
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(markdown)
+    paragraphs = (_plain(token.children or []) for before, token in pairwise(tokens) if before.type == "paragraph_open")
+    return "\n\n".join(paragraph for paragraph in paragraphs if len(paragraph) >= SHORTEST_PROSE)
 
 
-def _paragraphs(lines: Iterable[str]) -> Iterator[list[str]]:
-    fence = ""
-    paragraph: list[str] = []
-    for line in (QUOTE_MARK.sub("", raw) for raw in lines):
-        mark = FENCE.match(line)
-        if mark and (not fence or line.strip().startswith(fence)):
-            fence = "" if fence else mark.group(1)
-            ends, keeps = True, False
-        elif fence:
-            continue
-        else:
-            listed = bool(LIST_MARK.match(line))
-            code = not paragraph and bool(INDENTED_CODE.match(line)) and not listed
-            dropped = (
-                code or any(pattern.match(line) for pattern in (HEADING, REFERENCE)) or bool(TABLE_ROW.search(line))
-            )
-            ends, keeps = dropped or listed or not line.strip(), not dropped and bool(line.strip())
-        if ends and paragraph:
-            yield paragraph
-            paragraph = []
-        if keeps:
-            paragraph.append(LIST_MARK.sub("", line).strip())
-    if paragraph:
-        yield paragraph
-
-
-def _plain(paragraph: str) -> str:
-    text = LINK.sub(r"\1", IMAGE.sub("", paragraph))
-    text = EMPHASIS.sub("", BARE_URL.sub("", TAG.sub("", text)))
-    return re.sub(r"\s+", " ", html.unescape(text)).strip()
+def _plain(inline: Iterable[Token]) -> str:
+    parts = []
+    bare = False  # inside <https://...>
+    for token in inline:
+        if token.type in ("link_open", "link_close"):
+            bare = token.type == "link_open" and token.info == "auto"
+        elif token.type in ("softbreak", "hardbreak") or token.content.startswith("<br"):
+            parts.append(" ")
+        elif token.type in ("text", "code_inline") and not bare and token.content.strip() not in ALERTS:
+            parts.append(token.content)
+    text = "".join(parts)
+    for box in BOXES:
+        text = text.removeprefix(box)
+    return " ".join(BARE_LINK.sub("", text).split())
 
 
 def documentation(tree: Path) -> list[Path]:

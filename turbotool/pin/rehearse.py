@@ -13,8 +13,10 @@ from turbotool.pin import candidates
 from turbotool.pin.reference import Reference
 from turbotool.series import conflict, merge
 from turbotool.series import files as series
+from turbotool.series.classify import FileReport
 from turbotool.series.patchfile import Patch
 from turbotool.series.trial import Trial, try_patches
+from turbotool.system.documents import plain
 from turbotool.system.git import Git
 from turbotool.system.locks import work_lock
 from turbotool.system.session import Session
@@ -22,6 +24,22 @@ from turbotool.upstream import journal
 from turbotool.upstream.lock import read_lock
 
 SERIES_REFS = "refs/turbotool/series"
+
+
+@dataclass(frozen=True)
+class ClashingPatch:
+    """A patch that needs repair: which it is, why it exists, what of it fails, and who comes after."""
+
+    patch: str
+    position: int
+    of: int
+    subject: str
+    reason: str
+    drop_when: str
+    old_base: str
+    new_base: str
+    files: tuple[FileReport, ...]
+    later: tuple[conflict.LaterPatch, ...]
 
 
 @dataclass(frozen=True)
@@ -46,42 +64,26 @@ class Rehearsal:
             return None
         message = f"{len(names)} of {len(self.trials)} patches need repair on {self.ref}: {', '.join(names)}"
         hint = f"turbotool vendor bump {shlex.quote(self.ref)} stops at the first one, in a work tree to repair it in"
-        return PatchConflict(message, hint=hint, report={"conflicts": self.conflicts()})
+        return PatchConflict(message, hint=hint, report={"conflicts": plain(self.conflicts())})
 
-    def conflicts(self) -> list[dict[str, object]]:
-        """The report of each patch that needs repair: which it is, why it exists, what of it fails, who comes after."""
-        return [
-            {
-                "patch": trial.name,
-                "position": at,
-                "of": len(self.trials),
-                "subject": patch.subject,
-                "reason": patch.reason,
-                "drop_when": patch.trailers.get("Drop-when", ""),
-                "old_base": self.old_base,
-                "new_base": self.onto.upstream.commit or self.onto.upstream.tree,
-                "files": [file.as_json() for file in trial.files],
-                "later": conflict.later(self.patches, at),
-            }
+    def conflicts(self) -> tuple[ClashingPatch, ...]:
+        """Each patch that needs repair."""
+        return tuple(
+            ClashingPatch(
+                patch=trial.name,
+                position=at,
+                of=len(self.trials),
+                subject=patch.subject,
+                reason=patch.reason,
+                drop_when=patch.trailers.get("Drop-when", ""),
+                old_base=self.old_base,
+                new_base=self.onto.upstream.commit or self.onto.upstream.tree,
+                files=trial.files,
+                later=tuple(conflict.later(self.patches, at)),
+            )
             for at, (trial, patch) in enumerate(zip(self.trials, self.patches, strict=True), 1)
             if trial.state == merge.CONFLICT
-        ]
-
-    def as_json(self) -> dict[str, object]:
-        up = self.onto.upstream
-        return {
-            "ok": self.error() is None,
-            "ref": self.ref,
-            "commit": up.commit,
-            "tree": up.tree,
-            "source": up.source,
-            "sha256": up.sha256,
-            "cached": self.onto.cached,
-            "seconds": round(self.seconds, 1),
-            "patches": [trial.as_json() for trial in self.trials],
-            "droppable": list(self.droppable),
-            "conflicts": self.conflicts(),
-        }
+        )
 
 
 def rehearse(session: Session, reference: Reference) -> Rehearsal:
@@ -124,7 +126,7 @@ def lines(rehearsal: Rehearsal) -> list[str]:
             found.append(f"          {patch.reason or 'no reason'}: {patch.subject}")
             found += conflict.lines_of(trial.files, " " * 10)
             for other in conflict.later(rehearsal.patches, at):
-                found.append(f"          a later patch touches the same files: {other['patch']}")
+                found.append(f"          a later patch touches the same files: {other.patch}")
     up = rehearsal.onto.upstream
     counts = {state: sum(trial.state == state for trial in rehearsal.trials) for state in STATES}
     said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)

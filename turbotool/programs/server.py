@@ -46,17 +46,27 @@ class Server:
     port: int
     log: Path
 
-    def call(self, path: str, body: object = None) -> Any:
+    def is_ready(self) -> bool:
+        """Does it answer by now? Unlike `call`, this does not wait for the end of a server that does not."""
+        try:
+            self._answer("/health", None)
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def _answer(self, path: str, body: object) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}{path}", data=data, headers={"Content-Type": "application/json"}
         )
+        # a proxy of the environment must not see a call to this machine
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=CALL_SECONDS) as answer:
+            return json.loads(answer.read())
+
+    def call(self, path: str, body: object = None) -> Any:
         try:
-            # a proxy of the environment must not see a call to this machine
-            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
-                request, timeout=CALL_SECONDS
-            ) as answer:
-                return json.loads(answer.read())
+            return self._answer(path, body)
         except urllib.error.HTTPError as error:
             said = error.read(2000).decode("utf-8", errors="replace")
             raise BinaryFailed(
@@ -167,8 +177,7 @@ def _arguments(
 def _wait_until_ready(server: Server, command: Sequence[str], cwd: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while server.child.poll() is None:
-        with contextlib.suppress(BinaryFailed):
-            server.call("/health")
+        if server.is_ready():
             return
         if time.monotonic() > deadline:
             raise BinaryFailed(

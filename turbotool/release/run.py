@@ -42,22 +42,6 @@ class Released:
     signature: Path | None
     seconds: float
 
-    def as_json(self) -> dict[str, object]:
-        """The document of `turbotool package --json`, but for the checks."""
-        return {
-            "ok": True,
-            "archive": str(self.archive),
-            "sha256": self.sha256,
-            "bytes": self.archive.stat().st_size,
-            "platform": self.package.platform.name,
-            "backend": self.package.backend,
-            "tree": self.package.tree,
-            "needs": self.package.needs.as_json(),
-            "verified": self.verified,
-            "signature": str(self.signature) if self.signature else None,
-            "seconds": round(self.seconds, 1),
-        }
-
 
 def run(
     session: Session,

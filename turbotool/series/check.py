@@ -8,6 +8,7 @@ from turbotool.errors import HashMismatch, PatchConflict, SeriesError, Turbotool
 from turbotool.series import files as series
 from turbotool.series.files import Problem
 from turbotool.series.trial import Trial, try_patches
+from turbotool.system.documents import plain
 from turbotool.system.git import Git
 from turbotool.system.locks import work_lock
 from turbotool.system.session import Session
@@ -22,6 +23,10 @@ class Checked:
     trials: tuple[Trial, ...]
     problems: tuple[Problem, ...]
 
+    @property
+    def ok(self) -> bool:
+        return not self.problems and all(trial.state != "conflict" for trial in self.trials)
+
     def error(self) -> TurbotoolError | None:
         """The gravest finding: a conflict before a bad series before a series that is not the locked one."""
         conflicts = [trial.name for trial in self.trials if trial.state == "conflict"]
@@ -29,7 +34,9 @@ class Checked:
         if conflicts:
             hint = "turbotool patch apply --relock stops at the first one and leaves a work tree to repair it in"
             message = f"{len(conflicts)} of {len(self.trials)} patches do not apply: {', '.join(conflicts)}"
-            return PatchConflict(message, hint=hint, report=self.as_json())
+            return PatchConflict(
+                message, hint=hint, report={"patches": plain(self.trials), "problems": plain(self.problems)}
+            )
         if bad:
             message = f"the series has {len(bad)} problems; the first: {bad[0].name}: {bad[0].message}"
             return SeriesError(message, hint="correct them, then turbotool patch check")
@@ -37,11 +44,6 @@ class Checked:
             message = "the series is not the locked one: " + "; ".join(item.message for item in self.problems)
             return HashMismatch(message, hint="turbotool patch apply --relock, if the change is meant")
         return None
-
-    def as_json(self) -> dict[str, object]:
-        ok = not self.problems and all(trial.state != "conflict" for trial in self.trials)
-        problems = [{"name": item.name, "message": item.message} for item in self.problems]
-        return {"ok": ok, "patches": [trial.as_json() for trial in self.trials], "problems": problems}
 
 
 def check_series(session: Session) -> Checked:

@@ -34,16 +34,6 @@ class HunkReport:
     differs: tuple[str, ...] = ()
     change: tuple[str, ...] = ()
 
-    def as_json(self) -> dict[str, object]:
-        return {
-            "line": self.line,
-            "state": self.state,
-            "detail": self.detail,
-            "conflict": self.conflict,
-            "differs": list(self.differs),
-            "change": list(self.change),
-        }
-
 
 @dataclass(frozen=True)
 class FileReport:
@@ -58,16 +48,6 @@ class FileReport:
     @property
     def applies(self) -> bool:
         return not self.unmerged and not any(hunk.conflict for hunk in self.hunks) and self.state in (APPLIES, MERGES)
-
-    def as_json(self) -> dict[str, object]:
-        hunks = [hunk.as_json() for hunk in self.hunks]
-        return {
-            "path": self.path,
-            "state": self.state,
-            "detail": self.detail,
-            "unmerged": self.unmerged,
-            "hunks": hunks,
-        }
 
 
 def classify(scratch: Git, patch: Patch, failing: Failing) -> tuple[FileReport, ...]:

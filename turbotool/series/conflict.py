@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from turbotool.errors import PatchConflict
 from turbotool.layout import Layout
 from turbotool.series.classify import FILE_MOVED, GONE, FileReport
 from turbotool.series.patchfile import Patch
+from turbotool.system.documents import plain
 from turbotool.system.git import BASE_REF, Git
 from turbotool.upstream.lock import read_lock
 
@@ -53,11 +55,19 @@ def new_base(layout: Layout, tree: Git) -> str:
     return attempted or tree.text("rev-parse", BASE_REF)
 
 
-def later(patches: Sequence[Patch], at: int) -> list[dict[str, object]]:
+@dataclass(frozen=True)
+class LaterPatch:
+    """A patch that comes after another one and touches some of the same files."""
+
+    patch: str
+    files: tuple[str, ...]
+
+
+def later(patches: Sequence[Patch], at: int) -> list[LaterPatch]:
     """The patches after position `at` (from 1) that touch the same files, with these files."""
     touched = {file.path for file in patches[at - 1].files}
     shared = {other.name: sorted(touched & {file.path for file in other.files}) for other in patches[at:]}
-    return [{"patch": name, "files": both} for name, both in shared.items() if both]
+    return [LaterPatch(name, tuple(both)) for name, both in shared.items() if both]
 
 
 def _report(
@@ -73,8 +83,8 @@ def _report(
         "reason": patch.reason,
         "old_base": old_base(layout),
         "new_base": new_base(layout, tree),
-        "files": [file.as_json() for file in files],
-        "later": later(patches, at),
+        "files": plain(list(files)),
+        "later": plain(later(patches, at)),
         "work_tree": str(place),
         "commands": {
             "continue": [f"cd {shlex.quote(str(place))}", "turbotool patch continue"],

@@ -41,10 +41,6 @@ class Linted:
         message = f"{len(self.problems)} problems in the series; the first: {first.name}: {first.message}"
         return SeriesError(message, hint="correct them in the vendored tree, then turbotool patch export")
 
-    def as_json(self) -> dict[str, object]:
-        problems = [{"name": item.name, "message": item.message} for item in self.problems]
-        return {"ok": not self.problems, "problems": problems, "skipped": list(self.skipped)}
-
 
 def lint(layout: Layout, env: Mapping[str, str]) -> Linted:
     """Look at every patch and overlay file. Raises SeriesError when the series cannot be read."""

@@ -75,15 +75,15 @@ class Patch:
     def reason(self) -> str:
         return self.trailers.get("Reason", "")
 
-    def as_json(self) -> dict[str, object]:
-        return {
-            "name": self.name,
-            "subject": self.subject,
-            "reason": self.reason,
-            "files": [file.path for file in self.files],
-            "added": sum(file.count("+") for file in self.files),
-            "removed": sum(file.count("-") for file in self.files),
-        }
+    @property
+    def added(self) -> int:
+        """Lines that it adds."""
+        return sum(file.count("+") for file in self.files)
+
+    @property
+    def removed(self) -> int:
+        """Lines that it removes."""
+        return sum(file.count("-") for file in self.files)
 
 
 def read_patch(path: Path) -> Patch:

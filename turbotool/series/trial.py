@@ -22,14 +22,6 @@ class Trial:
     detail: str = ""
     files: tuple[FileReport, ...] = ()
 
-    def as_json(self) -> dict[str, object]:
-        return {
-            "name": self.name,
-            "state": self.state,
-            "detail": self.detail,
-            "files": [file.as_json() for file in self.files],
-        }
-
 
 def try_patches(
     session: Session, tree: Git, patches: Sequence[Patch], *, base: str = BASE_REF, keep_as: str = ""

@@ -56,8 +56,14 @@ def document(
     return register
 
 
-# The `error` of any document: what a command ended with. `class` is no name that a field of a dataclass can have.
-ErrorFields = TypedDict("ErrorFields", {"class": str, "code": int, "message": str, "hint": "str | None"})
+# `class` is no name that a field of a class can have
+_Named = TypedDict("_Named", {"class": str, "code": int, "message": str, "hint": "str | None"})
+
+
+class ErrorFields(_Named, total=False):
+    """The `error` of any document: what a command ended with. Where a patch does not apply, `report` says how."""
+
+    report: dict[str, Any] | None
 
 
 @document("error")
@@ -75,14 +81,16 @@ def kind_of(what: object) -> Kind:
     return kind
 
 
-def as_builtins(value: object) -> dict[str, Any]:
-    """A document as JSON has it: `schema` and `version` first, fields that are UNSET left out, null for nan."""
+def plain(value: object) -> Any:
+    """A dataclass, or a part of a document, as JSON has it: fields that are UNSET left out, null for nan."""
     import msgspec
 
-    fields: dict[str, Any] = msgspec.to_builtins(value, str_keys=True, enc_hook=str)
-    plain = finite(fields)
-    assert isinstance(plain, dict)  # noqa: S101 (a mapping stays one)
-    return {**kind_of(value).header, **plain}
+    return finite(msgspec.to_builtins(value, str_keys=True, enc_hook=str))
+
+
+def as_builtins(value: object) -> dict[str, Any]:
+    """A document as JSON has it, `schema` and `version` first."""
+    return {**kind_of(value).header, **plain(value)}
 
 
 def encode(value: object, *, indent: int | None = 2) -> bytes:
@@ -156,13 +164,14 @@ def json_schema(kind: Kind) -> dict[str, Any]:
     import msgspec
 
     (found,), parts = msgspec.json.schema_components([kind.of], ref_template="#/$defs/{name}")
-    name = found["$ref"].rpartition("/")[2]
-    top = parts.pop(name)
+    for part in parts.values():
+        part["description"] = " ".join(part.get("description", "").split())
+    top = parts.pop(found["$ref"].rpartition("/")[2])
     header = {"schema": {"const": kind.schema}, "version": {"const": kind.version}}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": kind.schema,
-        "description": top.get("description", ""),
+        "description": top["description"],
         "type": "object",
         "properties": {**header, **top.get("properties", {})},
         "required": ["schema", "version", *top.get("required", [])],

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import platform
-import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from turbotool.errors import TurbotoolError
+from turbotool.system import process
+from turbotool.system.cgroup import Groups, cpu_limit, memory_left
+
 CPUINFO = Path("/proc/cpuinfo")
-# what the kernel calls it -> what people call it; the instruction sets that ggml has code for
+GROUPS = Groups()
+# what the kernel of Linux or macOS calls it -> what people call it; the instruction sets that kernels are written for
 FEATURES = {
     "avx": "AVX",
+    "avx1_0": "AVX",
     "avx2": "AVX2",
+    "avx2_0": "AVX2",
     "fma": "FMA",
     "f16c": "F16C",
     "avx_vnni": "AVX-VNNI",
@@ -25,8 +32,11 @@ FEATURES = {
     "avx512_bf16": "AVX-512BF16",
     "amx_int8": "AMX-INT8",
     "asimd": "NEON",
+    "neon": "NEON",
     "asimddp": "DOTPROD",
+    "arm.FEAT_DotProd": "DOTPROD",
     "i8mm": "I8MM",
+    "arm.FEAT_I8MM": "I8MM",
     "sve": "SVE",
     "sve2": "SVE2",
 }
@@ -51,19 +61,19 @@ class Machine:
         return {**asdict(self), "features": list(self.features)}
 
 
-def read_machine(cpuinfo: Path = CPUINFO) -> Machine:
+def read_machine(cpuinfo: Path = CPUINFO, groups: Groups = GROUPS) -> Machine:
     """This machine, now."""
-    processors = _processors(cpuinfo)
-    flags = _flags(processors)
-    named = next((words["model name"] for words in processors if words.get("model name")), "")
-    threads = os.cpu_count() or 1
+    import psutil
+
+    name, flags = _described(cpuinfo)
     return Machine(
-        cpu=named or platform.processor() or platform.machine(),
+        cpu=name or platform.processor() or platform.machine(),
         features=tuple(dict.fromkeys(name for flag, name in FEATURES.items() if flag in flags)),
-        cores=_physical_cores(processors),
-        threads=threads,
-        usable=usable_cpus(),
+        cores=psutil.cpu_count(logical=False),
+        threads=_logical_cpus(),
+        usable=usable_cpus(groups),
         system=f"{platform.system()} {platform.machine()}",
+        # psutil has one for Windows too, which counts from the first question on and answers that one with 0
         load=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     )
 
@@ -82,45 +92,64 @@ def kin(machine: Machine) -> str:
     return hashlib.sha256("\n".join(words).encode()).hexdigest()[:8]
 
 
-def usable_cpus() -> int:
-    """How many logical CPUs this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def usable_cpus(groups: Groups = GROUPS) -> int:
+    """How many logical CPUs this process may keep busy: those that it may run on, and no more than its group's share.
+
+    macOS does not bind processes to CPUs. A share that is no whole number is rounded up.
+    """
+    import psutil
+
+    affinity = getattr(psutil.Process(), "cpu_affinity", None)
+    # Windows names none to a process whose threads run on several groups of 64 CPUs
+    mine = (len(affinity()) if affinity else 0) or _logical_cpus()
+    limit = cpu_limit(groups)
+    return max(1, min(mine, math.ceil(limit))) if limit is not None else mine
+
+
+def memory_free(groups: Groups = GROUPS) -> int | None:
+    """Bytes of memory that a new program can get without swapping, or None where the system does not say."""
+    import psutil
+
+    try:
+        available = psutil.virtual_memory().available
+    except (OSError, psutil.Error):
+        return None
+    left = memory_left(groups)
+    return available if left is None else min(available, left)
 
 
 def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
-    """The feature flags of the first CPU, in the kernel's words; empty where the system does not tell."""
-    return _flags(_processors(cpuinfo))
+    """The feature flags of the first CPU, in the kernel's words; empty where the system does not tell.
+
+    psutil has no counterpart: they come from /proc/cpuinfo on Linux and from sysctl on macOS.
+    """
+    return _described(cpuinfo)[1]
 
 
-def _flags(processors: list[dict[str, str]]) -> frozenset[str]:
-    found = (words.get("flags") or words.get("Features") for words in processors)
-    return frozenset(next(filter(None, found), "").split())
+def _logical_cpus() -> int:
+    import psutil
+
+    return psutil.cpu_count() or 1
 
 
-def _physical_cores(processors: list[dict[str, str]]) -> int | None:
-    cores = {(words.get("physical id"), words["core id"]) for words in processors if "core id" in words}
-    return len(cores) or None
-
-
-def _processors(cpuinfo: Path) -> list[dict[str, str]]:
-    """The paragraphs of /proc/cpuinfo, one a logical CPU; none where there is no such file."""
+def _described(cpuinfo: Path) -> tuple[str, frozenset[str]]:
+    """Name and feature flags of the CPU as far as the system tells them: '' and none where it does not."""
     try:
         text = cpuinfo.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return []
-    paragraphs = (block.splitlines() for block in text.split("\n\n") if block.strip())
-    return [
-        {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        for lines in paragraphs
-    ]
+        return _by_sysctl() if platform.system() == "Darwin" else ("", frozenset())
+    lines = [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in text.splitlines())]
+    name = next((value for word, value in lines if word == "model name" and value), "")
+    return name, frozenset(
+        next((value for word, value in lines if word in ("flags", "Features") and value), "").split()
+    )
 
 
-def memory_free(meminfo: Path = Path("/proc/meminfo")) -> int | None:
-    """Bytes of memory that a new program can get, or None where the system does not say."""
+def _by_sysctl() -> tuple[str, frozenset[str]]:
     try:
-        found = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(encoding="ascii"), re.MULTILINE)
-    except OSError:
-        return None
-    return int(found[1]) * 1024 if found else None
+        said = process.run(["/usr/sbin/sysctl", "machdep.cpu.brand_string", "hw.optional"], cwd=Path("/"), timeout=10)
+    except TurbotoolError:
+        return "", frozenset()
+    values = dict(line.split(": ", 1) for line in said.output.splitlines() if ": " in line)
+    flags = (name.removeprefix("hw.optional.") for name, value in values.items() if value == "1")
+    return values.get("machdep.cpu.brand_string", ""), frozenset(flags)

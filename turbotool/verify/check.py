@@ -46,18 +46,6 @@ class Check:
     skipped: bool = False
     left_out: str = ""
 
-    def as_json(self) -> dict[str, object]:
-        return {
-            "name": self.name,
-            "ok": self.ok,
-            "value": self.value,
-            "bound": self.bound,
-            "detail": self.detail,
-            "seconds": round(self.seconds, 2),
-            "skipped": self.skipped,
-            "left_out": self.left_out,
-        }
-
 
 @dataclass(frozen=True)
 class Spec:

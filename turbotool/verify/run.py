@@ -51,17 +51,6 @@ class Proof:
             "log": str(self.log),
         }
 
-    def as_json(self) -> dict[str, object]:
-        """The document of `turbotool verify --json`."""
-        found = self.verification
-        return {
-            "ok": self.ok,
-            **self.facts,
-            "quick": self.quick,
-            "seconds": round(found.seconds, 1),
-            "checks": [check.as_json() for check in found.checks],
-        }
-
     def error(self) -> VerificationFailed | None:
         """What a command that needs the proof ends with; None if every check that ran holds."""
         if self.ok:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from turbotool.evaluation.report.table import CellRow
 from turbotool.kv.rotation import ROTATIONS
-from turbotool.report.svg import COLOURS, INK, draw_svg
+from turbotool.report.svg import COLOURS, INK, Drawing, draw_svg
 
 if TYPE_CHECKING:  # the command line imports this module to print its help
     from matplotlib.axes import Axes
@@ -71,7 +71,7 @@ def _log(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def heat_map(rows: Sequence[CellRow]) -> str:
+def heat_map(rows: Sequence[CellRow]) -> Drawing:
     """Mean KLD in nats of every cache (rows) and rotation (columns); a cell without a figure says why."""
     pairs = list(dict.fromkeys(row.job.configuration.pair.short for row in rows))
     sides = [side for side in ROTATIONS if any(row.job.configuration.rotation == side for row in rows)]
@@ -94,7 +94,8 @@ def _heat(axes: Axes, rows: Sequence[CellRow], pairs: list[str], sides: list[str
             axes.fill([x - 0.48, x + 0.48, x + 0.48, x - 0.48], [y - 0.46, y - 0.46, y + 0.46, y + 0.46], color=colour)
         reason = "\n".join(wrap(row.failure or "", LINE, max_lines=3, placeholder=" …"))
         text = reason if kld is None else f"{kld:.5f}" if kld > SMALLEST_KLD else "0"
-        axes.text(x, y, text, ha="center", va="center", color=_letters(colour), size=8 if kld is None else 10)
+        look: dict[str, Any] = {"color": _letters(colour), "size": 8 if kld is None else 10}
+        axes.text(x, y, text, ha="center", va="center", parse_math=False, **look)  # a failure may say anything
     axes.set_xticks(range(len(sides)), sides)
     axes.set_yticks(range(len(pairs)), pairs)
     axes.set_xlim(-0.55, len(sides) - 0.45)
@@ -120,7 +121,7 @@ def pareto(rows: Sequence[PlotPoint]) -> list[PlotPoint]:
     return front
 
 
-def kld_over_bits(rows: Sequence[CellRow]) -> str:
+def kld_over_bits(rows: Sequence[CellRow]) -> Drawing:
     """Mean KLD over bits per value, with its standard error, and the front of the cells that nothing beats."""
     return draw_svg("bits", HEIGHT, lambda axes: _bits(axes, points(rows)))
 
@@ -143,7 +144,7 @@ def _bits(axes: Axes, found: Sequence[PlotPoint]) -> None:
     axes.margins(x=0.08, y=0.12)
 
 
-def ppl_over_kld(rows: Sequence[CellRow]) -> str:
+def ppl_over_kld(rows: Sequence[CellRow]) -> Drawing:
     """ln(PPL / PPL of f16) over mean KLD; below 0, a cache scores better than f16, which no quantization can mean."""
     return draw_svg("ppl", HEIGHT, lambda axes: _ppl(axes, points(rows)))
 
@@ -203,7 +204,7 @@ def _colours(found: Sequence[PlotPoint]) -> dict[str, str]:
     return {pair: COLOURS[1 + number % (len(COLOURS) - 1)] for number, pair in enumerate(pairs)}
 
 
-def distribution(rows: Sequence[CellRow]) -> str:
+def distribution(rows: Sequence[CellRow]) -> Drawing:
     """KLD of single tokens for each cell: thick from 10 to 90 %, thin from 1 to 99 %, median and maximum."""
     found = points(rows)
     return draw_svg("tokens", MARGIN + 0.6 * ROW_HEIGHT * len(found), lambda axes: _tokens(axes, found))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,7 +19,7 @@ from turbotool.evaluation.report.models import (
     shared,
 )
 from turbotool.evaluation.report.write import write_report
-from turbotool.report.html import table, whole
+from turbotool.report.html import render
 from turbotool.report.table import markdown_lines
 from turbotool.system.files import out_of_space, write_file
 
@@ -67,18 +66,17 @@ def markdown(each: Sequence[Document], command: str) -> str:
 
 def page(each: Sequence[Document], folders: Mapping[int, str], command: str) -> str:
     """The same as a page that links to those of the models."""
-    lines = [
-        f"<li>{escape(line)}{_link(folders[number]) if number in folders else ''}</li>"
-        for number, line in enumerate(conclusions(each))
-    ]
-    body = [
-        f'<div class="recommended"><ul>{"".join(lines)}</ul></div>',
-        *("<h2>KLD</h2>", f'<p class="note">{escape(KLD_NOTE)}</p>', table(kld_table(each))),
-        *("<h2>Perplexity</h2>", f'<p class="note">{escape(PPL_NOTE)}</p>', table(ppl_table(each))),
-        f"<p>The command that repeats it:</p><pre>{escape(command)}</pre>",
-    ]
-    return whole(TITLE, body)
-
-
-def _link(name: str) -> str:
-    return f' (<a href="{quote(name)}/{HTML_NAME}">report</a>)'
+    return render(
+        __package__,
+        "models.html.j2",
+        title=TITLE,
+        conclusions=[
+            (line, f"{quote(folders[number])}/{HTML_NAME}" if number in folders else "")
+            for number, line in enumerate(conclusions(each))
+        ],
+        kld_note=KLD_NOTE,
+        kld=kld_table(each),
+        ppl_note=PPL_NOTE,
+        ppl=ppl_table(each),
+        command=command,
+    )

@@ -53,10 +53,12 @@ class Bound:
     absolute: float
 
 
+# Measured on the default text, four chunks, x86-64: q8_0 .0045, turbo4 .0310, turbo3 .1356, turbo2 .7934, q8_0/turbo4
+# .0085, q4_0 with rotation .0385. On the first chunk alone all of them are lower.
 BOUNDS = {
     "q8_0": (CachePair("q8_0", "q8_0"), Bound(0.005, 0.5, 0.02)),
-    "turbo4": (CachePair("turbo4", "turbo4"), Bound(0.1, 0.95, 0.06)),
-    "turbo3": (CachePair("turbo3", "turbo3"), Bound(1.0, 4.5, 0.25)),
+    "turbo4": (CachePair("turbo4", "turbo4"), Bound(0.1, 0.95, 0.055)),
+    "turbo3": (CachePair("turbo3", "turbo3"), Bound(1.0, 4.5, 0.23)),
     "turbo2": (CachePair("turbo2", "turbo2"), Bound(3.0, 24.0, 1.4)),
     "q8_0-turbo4": (CachePair("q8_0", "turbo4"), Bound(0.02, 0.5, 0.013)),
 }
@@ -76,7 +78,7 @@ def kld(name: str) -> Callable[[Context], CheckOutcome]:
 
 def kld_q4_0(context: Context) -> CheckOutcome:
     """The yardstick itself: q4_0 with the rotation on both sides; in a full run it must also be better than without."""
-    high = 0.09 if context.is_default else 1.0
+    high = 0.086 if context.is_default else 1.0
     outcome = _inside(context, YARDSTICK, BOTH, 0.001, high, None)
     if context.quick:
         return outcome

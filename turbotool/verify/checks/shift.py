@@ -100,7 +100,7 @@ def _tail_perplexity(context: Context, tail: str) -> float:
 
 # Mean KLD (nats) of the next token after cached keys have moved to new positions, against f16 that moved too. A
 # quantized key is quantized a second time, which costs 2 to 3 times the KLD of a fresh one; keys rotated in the wrong
-# basis cost whole nats. Measured: q8_0 0.02, q4_0 0.30, turbo4 0.22, turbo3 0.80.
+# basis cost whole nats. Measured: q8_0 0.01, q4_0 0.33, turbo4 0.18, turbo3 0.38.
 SHIFT_BOUNDS = {"q8_0": 0.15, "q4_0": 1.2, "turbo4": 1.0, "turbo3": 2.5}
 SHIFT_PIECES = 6
 PIECE = 900  # characters, about 230 tokens

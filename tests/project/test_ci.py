@@ -1,0 +1,207 @@
+"""The release matrix, the scripts that workflows call, and what workflows may do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import package
+import publish
+import pytest
+import rehearse
+from fake_tools import real
+from matrix import read_targets
+
+from turbotool import __version__
+from turbotool.build.backends import BACKENDS
+from turbotool.layout import find_layout
+from turbotool.upstream.lock import read_lock
+
+ROOT = Path(__file__).parents[2]
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+ASKED = {
+    *("linux-x64-cpu", "linux-x64-cuda", "linux-x64-vulkan", "linux-arm64-cpu"),
+    *("macos-arm64-metal", "windows-x64-cpu", "windows-x64-cuda", "windows-x64-vulkan"),
+}
+
+
+def test_the_matrix_holds_every_target_once_and_only_known_backends() -> None:
+    targets = read_targets()
+    assert targets.keys() == ASKED
+    assert {target.backend for target in targets.values()} <= BACKENDS.keys()
+
+
+ROW = {"runner": '"r"', "platform": '"p"', "backend": '"b"'}
+
+
+@pytest.mark.parametrize(
+    ("row", "names"),
+    [
+        (ROW, None),
+        *(({name: value for name, value in ROW.items() if name != missing}, missing) for missing in ROW),
+        ({**ROW, "instal": '["x"]'}, "instal"),
+    ],
+)
+def test_a_row_with_a_missing_or_an_unknown_field_is_refused_by_the_name_of_the_field(
+    tmp_path: Path, row: dict[str, str], names: str | None
+) -> None:
+    file = tmp_path / "matrix.toml"
+    file.write_text("[[target]]\n" + "".join(f"{name} = {value}\n" for name, value in row.items()))
+    if names is None:  # what the others differ from
+        assert list(read_targets(file)) == ["p-b"]
+    else:
+        with pytest.raises(TypeError, match=f"'{names}'"):
+            read_targets(file)
+
+
+def test_two_rows_of_one_name_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "matrix.toml"
+    file.write_text('[[target]]\nrunner = "r"\nplatform = "p"\nbackend = "b"\n' * 2)
+    with pytest.raises(ValueError, match="two targets p-b"):
+        read_targets(file)
+
+
+def test_what_the_workflow_reads_is_one_line_of_json() -> None:
+    done = subprocess.run([sys.executable, "ci/matrix.py"], cwd=ROOT, capture_output=True, text=True, check=True)
+    name, _, value = done.stdout.strip().partition("=")
+    assert name == "targets"
+    assert {row["name"] for row in json.loads(value)} == ASKED
+
+
+def made(dist: Path) -> list[dict[str, Any]]:
+    """An archive and its record for every target."""
+    records = []
+    for name in read_targets():
+        data = f"archive of {name}".encode()
+        (dist / f"{name}.tar.gz").write_bytes(data)
+        facts = {"name": name, "archive": f"{name}.tar.gz", "sha256": hashlib.sha256(data).hexdigest()}
+        records.append({**facts, "bytes": 3 << 20, "passed": 20})
+        (dist / f"{name}.json").write_text(json.dumps(records[-1]))
+    return records
+
+
+def test_notes_name_upstream_each_archive_and_why_each_patch_exists(tmp_path: Path) -> None:
+    records = made(tmp_path)
+    assert publish.collect(tmp_path, list(read_targets().values())) == records
+    text = publish.notes(find_layout(), records)
+    lock = read_lock(find_layout()).upstream
+    assert lock.commit in text
+    assert f"llama.cpp [`{lock.commit[:9]}`]" in text
+    assert f" of {lock.date} with " in text
+    assert f"turbotool {__version__}" in text
+    assert all(f"| {record['archive']} | 3.0 | 20 | `{record['sha256']}` |" in text for record in records)
+    assert len(re.findall(r"^- \*\*.+\*\* \((?:feature|fix|portability); drop when: .+\)$", text, re.MULTILINE)) == (
+        len((ROOT / "patches/series").read_text().replace("#", " ").split(".patch")) - 1
+    )
+
+
+def test_sums_are_what_sha256sum_checks(tmp_path: Path) -> None:
+    (tmp_path / "SHA256SUMS").write_text(publish.sums(made(tmp_path)))
+    done = subprocess.run([real("sha256sum"), "--check", "SHA256SUMS"], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0
+
+
+def test_a_missing_and_an_altered_archive_are_not_published(tmp_path: Path) -> None:
+    made(tmp_path)
+    targets = list(read_targets().values())
+    (tmp_path / "linux-x64-cpu.tar.gz").write_bytes(b"another")
+    with pytest.raises(SystemExit, match="its record says"):
+        publish.collect(tmp_path, targets)
+    (tmp_path / "linux-x64-cpu.json").unlink()
+    with pytest.raises(SystemExit, match=r"ci/package\.py linux-x64-cpu"):
+        publish.collect(tmp_path, targets)
+
+
+def test_a_tag_that_is_not_the_version_is_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, "ci/publish.py", "v9.9.9", "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "they must agree" in done.stderr
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """An empty folder, and a turbotool that makes an archive and verifies it, whatever it holds; what it was asked."""
+    asked: list[tuple[str, ...]] = []
+    archive = tmp_path / "made.tar.gz"
+    archive.write_bytes(b"archive")
+
+    def turbotool(*words: str | Path, env: object) -> dict[str, object]:
+        asked.append(tuple(map(str, words)))
+        if words[0] == "package":
+            return {"archive": str(archive), "sha256": hashlib.sha256(archive.read_bytes()).hexdigest()}
+        return {"checks": [{"ok": True}, {"ok": True}]}
+
+    monkeypatch.setattr(package, "turbotool", turbotool)
+    monkeypatch.chdir(tmp_path)
+    return asked
+
+
+def test_a_target_is_packaged_and_what_is_in_the_archive_is_verified(site: list[tuple[str, ...]]) -> None:
+    package.package(read_targets()["linux-x64-vulkan"])
+    first, second = site
+    assert first == ("package", "--backend", "vulkan", "--platform", "linux-x64", "--max-glibc", "2.39")
+    assert second[:3] == ("verify", "--package", str(Path("made.tar.gz").absolute()))
+    assert json.loads(Path("dist/linux-x64-vulkan.json").read_text())["passed"] == 2
+    assert Path("dist/made.tar.gz").is_file()
+
+
+def test_windows_variables_are_read_as_set_prints_them() -> None:
+    assert package.variables("PATH=C:\\a;C:\\b=c\n=C:=C:\\\nbanner\n") == {"PATH": "C:\\a;C:\\b=c"}
+
+
+def test_the_newest_tag_is_the_one_with_the_highest_number() -> None:
+    listing = "1\trefs/tags/b999\n2\trefs/tags/b10000\n3\trefs/tags/b10000-rc1\n4\trefs/tags/master-1\n"
+    assert rehearse.newest_tag(listing) == "b10000"
+    with pytest.raises(SystemExit, match="no tag"):
+        rehearse.newest_tag("1\trefs/tags/v1\n")
+
+
+@pytest.mark.parametrize(
+    ("conflicts", "droppable", "said"),
+    [([], [], "b7: fits"), ([{}], [], "b7: 1 in conflict"), ([{}], ["a"], "b7: 1 in conflict, 1 to drop")],
+)
+def test_the_issues_title_says_whether_somebody_has_to_act(
+    conflicts: list[object], droppable: list[object], said: str
+) -> None:
+    assert rehearse.title("b7", {"conflicts": conflicts, "droppable": droppable}).endswith(said)
+
+
+@pytest.mark.parametrize(("open_issues", "verb"), [([], "create"), ([{"number": 12}], "edit")])
+def test_one_open_issue_holds_the_last_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_issues: list[object], verb: str
+) -> None:
+    asked: list[list[str]] = []
+
+    def run(words: list[str | Path]) -> str:
+        asked.append([str(word) for word in words])
+        return json.dumps(open_issues) if "list" in words else ""
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(rehearse, "run", run)
+    rehearse.REPORT.parent.mkdir()
+    rehearse.REPORT.write_text("x" * 100_000)
+    rehearse.RESULT.write_text('{"title": "t"}')
+    rehearse.file()
+    assert asked[-1][:3] == ["gh", "issue", verb]
+    assert asked[-1][-4:] == ["--title", "t", "--body-file", str(rehearse.REPORT)]
+    assert len(rehearse.REPORT.read_text()) < 65_536
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_pins_what_it_uses_and_runs_only_turbotool_and_our_scripts(workflow: Path) -> None:
+    text = workflow.read_text()
+    assert "\npermissions: {}\n" in text
+    uses = re.findall(r"uses: (\S+)(.*)", text)
+    assert uses
+    assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", name) and " # v" in rest for name, rest in uses)
+    ours = r"(?:turbotool |python3? ci/|bash \.ci/run --fast|python -m pip install -e \.$).*"
+    commands = re.findall(r"\brun: (.+)", text)
+    assert commands
+    assert all(re.fullmatch(ours, command) and "${{" not in command for command in commands)

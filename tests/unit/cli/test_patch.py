@@ -1,0 +1,124 @@
+"""`turbotool vendor` and `turbotool patch` as they are typed: documents and exit codes, on which programs rely."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from command_line import Done, typed, variables_of
+from tiny_series import Project, commit, write
+
+
+@dataclass(frozen=True)
+class Here(Project):
+    """The patched project, and the command line in it."""
+
+    capsys: pytest.CaptureFixture[str]
+
+    def type(self, *words: str | Path) -> Done:
+        return typed([*words, "--json"], self.capsys)
+
+
+@pytest.fixture
+def here(patched: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    for name, value in variables_of(patched.layout).items():
+        monkeypatch.setenv(name, value)
+    return Here(patched.layout, patched.upstream, capsys)
+
+
+def test_vendor_says_commit_source_and_path(here: Here) -> None:
+    done = here.type("vendor")
+    assert (done.code, done.document["source"], done.document["path"]) == (0, "git", str(here.layout.tree))
+    assert done.document["commit"] == here.upstream.text("rev-parse", "HEAD")
+
+
+def test_a_dirty_tree_ends_with_its_own_code_and_the_next_command(here: Here) -> None:
+    write(here.layout.tree, "mine.txt", "mine")
+    done = here.type("vendor")
+    error = done.document["error"]
+    assert (done.code, error["class"]) == (14, "DirtyTree")
+    assert "mine.txt" in done.stderr
+    assert "--force" in error["hint"]
+
+
+def test_list_and_check_name_each_patch(here: Here) -> None:
+    done = here.type("patch", "list")
+    assert (done.code, done.document["overlay"]) == (0, ["src/turbo/codec.c"])
+    assert "Register the turbo cache types" in done.stderr
+    done = here.type("patch", "check")
+    patches = done.document["patches"]
+    assert (done.code, done.document["ok"], {patch["state"] for patch in patches}) == (0, True, {"clean"})
+    path = here.layout.patches / patches[0]["name"]
+    path.write_bytes(path.read_bytes().replace(b" line 10\n", b" line ten\n"))
+    done = here.type("patch", "check")
+    assert (done.code, done.document["ok"]) == (16, False)
+
+
+def test_export_and_apply_are_inverse_on_the_command_line(here: Here) -> None:
+    before = here.snapshot()
+    shutil.rmtree(here.layout.tree)
+    assert here.type("patch", "apply").code == 0
+    done = here.type("patch", "export")
+    assert (done.code, done.document["changed"], here.snapshot() == before) == (0, False, True)
+
+
+def test_the_commands_of_a_conflict_report_work_as_typed(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = here.layout.patches / "register-the-turbo-cache-types.patch"
+    path.write_bytes(path.read_bytes().replace(b" line 10\n", b" line ten\n"))
+    done = here.type("patch", "apply", "--relock")
+    assert done.code == 16
+    report = done.document["error"]["report"]
+    core = Path(report["work_tree"]) / "src/core.cpp"
+    core.write_text(core.read_text().replace("line 10\n", "line 10\nrepaired\n"))
+    enter, go_on = map(shlex.split, report["commands"]["continue"])
+    assert (enter[0], go_on[0]) == ("cd", "turbotool")
+    monkeypatch.chdir(enter[1])
+    assert here.type(*go_on[1:]).code == 0
+    assert "repaired" in (here.layout.tree / "src/core.cpp").read_text()
+    assert here.type("patch", "apply").document["cached"] is True
+
+
+def test_rehearse_ends_with_the_code_of_a_conflict_and_names_what_clashes(here: Here) -> None:
+    core = here.upstream.folder / "src/core.cpp"
+    core.write_text(core.read_text().replace("line 30\n", "line thirty\n"))
+    commit(here.upstream, "next")
+    done = here.type("patch", "rehearse", "--onto", "main")
+    assert (done.code, done.document["ok"]) == (16, False)
+    assert [patch["state"] for patch in done.document["patches"]] == ["clean", "conflict"]
+    assert done.document["conflicts"][0]["files"][0]["hunks"][0]["conflict"] is True
+    assert "turbotool vendor bump main" in done.stderr
+    v1 = f"{here.upstream.folder}@v1"
+    fits = here.type("patch", "rehearse", "--onto", v1)
+    assert (fits.code, fits.document["ok"]) == (0, True)
+    assert (fits.document["droppable"], fits.document["conflicts"]) == ([], [])
+    page = here.layout.root / "docs" / "table.md"
+    both = here.type("patch", "rehearse", "--onto", v1, "--onto", "main", "--report", page)
+    assert (both.code, both.document["ok"]) == (16, False)
+    assert [one["ok"] for one in both.document["rehearsals"]] == [True, False]
+    assert "--onto main --report" in page.read_text()
+
+
+def test_a_bump_is_stopped_repaired_and_continued_as_typed(here: Here) -> None:
+    core = here.upstream.folder / "src/core.cpp"
+    core.write_text(core.read_text().replace("line 10\n", "line ten\n"))
+    commit(here.upstream, "next")
+    stopped = here.type("vendor", "bump", "main", "--no-verify")
+    assert stopped.code == 16
+    assert "lock, patches and vendored tree are as before" in stopped.stderr
+    assert here.type("patch", "continue", "--no-verify").code == 14  # the markers are still there
+    place = Path(stopped.document["error"]["report"]["work_tree"])
+    (place / "src/core.cpp").write_text(core.read_text().replace("line ten\n", "line ten\nturbo 10\n"))
+    done = here.type("patch", "continue", "--no-verify")
+    assert (done.code, done.document["ok"]) == (0, True)
+    assert (done.document["proven"], done.document["moved"]) == (False, True)
+    assert "NOT built, NOT verified" in done.stderr
+    assert here.type("patch", "abort").code == 15
+    done = here.type("vendor", "bump", "main")
+    assert (done.code, done.document["moved"]) == (0, False)
+
+
+def test_options_before_a_subcommand_of_vendor_are_refused(here: Here) -> None:
+    assert here.type("vendor", "--force", "bump", "main").code == 2

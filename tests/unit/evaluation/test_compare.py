@@ -1,0 +1,278 @@
+"""`turbotool eval compare`: what differs between two result sets, whether it is noise, and what is not compared."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import Done, apart, private, typed
+from eval_site import KV, make_eval_folder
+from fake_eval import KLD, eval_programs
+from known_results import MEASURED
+
+from turbotool.errors import ResultError, UnknownCacheType
+from turbotool.evaluation.cell import Configuration, Measured
+from turbotool.evaluation.compare.contrast import BASE, STATISTICS, difference
+from turbotool.evaluation.compare.results import _measured
+from turbotool.evaluation.report.document import statistics
+from turbotool.kv.cachetype import CachePair
+from turbotool.programs.divergence import Estimate, Running
+from turbotool.programs.perplexity import scored
+from turbotool.report.document import finite
+
+pytest.importorskip("scipy")
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake programs are scripts")
+
+Compare = Callable[..., Done]
+PAIR = CachePair("q8_0", "turbo4")
+ROUNDED = 1e-3  # of a same top as it is printed; from chunk to chunk it is counted
+OTHER_BUILD = {**KLD, "turbo4": 0.021}
+
+
+def evaluated(folder: Path, named: list[Path | str], name: str) -> Path:
+    """A document of an evaluation, and the report of it."""
+    done = apart("eval", *named, *KV, "--report", folder / name, "--json", variables=private(folder))
+    (folder / f"{name}.json").write_text(done.stdout)
+    return folder / f"{name}.json"
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Of two builds; in the second one turbo4 is a little worse and a cell crashes. Made once, for speed."""
+    folder = tmp_path_factory.mktemp("documents")
+    named = make_eval_folder(folder)
+    a = evaluated(folder, named, "one")
+    eval_programs(folder / "bin", kld=OTHER_BUILD, trouble={"q8_0/q8_0/v": "SIGSEGV"})
+    (folder / "bin" / "libggml.so").write_text("another build")
+    return a, evaluated(folder, named, "other")
+
+
+@pytest.fixture
+def compare(capsys: pytest.CaptureFixture[str]) -> Compare:
+    return lambda *words: typed(["eval", "compare", *words], capsys)
+
+
+def edited(path: Path, target: Path, edit: Callable[[Any], object]) -> Path:
+    """A copy of a document with something changed in it."""
+    data = json.loads(path.read_text())
+    edit(data)
+    target.write_text(json.dumps(data))
+    return target
+
+
+def found(done: Done, statistic: str) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """Differences by K type, V type and rotation."""
+    return {
+        (one["k"], one["v"], one["rotation"]): one
+        for one in done.document["differences"]
+        if one["statistic"] == statistic
+    }
+
+
+def test_help_tells_of_both_forms(capsys: pytest.CaptureFixture[str]) -> None:
+    text = typed(["eval", "--help"], capsys).stdout
+    assert "Usage: turbotool eval [OPTIONS] [MODEL]" in text
+    assert "compare  Set two result sets side by side" in text
+    assert "Usage: turbotool eval compare [OPTIONS] A B" in typed(["eval", "compare", "--help"], capsys).stdout
+
+
+def test_two_builds_are_compared_cell_by_cell(documents: tuple[Path, Path], compare: Compare) -> None:
+    done = compare(*documents, "--json")
+    assert (done.code, done.document["refused"]) == (0, [])
+    assert [fact["what"] for fact in done.document["facts"]] == ["programs"]
+    klds = found(done, "mean_kld")
+    assert {cell: one["verdict"] for cell, one in klds.items()} == {
+        ("q8_0", "q8_0", "off"): "identical",
+        ("q8_0", "turbo4", "off"): "B worse",
+        ("q8_0", "turbo4", "v"): "B worse",
+        ("q4_0", "q4_0", "off"): "identical",
+    }
+    one = klds["q8_0", "turbo4", "off"]
+    # 0.0005 times 1.01 to 1.04: mean 1.025, standard deviation 0.0129, t of 3 degrees of freedom 3.18
+    assert one["difference"] == pytest.approx(0.0005 * 1.025, abs=1e-6)
+    assert one["high"] - one["low"] == pytest.approx(2 * (3.1824 * 0.0005 * 0.01291 / 2 + 1e-6), abs=2e-5)
+    assert (one["paired"], one["confidence"]) == (True, 0.95)
+    assert found(done, "ln_ppl")["q8_0", "turbo4", "off"]["verdict"] == "B higher"
+    assert found(done, "ln_ppl")["f16", "f16", "off"]["verdict"] == "identical"
+    assert found(done, "median_kld")["q8_0", "turbo4", "off"]["verdict"] == "no interval"
+    assert found(done, "same_top")["q8_0", "turbo4", "v"]["verdict"] == "within noise"  # one token
+    assert "programs: " in done.stderr
+
+
+def test_what_is_in_one_set_only_is_listed(documents: tuple[Path, Path], compare: Compare, tmp_path: Path) -> None:
+    done = compare(*documents, "--json")
+    assert "q8_0 rotated v on text.txt: only in A; B: llama-perplexity ended with signal SIGSEGV" in done.stderr
+    assert [(one["v"], one["rotation"]) for one in done.document["missing"]] == [("q8_0", "v")]
+    short = edited(documents[0], tmp_path / "short.json", lambda data: data["cells"].pop())
+    assert "q8_0/turbo4 rotated v on text.txt: only in B; A: not asked for" in compare(short, documents[0]).stdout
+
+
+def test_a_report_says_all_of_it_and_names_no_folder(
+    documents: tuple[Path, Path], compare: Compare, tmp_path: Path
+) -> None:
+    a, folder = documents[0], documents[0].with_suffix("")
+    done = compare(a, folder, "--report", tmp_path / "report")
+    assert done.code == 0
+    text = (tmp_path / "report" / "compare.md").read_text(encoding="utf-8")
+    assert all(statistic.title in text for statistic in STATISTICS)
+    document = json.loads((tmp_path / "report" / "compare.json").read_text(encoding="utf-8"))
+    assert {one["verdict"] for one in document["differences"]} == {"identical"}
+    assert not any(str(path) in text + json.dumps(document) for path in (tmp_path, folder.parent))
+    assert "programs, texts and machine are the same in both" in done.stdout
+    assert "RMS" not in done.stdout
+    assert "RMS" in compare(a, a, "-v").stdout
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (lambda data: data["model"].update(name="b.gguf", sha256="0" * 64), "b.gguf (sha256 000000000000)"),
+        (lambda data: data["corpora"][0].update(sha256="0" * 64), "they have no text in common: text.txt (sha256 "),
+        (lambda data: data["settings"].update(ctx=256), "the tokens of a chunk are 512 and 256"),
+        (lambda data: data["settings"].update(chunks=5), "the chunks of a text are 4 and 5"),
+    ],
+)
+def test_sets_of_different_things_are_refused_with_the_difference(
+    documents: tuple[Path, Path], compare: Compare, tmp_path: Path, edit: Callable[[Any], object], says: str
+) -> None:
+    done = compare(documents[0], edited(documents[0], tmp_path / "b.json", edit), "--json")
+    assert done.code == done.document["error"]["code"] == ResultError.exit_code
+    assert says in done.stderr
+
+
+def test_a_text_of_one_set_only_is_left_out(documents: tuple[Path, Path], compare: Compare, tmp_path: Path) -> None:
+    def another(data: Any) -> None:
+        data["corpora"].append({"name": "other.txt", "sha256": "0" * 64})
+        data["cells"] += [{**cell, "corpus": "other.txt"} for cell in data["cells"]]
+
+    done = compare(documents[0], edited(documents[0], tmp_path / "b.json", another), "--json")
+    assert {one["corpus"] for one in done.document["differences"]} == {"text.txt"}
+    assert {one["corpus"] for one in done.document["missing"]} == {"other.txt"}
+    assert "texts: text.txt in A, text.txt, other.txt in B" in done.stderr
+
+
+def test_a_cell_that_ran_as_another_cache_is_not_compared(
+    documents: tuple[Path, Path], compare: Compare, tmp_path: Path
+) -> None:
+    def unrotated(data: Any) -> None:
+        data["cells"][1]["effective"]["attn_v"] = {"on": False, "size": None, "type": "q8_0", "reason": "default"}
+        data["cells"][0]["effective"]["caches"][0]["mib"] = 9.0
+        data["cells"][0]["effective"]["attn_v"]["reason"] = "another word for it"
+
+    done = compare(documents[0], edited(documents[0], tmp_path / "b.json", unrotated), "--json")
+    assert done.code == 0
+    assert [(one["v"], one["rotation"]) for one in done.document["refused"]] == [("q8_0", "v")]
+    assert "attn_v.on is True in A and False in B" in done.stderr
+    assert ("q8_0", "q8_0", "v") not in found(done, "mean_kld")
+    (unlike,) = done.document["effective"]
+    assert (unlike["field"], unlike["b"], unlike["cells"]) == ("caches.0.mib", "9.0", 1)
+
+
+def test_without_the_means_of_chunks_the_errors_of_both_are_used(
+    documents: tuple[Path, Path], compare: Compare, tmp_path: Path
+) -> None:
+    def older(data: Any) -> None:
+        for cell in (*data["cells"], *data["controls"]["q4_0"]):
+            del cell["running"], cell["machine"]
+        data["cells"][2]["mean_kld"] += 0.0001
+
+    done = compare(documents[0], edited(documents[0], tmp_path / "b.json", older), "--json")
+    one = found(done, "mean_kld")["q8_0", "turbo4", "off"]
+    assert (one["paired"], one["verdict"]) == (False, "within noise")
+    assert one["high"] - one["difference"] == pytest.approx(1.96 * 0.0001 * math.sqrt(2), rel=1e-3)
+    assert "machine: " not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "cannot read"),
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("[]", "is no document of `turbotool eval`"),
+        ('{"ok": false, "error": {}}', "it has no 'corpora'"),
+        ('{"ok": true, "models": []}', "it is of several models; name the folder of one"),
+    ],
+)
+def test_what_is_no_result_set_is_refused(compare: Compare, tmp_path: Path, content: str | None, says: str) -> None:
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_text(content)
+    done = compare(path, path)
+    assert done.code == ResultError.exit_code
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_cell_of_an_unknown_type_or_rotation_is_refused(
+    documents: tuple[Path, Path], compare: Compare, tmp_path: Path
+) -> None:
+    unknown = edited(documents[0], tmp_path / "b.json", lambda data: data["cells"][0].update(k="turbo9"))
+    assert compare(documents[0], unknown).code == UnknownCacheType.exit_code
+    unknown = edited(documents[0], tmp_path / "b.json", lambda data: data["cells"][0].update(rotation="q"))
+    assert "rotation 'q' is none of" in compare(documents[0], unknown).stderr
+
+
+def test_a_measurement_comes_back_from_its_document() -> None:
+    """But for the errors of running means, which are not in it."""
+    columns = ("ppl", "ln_ratio", "kld", "rms_dp", "same_top")
+    rows = MEASURED.divergence.running
+    bare = tuple(Running(row.chunk, *(Estimate(getattr(row, name).value) for name in columns)) for row in rows)
+    written = json.loads(json.dumps(finite(statistics(MEASURED))))
+    cell = {**written, "effective": MEASURED.effective, "seconds": 1.5, "machine": "m"}
+    assert _measured(cell) == Measured(replace(MEASURED.divergence, running=bare), MEASURED.effective, 1.5, "m")
+
+
+def chunked(klds: Sequence[float], squares: Sequence[float], ppls: Sequence[float]) -> Measured:
+    """A cell with those values of single chunks, its means rounded as the program rounds them."""
+    rows = []
+    for n in range(1, len(klds) + 1):
+        kld, ppl = math.fsum(klds[:n]) / n, math.exp(math.fsum(map(math.log, ppls[:n])) / n)
+        rms = Estimate(round(math.sqrt(math.fsum(squares[:n]) / n), 3))
+        top = Estimate(round(100 - 100 * sum(round(1000 * one) for one in klds[:n]) / (n * scored(512)), 3))
+        rows.append(Running(n, Estimate(round(ppl, 4)), Estimate(round(kld, 5)), Estimate(round(kld, 5)), rms, top))
+    mean = Estimate(round(math.fsum(klds) / len(klds), 6), 0.001)
+    return Measured(
+        replace(
+            MEASURED.divergence,
+            mean=mean,
+            ln_ratio=mean,
+            ppl=Estimate(round(ppl, 6), 1.0),
+            ppl_base=Estimate(ppl / math.exp(mean.value), 1.0),
+            rms_dp=rows[-1].rms_dp,
+            same_top=rows[-1].same_top,
+            running=tuple(rows),
+        ),
+        {},
+        1.0,
+    )
+
+
+@pytest.mark.parametrize("statistic", [*(one for one in STATISTICS if one.series), BASE], ids=lambda one: one.title)
+def test_a_paired_interval_holds_the_difference_and_sees_what_chunks_agree_on(statistic: Any) -> None:
+    """Chunks differ much from each other; B is a little more than A in each, which only pairs can tell."""
+    klds = [0.01 * (1 + n % 3) for n in range(8)]
+    a = chunked(klds, [one * 400 for one in klds], [20 + n for n in range(8)])
+    b = chunked([one + 0.004 for one in klds], [one * 440 for one in klds], [20.5 + n * 1.02 for n in range(8)])
+    one = difference("text", Configuration(PAIR), statistic, a, b, 512)
+    assert one.paired
+    assert one.bounds is not None
+    assert one.bounds[0] - ROUNDED <= one.difference <= one.bounds[1] + ROUNDED
+    assert one.verdict.startswith("B ")
+    assert difference("text", Configuration(PAIR), statistic, b, a, 512).bounds == pytest.approx(
+        [-one.bounds[1], -one.bounds[0]]
+    )
+    assert difference("text", Configuration(PAIR), statistic, a, a, 512).verdict == "identical"
+
+
+def test_what_changes_its_sign_from_chunk_to_chunk_is_within_noise() -> None:
+    klds = [0.01] * 8
+    a, b = chunked(klds, klds, klds), chunked([0.01 + 0.005 * (-1) ** n for n in range(7)] + [0.012], klds, klds)
+    kld = STATISTICS[0]
+    assert difference("text", Configuration(PAIR), kld, a, b, 512).verdict == "within noise"

@@ -1,0 +1,226 @@
+"""What figures are said to mean, on made-up cells and on published ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from known_model import known_model
+from known_results import cell
+
+from turbotool.evaluation.cell import F16, Configuration, Measured
+from turbotool.evaluation.judge.choice import Tolerance, choose, memory
+from turbotool.evaluation.judge.verdict import (
+    BASE,
+    BELOW,
+    BETTER,
+    KLD,
+    LN_RATIO,
+    NOISE,
+    OFF,
+    SAME_TOP,
+    UNKNOWN,
+    Comparison,
+    compare_all,
+    judge_perplexity,
+)
+from turbotool.evaluation.judge.verdict import WORSE as WORSE_VERDICT
+from turbotool.evaluation.measure.work import EvalLedger
+from turbotool.evaluation.sweep import CONTROL, Corpus, Sweep
+from turbotool.inputs.shape import KvShape, cache_shape
+from turbotool.kv.cachetype import CachePair
+from turbotool.kv.effective import Cache, Effective
+from turbotool.programs.binaries import Binaries
+from turbotool.programs.runner import Runner
+
+pytest.importorskip("scipy")
+MODEL = known_model("some folder/m.gguf")
+TEXT = Corpus("text", Path("text"), "c")
+Q8, MIXED, TURBO = CachePair("q8_0", "q8_0"), CachePair("q8_0", "turbo4"), CachePair("turbo4", "turbo4")
+
+
+def made(cells: dict[Configuration, Measured], tmp_path: Path, chunks: int = 8) -> tuple[Sweep, EvalLedger]:
+    """A sweep of one text in which these were measured."""
+    configurations = tuple(one for one in cells if one != CONTROL)
+    runner = Runner(Binaries(tmp_path), tmp_path, 1)
+    sweep = Sweep(runner, MODEL, "b", "m", (TEXT,), configurations, 512, 8)
+    ledger = EvalLedger({sweep.job(TEXT, one): measured for one, measured in cells.items()})
+    for job in sweep.noise(TEXT):
+        ledger.measured[job] = cell(0.0, 0.0, top=100.0, chunks=chunks)
+    return sweep, ledger
+
+
+def verdicts(found: Iterable[Comparison], against: str) -> dict[tuple[str, str], str]:
+    return {(str(one.configuration), one.quantity): one.verdict for one in found if one.against == against}
+
+
+def test_cells_are_compared_with_off_of_the_same_pair_and_with_f16(tmp_path: Path) -> None:
+    cells = {
+        Configuration(Q8): cell(0.004, 0.001),
+        Configuration(Q8, "v"): cell(0.003, 0.001, top=96.0),
+        Configuration(TURBO): cell(0.05, 0.02),
+        Configuration(TURBO, "k"): cell(0.06, 0.02, top=90.0),
+        Configuration(MIXED, "kv"): cell(0.01, 0.0, spread=0.01),
+    }
+    found = compare_all(*made(cells, tmp_path))
+    assert verdicts(found, OFF) == {
+        ("q8_0 rotated v", KLD): BETTER,
+        ("q8_0 rotated v", LN_RATIO): NOISE,
+        ("q8_0 rotated v", SAME_TOP): BETTER,
+        ("turbo4 rotated k", KLD): WORSE_VERDICT,
+        ("turbo4 rotated k", LN_RATIO): NOISE,
+        ("turbo4 rotated k", SAME_TOP): WORSE_VERDICT,
+    }
+    against_f16 = verdicts(found, BASE)
+    assert len(against_f16) == 15
+    assert against_f16["turbo4", KLD] == against_f16["turbo4", LN_RATIO] == WORSE_VERDICT
+    assert against_f16["q8_0/turbo4 rotated kv", LN_RATIO] == NOISE
+
+
+def test_a_difference_is_told_with_its_interval(tmp_path: Path) -> None:
+    cells = {Configuration(Q8): cell(0.004, 0.001), Configuration(Q8, "v"): cell(0.003, 0.001)}
+    found = compare_all(*made(cells, tmp_path))[0].as_json()
+    assert found["difference"] == pytest.approx(-0.001)
+    assert float(str(found["low"])) < -0.001 < float(str(found["high"])) < 0
+    assert (found["confidence"], found["chunks"], found["verdict"]) == (0.95, 8, BETTER)
+
+
+def test_a_perplexity_below_f16_is_not_called_better(tmp_path: Path) -> None:
+    found = verdicts(compare_all(*made({Configuration(Q8): cell(0.01, -0.01)}, tmp_path)), BASE)
+    assert found["q8_0", LN_RATIO] == BELOW
+
+
+def test_one_chunk_gives_no_verdict(tmp_path: Path) -> None:
+    cells = {Configuration(Q8): cell(0.004, 0, chunks=1), Configuration(Q8, "v"): cell(0.001, 0, chunks=1)}
+    found = verdicts(compare_all(*made(cells, tmp_path, chunks=1)), OFF)
+    assert set(found.values()) == {UNKNOWN}
+
+
+def test_a_cell_that_is_not_finite_is_compared_with_nothing(tmp_path: Path) -> None:
+    cells = {Configuration(Q8): cell(math.nan, 0), Configuration(Q8, "v"): cell(0.001, 0)}
+    found = compare_all(*made(cells, tmp_path))
+    assert {(str(one.configuration), one.against) for one in found} == {("q8_0 rotated v", BASE)}
+
+
+def published(ppl: float, ppl_error: float, kld: float, kld_error: float, base: tuple[float, float]) -> Measured:
+    """A cell of which PPL, KLD and their errors were published, but no chunks; the errors of perplexities are added."""
+    error = math.hypot(ppl_error / ppl, base[1] / base[0])
+    return cell(kld, math.log(ppl / base[0]), error=error, base=base[0], of_kld=kld_error, chunks=1)
+
+
+def test_the_published_headline_is_unreliable_as_its_authors_concluded() -> None:
+    """256 chunks on gemma-4 26B: q8_0/turbo4 scores 42 % below f16, and its KLD rises while its perplexity falls."""
+    f16 = (20045.71, 604.41)
+    cells = {
+        Configuration(MIXED): published(11673.35, 342.77, 1.7067, 0.0125, f16),
+        Configuration(MIXED, "v"): published(11160.84, 332.03, 1.8943, 0.0132, f16),
+        Configuration(MIXED, "kv"): published(10785.84, 320.35, 1.9193, 0.0133, f16),
+    }
+    found = judge_perplexity(cells, "wikitext-2")
+    assert not found.reliable
+    assert sum("below f16's 20045.7" in reason for reason in found.reasons) == 3
+    assert any("(-41.8%)" in reason for reason in found.reasons)
+
+
+def test_the_published_healthy_control_is_reliable() -> None:
+    """Qwen2.5-7B: no cell leaves f16 beyond its error, and KLD differs little."""
+    klds, ppls = (0.01255, 0.01158, 0.01474, 0.01305), (6.140, 6.146, 6.135, 6.116)
+    cells = {
+        Configuration(MIXED, rotation): published(ppl, 0.04, kld, 0.0013, (6.13, 0.04))
+        for rotation, kld, ppl in zip(("off", "k", "v", "kv"), klds, ppls, strict=True)
+    }
+    assert judge_perplexity(cells, "wikitext-2").reliable
+
+
+def test_two_cells_in_opposite_order_beyond_noise_make_perplexity_unreliable() -> None:
+    cells = {
+        Configuration(TURBO): cell(2.25, 0.5, spread=0.01),
+        Configuration(TURBO, "kv"): cell(2.59, 0.1, spread=0.01),
+    }
+    found = judge_perplexity(cells, "text")
+    assert found.reasons == (
+        "turbo4 has the lower KLD but the higher perplexity than turbo4 rotated kv, both beyond noise",
+    )
+    noisy = {one: cell(measured.divergence.mean.value, 0.3, spread=0.2) for one, measured in cells.items()}
+    assert judge_perplexity(noisy, "text").reliable
+
+
+def test_a_negative_rank_correlation_makes_perplexity_unreliable() -> None:
+    names = [CachePair(k, v) for k in ("q8_0", "turbo4", "turbo3") for v in ("q8_0", "turbo4")]
+    cells = {Configuration(pair): cell(0.1 * n, 1 - 0.1 * n, chunks=1) for n, pair in enumerate(names, start=1)}
+    (reason,) = judge_perplexity(cells, "text").reasons
+    assert "opposite order: Kendall's tau -1.00" in reason
+
+
+def test_slightly_below_f16_is_chance_when_many_cells_were_tried() -> None:
+    """At 2.2 standard errors one cell is accused, one of twelve is not."""
+    one = {Configuration(Q8): cell(0.01, -0.022)}
+    assert not judge_perplexity(one, "text").reliable
+    pairs = [CachePair(k, v) for k in ("q5_0", "q5_1", "q4_1", "iq4_nl") for v in ("q8_0", "turbo4", "turbo3")]
+    assert judge_perplexity({**one, **{Configuration(pair): cell(0.01, 0.0) for pair in pairs}}, "text").reliable
+
+
+TOLERANCE = Tolerance(0.02, 93.0)
+
+
+@pytest.mark.parametrize(
+    ("cells", "chosen"),
+    [
+        (
+            {Configuration(Q8): (0.004, 97), Configuration(TURBO): (0.05, 89), Configuration(MIXED): (0.01, 95)},
+            "q8_0/turbo4",
+        ),
+        ({Configuration(Q8): (0.004, 97), Configuration(TURBO): (0.01, 95)}, "turbo4"),
+        ({Configuration(Q8): (0.004, 97), Configuration(TURBO): (0.01, 92.9)}, "q8_0"),
+        ({Configuration(Q8): (0.03, 97)}, "f16"),
+        ({Configuration(Q8): (0.004, 97), Configuration(Q8, "v"): (0.003, 97)}, "q8_0 rotated v"),
+        ({Configuration(Q8): (0.004, 97), Configuration(Q8, "v"): (0.004, 97)}, "q8_0"),
+        ({Configuration(Q8): (0.03, 97), Configuration(Q8, "v"): (0.019, 97)}, "q8_0 rotated v"),
+        ({Configuration(Q8): (0.004, 92.9), Configuration(Q8, "v"): (0.004, 97)}, "f16"),
+        ({Configuration(Q8, "v"): (0.004, 97)}, "q8_0 rotated v"),
+        ({Configuration(Q8): (math.nan, 97), Configuration(F16): (0.0, 100)}, "f16"),
+    ],
+)
+def test_the_smallest_memory_inside_the_tolerance_is_recommended(
+    tmp_path: Path, cells: dict[Configuration, tuple[float, float]], chosen: str
+) -> None:
+    sweep, ledger = made({one: cell(kld, 0.0, top=top) for one, (kld, top) in cells.items()}, tmp_path)
+    found = choose(sweep, ledger, compare_all(sweep, ledger), TOLERANCE, 4096)
+    assert str(found.configuration) == chosen
+    assert f"-ctk {found.configuration.pair.k} -ctv {found.configuration.pair.v}" in found.command
+
+
+def test_a_cell_that_only_its_error_keeps_out_is_named(tmp_path: Path) -> None:
+    sweep, ledger = made({Configuration(Q8): cell(0.019, 0.0, of_kld=0.001)}, tmp_path)
+    found = choose(sweep, ledger, compare_all(sweep, ledger), TOLERANCE, 4096)
+    assert found.configuration == Configuration(F16)
+    assert found.reason.endswith("only their errors keep out q8_0: measure more --chunks")
+
+
+def effective(mib: float) -> dict[str, object]:
+    return Effective((Cache(512, 30, 1, mib, "q8_0", 0, "turbo4", 0),)).as_json()
+
+
+def test_memory_follows_from_the_heads_where_the_binary_confirms_them() -> None:
+    """Reported for SmolLM2-135M with q8_0/turbo4: 4.48 MiB at 512 tokens."""
+    found = memory(MODEL, MIXED, 8192, effective(4.48))
+    assert (found.mib, found.exact) == (30 * 3 * (68 + 34) * 8192 / 2**20, True)
+    assert not memory(MODEL, MIXED, 8192, {}).exact
+
+
+def test_memory_is_scaled_from_the_report_where_the_heads_say_otherwise() -> None:
+    found = memory(MODEL, MIXED, 8192, effective(2.0))
+    assert (found.mib, found.exact) == (32.0, False)
+
+
+def test_memory_of_windows_does_not_grow_with_the_context() -> None:
+    """Two caches that a binary reports at 1024 tokens: 2 layers of all tokens, 4 that look back over 256."""
+    whole, windowed = cache_shape((1, 1), 64, 64), cache_shape((1,) * 4, 64, 64, 256)
+    model = replace(MODEL, kv=KvShape((whole, windowed), (64,), (64,)))
+    both = Effective((Cache(1024, 2, 1, 0.2, "q8_0", 0, "turbo4", 0), Cache(768, 4, 1, 0.3, "q8_0", 0, "turbo4", 0)))
+    found = memory(model, MIXED, 8192, both.as_json())
+    # llama-server keeps a window for each of its four sequences, and a batch of 512
+    assert (found.mib, found.exact) == (((68 + 34) * (2 * 8192 + 4 * (4 * 256 + 512))) / 2**20, True)

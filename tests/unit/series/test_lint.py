@@ -1,0 +1,168 @@
+"""Lint, new and log: the policy on patches, and a new patch from what is edited."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from tiny_series import Project, commit, write
+
+from turbotool.errors import SeriesError
+from turbotool.series import files as series
+from turbotool.series.apply import ensure_applied
+from turbotool.series.export import export
+from turbotool.series.lint import Linted, lint
+from turbotool.series.new import Message, new_patch, subject_of
+
+WHY = "Because a test needs it."
+GOOD = Message("Count the nodes", WHY, "fix", "https://example.org/pull/1", "upstream counts them")
+NO_TOOL = {"PATH": "", "CLANG_FORMAT": ""}
+
+
+def problems(project: Project, env: dict[str, str] | None = None) -> list[str]:
+    return [f"{item.name}: {item.message}" for item in linted(project, env).problems]
+
+
+def linted(project: Project, env: dict[str, str] | None = None) -> Linted:
+    return lint(project.layout, env or {"CLANG_FORMAT": "/bin/true"})
+
+
+def edit_and_export(project: Project, message: str, lines: str, name: str = "src/core.cpp") -> None:
+    ensure_applied(project.session)
+    path = project.layout.tree / name
+    path.write_text(path.read_text() + lines)
+    commit(project.tree, message)
+    export(project.session)
+
+
+def test_a_patch_with_a_reason_in_full_has_no_problem(project: Project) -> None:
+    edit_and_export(project, GOOD.text(), "call();\n")
+    assert problems(project) == []
+    assert linted(project).error() is None
+
+
+@pytest.mark.parametrize(
+    ("message", "lines", "said"),
+    [
+        (Message("No reason", WHY, "fun", "none", "never"), "x\n", "Reason is 'fun'"),
+        (Message("No link", WHY, "fix", "see issue", "never"), "x\n", "neither a link nor none"),
+        (Message("No condition", WHY), "x\n", "Drop-when is 'TODO'"),
+        (Message("No why", "TODO", "fix", "none", "never"), "x\n", "does not say why"),
+        (GOOD, "x \n", "ends in white space"),
+        (GOOD, "\tx\n", "indented with a tab"),
+        (GOOD, "x\n" * 61, "61 lines in a row, more than 60: our own code belongs in the overlay"),
+        (GOOD, "x\n" * 401, "changes 401 lines, more than 400"),
+    ],
+)
+def test_each_breach_of_the_policy_is_named(project: Project, message: Message, lines: str, said: str) -> None:
+    edit_and_export(project, message.text(), lines)
+    (first, *_) = problems(project)
+    assert any(said in problem for problem in problems(project))
+    assert first.startswith(series.names(project.layout)[0])
+    assert isinstance(linted(project).error(), SeriesError)
+
+
+def test_a_missing_trailer_and_a_deleted_file_are_named(project: Project) -> None:
+    ensure_applied(project.session)
+    (project.layout.tree / "run.sh").unlink()
+    commit(project.tree, "Remove it\n\nwhy\n\nReason: fix\nUpstream: none")
+    export(project.session)
+    found = problems(project)
+    assert "remove-it.patch: its message has no `Drop-when:` trailer" in found
+    assert any("it deletes run.sh" in problem for problem in found)
+
+
+@pytest.mark.parametrize(("text", "said"), [("a \n", "line 1 ends in white space"), ("a", "last line has no end")])
+def test_stray_white_space_in_the_overlay_is_named(project: Project, text: str, said: str) -> None:
+    write(project.layout.overlay, "src/own.c", text)
+    assert any(said in problem for problem in problems(project))
+
+
+def formatter(path: Path, script: str) -> dict[str, str]:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return {"CLANG_FORMAT": str(path)}
+
+
+def test_formatting_follows_upstreams_style_or_it_is_said_why_not(patched: Project, tmp_path: Path) -> None:
+    assert any("turbotool vendor" in text for text in linted(patched).skipped)  # upstream has no .clang-format
+    write(patched.layout.tree, ".clang-format", "BasedOnStyle: LLVM\n")
+    says = 'case "$3" in file:*) ;; --style=file:*/.clang-format) ;; *) exit 9;; esac; '
+    changes = formatter(tmp_path / "changes", says + 'echo "$4:3:1: error: code should be clang-formatted"; exit 1')
+    assert any(
+        problem.startswith("overlay/src/turbo/codec.c: clang-format") and problem.endswith("changes lines 3")
+        for problem in problems(patched, changes)
+    )
+    old = formatter(tmp_path / "old", 'echo "x:1:1: error: invalid boolean"; echo "Error reading x: Invalid argument"')
+    assert not [problem for problem in problems(patched, old) if "clang-format" in problem]
+    assert "does not understand" in linted(patched, old).skipped[0]
+    with pytest.MonkeyPatch.context() as patching:
+        patching.setattr("turbotool.series.lint.shutil.which", lambda *_, **__: None)
+        assert "there is no clang-format" in linted(patched, NO_TOOL).skipped[0]
+
+
+def test_new_makes_the_edits_the_last_patch_with_every_trailer(patched: Project) -> None:
+    patched.edit("src/cache.cpp", "cache 3\n", "cache three\n")
+    write(patched.layout.tree, "src/turbo/more.c", "int more;\n")
+    name, done = new_patch(patched.session, GOOD)
+    assert (name, done.patches[-1]) == ("count-the-nodes.patch", "count-the-nodes.patch")
+    assert "src/turbo/more.c" in done.overlay
+    patch = series.load(patched.layout)[-1]
+    assert patch.trailers == {
+        "Reason": "fix",
+        "Upstream": "https://example.org/pull/1",
+        "Drop-when": "upstream counts them",
+    }
+    assert ensure_applied(patched.session).cached
+    assert not [text for text in problems(patched) if text.startswith(name)]
+
+
+def test_a_message_that_is_open_is_refused_by_lint_until_it_is_written(patched: Project) -> None:
+    patched.edit("src/cache.cpp", "cache 3\n", "cache three\n")
+    name, _ = new_patch(patched.session, Message(subject_of("count-the-nodes")))
+    found = [text for text in problems(patched) if text.startswith(name)]
+    assert any("Drop-when is 'TODO'" in text for text in found)
+    assert any("does not say why" in text for text in found)
+
+
+def test_new_refuses_what_makes_no_patch_and_keeps_the_edits(patched: Project) -> None:
+    with pytest.raises(SeriesError, match="nothing is edited"):
+        new_patch(patched.session, GOOD)
+    own = write(patched.layout.tree, "src/turbo/more.c", "int more;\n")
+    with pytest.raises(SeriesError, match="no file of upstream is edited"):
+        new_patch(patched.session, GOOD)
+    assert own.exists()
+    patched.edit("src/cache.cpp", "cache 3\n", "cache three\n")
+    with pytest.raises(SeriesError, match="already"):
+        new_patch(patched.session, Message("Register the turbo cache types"))
+    before, head = patched.snapshot(), patched.tree.text("rev-parse", "HEAD")
+    with pytest.raises(SeriesError):  # a message that a patch cannot carry
+        new_patch(patched.session, Message("Cut", "before\n---\nafter", "fix", "none", "never"))
+    assert (patched.snapshot(), patched.tree.text("rev-parse", "HEAD")) == (before, head)
+    assert "cache three" in (patched.layout.tree / "src/cache.cpp").read_text()
+    assert own.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "subject"),
+    [
+        ("fix-k-shift", "Fix k shift"),
+        ("fix-k-shift.patch", "Fix k shift"),
+        ("Fix K-shift for turbo", "Fix K-shift for turbo"),
+    ],
+)
+def test_a_name_or_a_subject_gives_the_subject(name: str, subject: str) -> None:
+    assert subject_of(name) == subject
+
+
+def test_the_real_series_keeps_to_the_policy() -> None:
+    """Formatting apart, which needs the vendored tree."""
+    from turbotool.layout import find_layout
+
+    with pytest.MonkeyPatch.context() as patching:
+        patching.delenv("TURBOTOOL_ROOT", raising=False)
+        found = lint(find_layout(), {**os.environ, "CLANG_FORMAT": "/bin/true"})
+    assert found.patches > 0
+    assert found.problems == ()

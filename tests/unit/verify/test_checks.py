@@ -1,0 +1,126 @@
+"""The checks gate, memory, shapes and effective: what keeps the rules passes, what breaks one is named."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_verify import verify_programs
+from known_model import known_model
+
+from turbotool.kv.cachetype import CachePair
+from turbotool.kv.rotation import OFF
+from turbotool.programs.binaries import Binaries
+from turbotool.programs.completion import complete
+from turbotool.programs.perplexity import Text
+from turbotool.programs.runner import Runner
+from turbotool.system.output import Output
+from turbotool.verify import verification
+from turbotool.verify.check import Check, Context
+from turbotool.verify.checks import effective
+from turbotool.verify.registry import CHECKS
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake programs are scripts")
+
+GATE, SIZE = "rotation-truth-table", "kv-buffer-size"
+HEADS, GRAPH = "head-size-guard", "graph-budget"
+SLOTS, COPY = "slot-save-restore", "sequence-copy"
+EFFECTIVE = "effective-configuration"
+
+
+def context_of(folder: Path, trouble: str, *, quick: bool = True) -> Context:
+    """On fake programs in `folder` that have this trouble."""
+    runner = Runner(Binaries(verify_programs(folder, trouble)), folder, 1, folder / "verify.log")
+    return Context(runner, known_model(str(folder / "m.gguf")), Text(folder / "text.txt"), Output(quiet=True), quick)
+
+
+def checked(name: str, context: Context) -> Check:
+    (spec,) = [spec for spec in CHECKS if spec.name == name]
+    return verification.run_check(spec, context)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("name", [GATE, SIZE, HEADS, GRAPH, SLOTS, COPY, EFFECTIVE])
+def test_programs_that_keep_the_rules_pass(tmp_path: Path, name: str, quick: bool) -> None:
+    found = checked(name, context_of(tmp_path, "", quick=quick))
+    assert (found.ok, found.skipped) == (True, False), found.detail
+    assert {path.name for path in tmp_path.iterdir() if path.suffix in (".logits", ".gguf")} == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "trouble", "value", "says"),
+    [
+        (GATE, "leaks", 1, "q8_0/q8_0: rotation K and K+V give the same logits"),
+        (GATE, "log-only", 6, "q8_0/q8_0: rotation off and K give the same logits"),
+        (GATE, "unlocked", 2, "q8_0/q8_0: DISABLE, K changes the logits"),
+        (GATE, "f16-rotates", 1, "an override changes the logits of an f16 cache"),
+        (GATE, "any-value", 2, "LLAMA_ATTN_ROT_K_OVERRIDE=maybe was accepted"),
+        (GATE, "nameless-error", 2, "LLAMA_ATTN_ROT_V_OVERRIDE=1x: the error does not name the variable"),
+        (GATE, "crashes", "signal SIGABRT", "LLAMA_ATTN_ROT_K_OVERRIDE=maybe: signal SIGABRT"),
+        (GATE, "silent-gate", "ConfigurationMismatch", "the log says nothing about attn_rot_k"),
+        (SIZE, "pads", 4.25 * 60 * 3 * 64 * 2048 / 8 / 2**20, "turbo3 takes"),
+        (SIZE, "layers", None, "llama: the log names other caches than the model has"),
+        (SIZE, "substitutes", "ConfigurationMismatch", "K cache type is q8_0, requested turbo4"),
+        (HEADS, "rotates", 2, "K is rotated, or the log does not say"),
+        (HEADS, "silent-gate", 2, "V is rotated, or the log does not say"),
+        (HEADS, "other-reason", 2, "K is off for another reason: a whim"),
+        (HEADS, "takes-odd", 1, "turbo4: exit status 0, no message"),
+        (HEADS, "nameless-error", 1, "no message with 'does not divide n_embd_head_k=96'"),
+        (HEADS, "aborts", "signal SIGABRT", "llama-completion ended with signal SIGABRT"),
+        (GRAPH, "aborts", "signal SIGABRT", "signal SIGABRT; the rotations were not in force"),
+        (GRAPH, "unrotated", "exit status 0", "the rotations were not in force"),
+        (SLOTS, "forgets", 1, "saved 18 tokens, restored 9"),
+        (SLOTS, "evaluates", 1, "only 0 of 18 restored tokens were used"),
+        (SLOTS, "drifts", 1, "token 1 is (0, -1.5), was (0, -0.5)"),
+        (SLOTS, "stops", 1, "23 tokens instead of 24"),
+        (COPY, "no-copy", 1, "turbo4/turbo4: the sequence was not copied"),
+        (COPY, "one-slot", 1, "turbo4/turbo4: the sequence was not copied"),
+        (COPY, "copy-drifts", 2, "turbo4/turbo4 slot 1: token 1 is 1, alone 0"),
+        (COPY, "copy-rounds", 1, "turbo4/turbo4 copy: token 1 is (0, -1.5), was (0, -0.5)"),
+        (EFFECTIVE, "substitutes", "ConfigurationMismatch", "V cache type is q8_0, requested turbo4"),
+    ],
+)
+def test_what_breaks_a_rule_is_named(tmp_path: Path, name: str, trouble: str, value: object, says: str) -> None:
+    found = checked(name, context_of(tmp_path, trouble))
+    assert (found.ok, found.skipped) == (False, False)
+    assert says in found.detail
+    assert found.value == (pytest.approx(value, abs=0.006) if isinstance(value, float) else value)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "says"),
+    [
+        ("f16-rotates", "a V override changes the logits although V is f16"),
+        ("k-needs-v", "a K override does nothing when V is f16"),
+    ],
+)
+def test_the_float_side_of_a_mixed_pair_is_looked_at_in_a_full_run(tmp_path: Path, trouble: str, says: str) -> None:
+    found = checked(GATE, context_of(tmp_path, trouble, quick=False))
+    assert not found.ok
+    assert says in found.detail
+
+
+def test_a_model_whose_caches_are_not_known_has_no_size_to_compare(tmp_path: Path) -> None:
+    context = context_of(tmp_path, "layers")
+    model = replace(context.model, kv=replace(context.model.kv, problem="its caches are not known"))
+    found = checked(SIZE, replace(context, model=model))
+    assert (found.ok, found.skipped, found.detail) == (False, True, "its caches are not known")
+
+
+def test_a_run_that_was_set_otherwise_is_found_at_the_end(tmp_path: Path) -> None:
+    """Whoever made the run may have caught the error that refused it."""
+    context = context_of(tmp_path, "")
+    ran = complete(context.runner, context.model, CachePair("f16", "f16"), "x", n=1, ctx=256).run
+    context.runner.record("llama-cli", CachePair("turbo2", "f16"), OFF, ran.done)
+    found = checked(EFFECTIVE, context)
+    assert (found.ok, found.value) == (False, 3)
+    assert found.detail == "llama-cli turbo2/f16: K cache type is f16, requested turbo2"
+
+
+def test_a_comparison_that_lets_everything_pass_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(effective, "differences", lambda *_: [])
+    found = checked(EFFECTIVE, context_of(tmp_path, ""))
+    assert not found.ok
+    assert found.detail.count("a q8_0/turbo4 run passes for") == 3

@@ -1,0 +1,99 @@
+"""What rehearsals and bumps print with --json."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from msgspec import UNSET, UnsetType
+
+from turbotool.pin.bump import Bumped
+from turbotool.pin.rehearse import ClashingPatch, Rehearsal
+from turbotool.series.trial import Trial
+from turbotool.system.documents import ErrorFields, document
+from turbotool.upstream.lock import Upstream
+
+F = TypeVar("F", bound="RehearsalFields")
+
+
+@dataclass(frozen=True)
+class RehearsalFields:
+    """How each patch fares on another upstream, which can be dropped there, and which need repair; `seconds` of wall
+    time, fetching included unless the upstream was `cached`.
+    """
+
+    ok: bool
+    ref: str
+    commit: str
+    tree: str
+    source: str
+    sha256: str
+    cached: bool
+    seconds: float
+    patches: tuple[Trial, ...]
+    droppable: tuple[str, ...]
+    conflicts: tuple[ClashingPatch, ...]
+    error: ErrorFields | UnsetType = UNSET
+
+
+@document("rehearsal")
+@dataclass(frozen=True)
+class RehearsalDocument(RehearsalFields):
+    """One rehearsal."""
+
+
+@document("rehearsals")
+@dataclass(frozen=True)
+class RehearsalsDocument:
+    """Several rehearsals, in the order in which they were asked for."""
+
+    ok: bool
+    rehearsals: tuple[RehearsalFields, ...]
+    error: ErrorFields | UnsetType = UNSET
+
+
+@document("bump")
+@dataclass(frozen=True)
+class BumpDocument:
+    """The new pin: upstream, git tree with the series, patches in order, those that fell away, whether it is proven.
+
+    `moved` is false if the upstream was the pin already.
+    """
+
+    ok: bool
+    upstream: Upstream
+    tree: str
+    patches: tuple[str, ...]
+    dropped: tuple[str, ...]
+    proven: bool
+    moved: bool
+
+
+def rehearsal_document(done: Sequence[Rehearsal]) -> RehearsalDocument | RehearsalsDocument:
+    """The document of one rehearsal; of several, each with its own."""
+    if len(done) == 1:
+        return _fields(RehearsalDocument, done[0])
+    each = tuple(_fields(RehearsalFields, one) for one in done)
+    return RehearsalsDocument(all(one.ok for one in each), each)
+
+
+def _fields(of: type[F], done: Rehearsal) -> F:
+    up = done.onto.upstream
+    return of(
+        ok=done.error() is None,
+        ref=done.ref,
+        commit=up.commit,
+        tree=up.tree,
+        source=up.source,
+        sha256=up.sha256,
+        cached=done.onto.cached,
+        seconds=round(done.seconds, 1),
+        patches=done.trials,
+        droppable=done.droppable,
+        conflicts=done.conflicts(),
+    )
+
+
+def bump_document(done: Bumped) -> BumpDocument:
+    return BumpDocument(True, done.upstream, done.tree, done.patches, done.dropped, done.proven, done.moved)

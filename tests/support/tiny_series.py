@@ -95,10 +95,11 @@ def make_project(folder: Path, files: dict[str, str] = FILES) -> Project:
     write(layout.root, "patches/README.md", "why\n")
     layout.overlay.mkdir()
     tree, head = upstream.tree_of("HEAD"), upstream.text("rev-parse", "HEAD")
-    text = f'# comment\n[upstream]\nsource = "git"\nurl = "{upstream.folder}"\ncommit = "{head}"\ntree = "{tree}"\n'
+    text = '# comment\nschema = "turbotool.lock"\nversion = 1\n\n'
+    text += f'[upstream]\nsource = "git"\nurl = "{upstream.folder}"\ncommit = "{head}"\ntree = "{tree}"\n'
     text += f'\n[series]\n# kept\ntree = "{tree}"\noverlay = "{EMPTY}"\npatches = []\n'
     write(layout.root, "vendor/lock.toml", text)
-    assert read_lock(layout).series == SeriesLock(tree, EMPTY)
+    assert read_lock(layout).series == SeriesLock(tree, EMPTY, ())
     return Project(layout, upstream)
 
 

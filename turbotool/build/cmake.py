@@ -6,18 +6,20 @@ there, and what CMake wrote so far is not trusted.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from turbotool.build.toolchain import Toolchain, identity
+from turbotool.errors import DocumentError
+from turbotool.system.documents import document, read
 
 STATE = "configured.json"
 GENERATOR = "Ninja"
 
 
+@document("cmake-state")
 @dataclass(frozen=True)
 class State:
     """What a build folder was configured for. Another `place` or `compilers` dates every object file."""
@@ -39,9 +41,10 @@ def state_of(
 
 
 def read_state(folder: Path) -> State | None:
+    """What `folder` is configured for; None if it is not, or if that cannot be read."""
     try:
-        return State(**json.loads((folder / STATE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return read(folder / STATE, State)
+    except DocumentError:
         return None
 
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from turbotool.build import cmake, ninja, record, stamps
 from turbotool.build.compiler_error import CompilerError, advice, first_error, no_space
 from turbotool.build.options import build_commit
 from turbotool.build.plan import BuildPlan
-from turbotool.build.record import BuildRecord, Built
+from turbotool.build.record import BuildRecord, Built, BuiltFrom, UsedTool
 from turbotool.build.tools import Candidate
-from turbotool.errors import CompileFailed, ConfigureFailed, NoSpace
+from turbotool.errors import CompileFailed, ConfigureFailed, DocumentError, NoSpace
 from turbotool.system import process
+from turbotool.system.documents import encode
 from turbotool.system.files import need_space, out_of_space, write_file
+from turbotool.system.git import Git
 from turbotool.system.machine import usable_cpus
 from turbotool.system.session import Session
 
@@ -48,7 +49,11 @@ def pending(plan: BuildPlan) -> list[str]:
     moved = cmake.moved(plan.folder, plan.state)
     if moved:
         return [moved]
-    return record.stale_reasons(record.read_record(plan.folder), plan.key, plan.inputs, plan.folder)
+    try:
+        last = record.read_record(plan.folder)
+    except DocumentError as error:
+        return [error.message]
+    return record.stale_reasons(last, plan.key, plan.inputs, plan.folder)
 
 
 def build(plan: BuildPlan, session: Session) -> BuildOutcome:
@@ -58,9 +63,9 @@ def build(plan: BuildPlan, session: Session) -> BuildOutcome:
     """
     started = time.monotonic()
     reasons = pending(plan)
-    old = record.read_record(plan.folder)
+    old = record.last_record(plan.folder)
     if not reasons and old:
-        return outcome(plan, old.outputs, (), tuple(old.document.get("notes", ())), started)
+        return outcome(plan, old.outputs, (), old.notes, started)
     session.out.say(f"building: {'; '.join(reasons)}")
     need_space(plan.folder, plan.request.backend.disk_bytes if old is None else AGAIN_BYTES, "a build")
     rotate(plan.log)
@@ -98,7 +103,7 @@ def prepare(plan: BuildPlan, session: Session) -> None:
     plan.folder.mkdir(parents=True, exist_ok=True)
     if plan.toolkit:
         plan.toolkit.assemble()
-    changed = stamps.settle(plan.source.path, plan.source.tree, plan.folder, plan.env)
+    changed = stamps.settle(Git(plan.source.path, session.keep), plan.source.tree, plan.folder)
     session.out.detail(f"{changed} source files are new to this build folder")
 
 
@@ -114,7 +119,7 @@ def configure(plan: BuildPlan, session: Session) -> tuple[str, ...]:
         what = str(error) if error else f"{process.describe_exit(done.returncode)}\n{done.tail}"
         hint = f"turbotool doctor says what is missing; the whole output is in {plan.log}"
         raise ConfigureFailed(f"CMake stopped: {what}\nlog: {plan.log}", hint=hint)
-    write_file(plan.folder / cmake.STATE, json.dumps(asdict(plan.state), indent=2).encode())
+    write_file(plan.folder / cmake.STATE, encode(plan.state))
     return tuple(match["what"] for match in LEFT_OUT.finditer(done.output))
 
 
@@ -172,28 +177,33 @@ def finish(plan: BuildPlan, old: BuildRecord | None, notes: tuple[str, ...], sec
         raise CompileFailed(
             f"ninja succeeded but bin/ has no {', '.join(missing)}\nlog: {plan.log}", hint=f"read {plan.log}"
         )
-    document = {
-        "schema": record.SCHEMA,
-        "key": plan.key,
-        "inputs": dict(plan.inputs),
-        "backend": plan.request.backend.name,
-        "tree": plan.source.tree,
-        "series": plan.source.series,
-        "lock": {"commit": plan.source.commit, "source": plan.source.origin},
-        "version": build_commit(plan.source),
-        "tools": {name: tool_document(tool) for name, tool in used_tools(plan).items()},
-        "options": dict(plan.options),
-        "targets": list(plan.request.targets),
-        "asked": plan.request.asked,
-        "outputs": record.as_documents(outputs),
-        "links": links,
-        "run_env": dict(plan.request.backend.run_env),
-        "notes": list(notes),
-        "seconds": round(seconds, 2),
-        "log": os.path.relpath(plan.log, plan.folder),
-    }
-    write_file(plan.folder / record.NAME, (json.dumps(document, indent=2) + "\n").encode())
+    write_file(plan.folder / record.NAME, encode(describe(plan, outputs, links, notes, seconds)))
     return outputs
+
+
+def describe(
+    plan: BuildPlan, outputs: tuple[Built, ...], links: Mapping[str, str], notes: tuple[str, ...], seconds: float
+) -> BuildRecord:
+    """The record of a build that is finished; `seconds` is the wall time that it took."""
+    return BuildRecord(
+        key=plan.key,
+        inputs=dict(plan.inputs),
+        backend=plan.request.backend.name,
+        tree=plan.source.tree,
+        series=plan.source.series,
+        lock=BuiltFrom(plan.source.commit, plan.source.origin),
+        reports=build_commit(plan.source),
+        tools={name: UsedTool(tool.path, tool.version, tool.banner) for name, tool in used_tools(plan).items()},
+        options=dict(plan.options),
+        targets=plan.request.targets,
+        asked=plan.request.asked,
+        outputs=outputs,
+        links=dict(links),
+        run_env=dict(plan.request.backend.run_env),
+        notes=notes,
+        seconds=round(seconds, 2),
+        log=os.path.relpath(plan.log, plan.folder),
+    )
 
 
 def produced(target: str, outputs: Sequence[Built]) -> bool:
@@ -214,10 +224,6 @@ def used_tools(plan: BuildPlan) -> dict[str, Candidate]:
         "nvcc": chain.nvcc,
     }
     return {name: tool for name, tool in every.items() if tool}
-
-
-def tool_document(tool: Candidate) -> dict[str, object]:
-    return {"path": tool.path, "version": tool.version, "banner": tool.banner}
 
 
 def remove_leftovers(plan: BuildPlan) -> None:

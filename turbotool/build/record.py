@@ -1,9 +1,4 @@
-"""build.json: what was built from what, written last; and the question whether it still holds.
-
-The document: schema (1), key and its `inputs`, backend, tree, series, lock {commit, source}, version (what the programs
-report), tools {name: {path, version, banner}}, options, targets, asked (what the command line chose), outputs
-[{name, sha256, bytes, mtime_ns}], links {name: target}, run_env, notes, seconds, log (relative to the build folder).
-"""
+"""build.json: what was built from what, written last; and the question whether it still holds."""
 
 from __future__ import annotations
 
@@ -11,15 +6,19 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+from turbotool.build.backends import BACKENDS
 from turbotool.build.key import differences
+from turbotool.build.request import Asked
+from turbotool.errors import DocumentError
 from turbotool.system.digest import sha256_file
+from turbotool.system.documents import convert, document, kind_of, parse
 
-SCHEMA = 1
 NAME = "build.json"
+T = TypeVar("T")
 _LIBRARY = re.compile(r"\.(so(\.[\d.]+)?|dylib|dll)$")
 
 
@@ -34,33 +33,93 @@ class Built:
 
 
 @dataclass(frozen=True)
+class BuiltFrom:
+    """The locked upstream: its commit, and the kind of source that it came from, such as `pypi`."""
+
+    commit: str
+    source: str
+
+
+@dataclass(frozen=True)
+class UsedTool:
+    """A program that took part in a build; `banner` is the first line that it says about itself."""
+
+    path: str
+    version: str | None
+    banner: str
+
+
+@document("build-record", 2)
+@dataclass(frozen=True)
 class BuildRecord:
-    """The parts of build.json that decisions rest on; `document` is all of it."""
+    """A finished build: `key` is the hash of its `inputs`, `tree` the git tree, `reports` what the programs call it.
+
+    `asked` is what the command line chose, `links` are symbolic links in bin/ with what they point at, `run_env` is
+    what the programs need in their environment, `seconds` is wall time, `log` is relative to the build folder.
+    """
 
     key: str
     inputs: Mapping[str, str]
+    backend: str
+    tree: str
+    series: str
+    lock: BuiltFrom
+    reports: str
+    tools: Mapping[str, UsedTool]
+    options: Mapping[str, str]
+    targets: tuple[str, ...]
+    asked: Asked
     outputs: tuple[Built, ...]
     links: Mapping[str, str]
-    document: Mapping[str, Any]
+    run_env: Mapping[str, str]
+    notes: tuple[str, ...]
+    seconds: float
+    log: str
 
 
 def read_record(folder: Path) -> BuildRecord | None:
-    """The record of the last finished build in `folder`; None if there is none that can be read."""
+    """The record of the last finished build in `folder`; None if there is none.
+
+    Raises DocumentError for one that is damaged or of another version: no build to go on from.
+    """
     try:
-        document = json.loads((folder / NAME).read_text(encoding="utf-8"))
-        if document["schema"] != SCHEMA or not _may_be_asked(document.get("asked", {})):
-            return None
-        outputs = tuple(Built(**output) for output in document["outputs"])
-        return BuildRecord(document["key"], document["inputs"], outputs, document["links"], document)
-    except (OSError, ValueError, TypeError, KeyError):
+        data = (folder / NAME).read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DocumentError(f"cannot read {folder / NAME}: {error.strerror}", hint="turbotool build") from error
+    return decode_record(data, BuildRecord, NAME, hint="turbotool build")
+
+
+def last_record(folder: Path) -> BuildRecord | None:
+    """As `read_record`, with None also for a record that is damaged or of another version."""
+    try:
+        return read_record(folder)
+    except DocumentError:
         return None
 
 
-def _may_be_asked(value: object) -> bool:
-    """True for what Request.again reads."""
-    if not isinstance(value, dict) or not isinstance(value.get("options", {}), dict):
-        return False
-    return all(isinstance(value.get(name, []), list) for name in ("archs", "targets"))
+def decode_record(data: bytes, of: type[T], where: str, *, hint: str) -> T:
+    """A build.json, as `documents.decode` reads it. The form of turbotool 0.1.0, which numbered it, was version 1."""
+    fields = parse(data, of, where, hint=hint)
+    if isinstance(fields, dict) and fields.get("schema") == 1:
+        kind = kind_of(of)
+        message = f"{where} is of version 1, older than {kind.version}: an older turbotool made it"
+        raise kind.error(message, hint=hint)
+    return convert(fields, of, where, hint=hint)
+
+
+def recorded_backend(folder: Path) -> str:
+    """The backend that the build.json in `folder` names, be it of a build or of a package; "" where none is named.
+
+    Of any version: a folder of programs may be older or newer than this turbotool, and each version has this field.
+    """
+    try:
+        fields = json.loads((folder / NAME).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return ""
+    backend = fields.get("backend") if isinstance(fields, dict) else None
+    return backend if isinstance(backend, str) and backend in BACKENDS else ""
 
 
 def stale_reasons(record: BuildRecord | None, key: str, inputs: Mapping[str, str], folder: Path) -> list[str]:
@@ -77,14 +136,14 @@ def stale_reasons(record: BuildRecord | None, key: str, inputs: Mapping[str, str
 def _points(link: Path, target: str) -> bool:
     try:
         return os.readlink(link) == target  # noqa: PTH115 (the stored text, not a resolved path)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: no name that a file can have
         return False
 
 
 def _defect(folder: Path, output: Built) -> str | None:
     try:
         status = (folder / output.name).stat()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: no name that a file can have
         return f"output {output.name} is missing"
     if status.st_size != output.bytes:
         return f"output {output.name} has {status.st_size} bytes instead of {output.bytes}"
@@ -119,7 +178,3 @@ def _describe(path: Path, known: Built | None) -> Built:
     if known and (known.bytes, known.mtime_ns) == (status.st_size, status.st_mtime_ns):
         return known
     return Built(path.name, sha256_file(path), status.st_size, status.st_mtime_ns)
-
-
-def as_documents(outputs: Sequence[Built]) -> list[dict[str, object]]:
-    return [asdict(output) for output in outputs]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from turbotool.build.backends import Backend
 from turbotool.build.host import Choices
@@ -22,6 +21,16 @@ class PatchedSource:
     commit: str
     origin: str
     series: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line chose for a build, for build.json: `options` are CMake's, `targets` the added ones."""
+
+    portable: bool
+    archs: tuple[str, ...]
+    options: Mapping[str, str]
+    targets: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -54,17 +63,15 @@ class BuildRequest:
         )
 
     @property
-    def asked(self) -> dict[str, object]:
+    def asked(self) -> Asked:
         """What the command line chose, for build.json and `again`."""
-        choices, targets = self.choices, list(self.extra_targets)
-        archs, options = list(choices.archs), dict(self.options)
-        return {"portable": choices.portable, "archs": archs, "options": options, "targets": targets}
+        return Asked(self.choices.portable, self.choices.archs, dict(self.options), self.extra_targets)
 
     @classmethod
-    def again(cls, backend: Backend, asked: Mapping[str, Any]) -> BuildRequest:
-        """The request that `asked` describes; what a build of the backend is by default where it says nothing."""
-        choices = Choices(bool(asked.get("portable")), tuple(asked.get("archs", ())))
-        return cls(backend, choices, tuple(asked.get("options", {}).items()), tuple(asked.get("targets", ())))
+    def again(cls, backend: Backend, asked: Asked) -> BuildRequest:
+        """The request that `asked` describes."""
+        choices = Choices(asked.portable, asked.archs)
+        return cls(backend, choices, tuple(asked.options.items()), asked.targets)
 
     @property
     def targets(self) -> tuple[str, ...]:

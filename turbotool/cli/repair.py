@@ -51,8 +51,7 @@ def abort(session: Session) -> None:
     from turbotool.series.document import PatchAbortDocument
     from turbotool.series.resume import abort
 
-    attempt = give_up(session)
-    place = attempt.folder if attempt else abort(session)
+    place = give_up(session) or abort(session)
     session.out.result(f"removed {place}; nothing else was changed")
     session.out.document(PatchAbortDocument(True, str(place)))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import shutil
@@ -23,10 +22,11 @@ from turbotool.build.tools import Tools
 from turbotool.errors import TurbotoolError
 from turbotool.layout import Layout
 from turbotool.programs.devices import Devices, find_devices
-from turbotool.system import process
+from turbotool.system.git import Git
 from turbotool.system.machine import memory_free
 
 OLD = 60  # days after which a pin that nobody moved is worth a warning
+UNLOCKED = {"GIT_OPTIONAL_LOCKS": "0"}  # whoever only looks does not stand in the way of a git that works there
 REHEARSE = "turbotool patch rehearse --onto master"
 
 
@@ -144,28 +144,22 @@ def _tree(layout: Layout, locked: object) -> dict[str, object]:
     """The vendored tree: present, free of edits, and equal to the lock's tree after all patches."""
     if not (layout.tree / ".git").exists():
         return {"present": False}
-    env = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
-        "GIT_CEILING_DIRECTORIES": str(layout.tree.parent),
-        "GIT_OPTIONAL_LOCKS": "0",
-    }
+    tree = Git(layout.tree)
     try:
-        head = process.run(
-            ["git", "rev-parse", "HEAD^{tree}"], cwd=layout.tree, env=env, merge_stderr=False
-        ).output.strip()
-        edits = process.run(["git", "status", "--porcelain"], cwd=layout.tree, env=env, merge_stderr=False).output
+        head = tree.tree_of("HEAD")
+        edits = tree.status(env=UNLOCKED)
     except TurbotoolError as error:
         return {"present": True, "error": error.message}
     return {
         "present": True,
         "tree": head,
-        "edited": len(edits.splitlines()),
+        "edited": len(edits),
         "applied": head == locked,
     }
 
 
 def _build(layout: Layout, name: str) -> dict[str, object]:
-    found = record.read_record(layout.build(name))
+    found = record.last_record(layout.build(name))
     if found is None:
         return {"backend": name, "finished": False}
-    return {"backend": name, "finished": True, "version": found.document.get("version"), "files": len(found.outputs)}
+    return {"backend": name, "finished": True, "version": found.reports, "files": len(found.outputs)}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from turbotool.errors import SeriesError
@@ -16,6 +15,7 @@ from turbotool.series import conflict, repair
 from turbotool.series import files as series
 from turbotool.system import git
 from turbotool.system.digest import sha256_file
+from turbotool.system.documents import document, encode, read
 from turbotool.system.files import scratch_folder, space_guard, write_file
 from turbotool.system.git import BASE_REF, PREVIOUS_REF, Git
 from turbotool.system.locks import work_lock
@@ -24,16 +24,20 @@ from turbotool.upstream import journal
 from turbotool.upstream.lock import Upstream, read_lock, write_upstream
 from turbotool.upstream.tree import dirty, find_edits
 
+RECORD = "attempt.json"
 WAYS_ON = "turbotool patch continue, skip or abort"
+ABORT = "turbotool patch abort gives it up, whatever its record says; the pin stays as it is"
 
 
+@document("attempt")
 @dataclass(frozen=True)
 class Attempt:
-    """`folder` holds everything; `ref` is the upstream as it was named. `series` and `lock` are hashes of what the pin
-    was when the attempt began, `names` its patches. `backend` is the one that proves it, None for no proof.
+    """A bump that is under way, to the upstream that was named as `ref`.
+
+    `series` and `lock` are hashes of what the pin was when the attempt began, `names` its patches. `backend` is the one
+    that proves it, None for no proof.
     """
 
-    folder: Path
     ref: str
     series: str
     lock: str
@@ -42,16 +46,19 @@ class Attempt:
 
     def layout(self, pin: Layout) -> Layout:
         """The layout in which the attempt is applied, built and verified."""
-        return Layout(self.folder / "root", self.folder / "work", pin.cache)
+        return Layout(place(pin) / "root", place(pin) / "work", pin.cache)
+
+
+def place(layout: Layout) -> Path:
+    """Where everything of an attempt is, while one is under way."""
+    return layout.state / "bump"
 
 
 def find_attempt(layout: Layout) -> Attempt | None:
-    """The attempt that is under way, or None."""
-    folder = layout.state / "bump"
-    if not folder.is_dir():
+    """The attempt that is under way, or None. Raises DocumentError if its record is damaged or of a newer version."""
+    if not place(layout).is_dir():
         return None
-    entry = json.loads((folder / "attempt.json").read_text(encoding="utf-8"))
-    return Attempt(folder, entry["ref"], entry["series"], entry["lock"], tuple(entry["names"]), entry["backend"])
+    return read(place(layout) / RECORD, Attempt, hint=ABORT)
 
 
 def check_pin(session: Session, attempt: Attempt | None = None) -> None:
@@ -81,9 +88,9 @@ def begin(session: Session, reference: Reference, backend: str | None) -> Attemp
     """
     layout = session.layout
     if (earlier := find_attempt(layout)) is not None:
-        raise SeriesError(f"the bump to {earlier.ref} is not finished, in {earlier.folder}", hint=WAYS_ON)
-    if (waiting := repair.find(layout)) is not None:
-        raise SeriesError(f"a patch is waiting to be repaired in {waiting.place}", hint=WAYS_ON)
+        raise SeriesError(f"the bump to {earlier.ref} is not finished, in {place(layout)}", hint=WAYS_ON)
+    if (waiting := repair.find_place(layout)) is not None:
+        raise SeriesError(f"a patch is waiting to be repaired in {waiting}", hint=WAYS_ON)
     check_pin(session)
     with work_lock(candidates.store(session), "prepare a bump") as there:
         journal.recover(there)
@@ -92,33 +99,32 @@ def begin(session: Session, reference: Reference, backend: str | None) -> Attemp
             return None
         _, applied = know_series(layout, there, series.load(layout))
         with scratch_folder(layout, "bump") as scratch:
-            folder = scratch / "bump"
-            _fill(layout, folder, onto.upstream)
-            _clone(there.layout.tree, folder / "work" / "vendor" / "llama.cpp", onto.ref, applied)
+            new = scratch / "bump"
+            _fill(layout, new, onto.upstream)
+            _clone(there.layout.tree, new / "work" / "vendor" / "llama.cpp", onto.ref, applied)
             attempt = _describe(layout, reference.text, backend)
-            record = {key: value for key, value in asdict(attempt).items() if key != "folder"}
-            write_file(folder / "attempt.json", json.dumps(record).encode())
-            with space_guard(attempt.folder):
-                folder.rename(attempt.folder)
+            write_file(new / RECORD, encode(attempt))
+            with space_guard(place(layout)):
+                new.rename(place(layout))
     return attempt
 
 
 def _describe(layout: Layout, ref: str, backend: str | None) -> Attempt:
     lock = sha256_file(layout.lock_file)
-    return Attempt(layout.state / "bump", ref, series.series_hash(layout), lock, series.names(layout), backend)
+    return Attempt(ref, series.series_hash(layout), lock, series.names(layout), backend)
 
 
-def _fill(layout: Layout, folder: Path, upstream: Upstream) -> None:
+def _fill(layout: Layout, to: Path, upstream: Upstream) -> None:
     """Copy the series and the lock; the lock names the new upstream."""
-    new = Layout(folder / "root", folder / "work", layout.cache)
+    new = Layout(to / "root", to / "work", layout.cache)
     new.overlay.mkdir(parents=True)
-    with space_guard(folder):
+    with space_guard(to):
         for path in (layout.series, *(layout.patches / name for name in series.names(layout))):
             shutil.copyfile(path, new.patches / path.name)
         for file in series.overlay(layout):
-            to = new.overlay / file.name
-            to.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file.path, to)
+            goal = new.overlay / file.name
+            goal.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file.path, goal)
     write_file(new.lock_file, layout.lock_file.read_bytes())
     locked = read_lock(layout).upstream
     write_upstream(new, upstream)

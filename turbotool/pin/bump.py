@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from turbotool.errors import TurbotoolError
-from turbotool.pin.attempt import Attempt, begin, check_pin, find_attempt
+from turbotool.pin.attempt import Attempt, begin, check_pin, find_attempt, place
 from turbotool.pin.reference import Reference
 from turbotool.series import files as series
 from turbotool.series import repair, resume
@@ -72,19 +73,20 @@ def go_on(session: Session, *, skip: bool, backend: str | None = None) -> Bumped
             attempt = replace(attempt, backend=backend or None)
         there = attempt.layout(held.layout)
         with _kept(held, attempt):
-            if repair.find(there) or skip:
+            if repair.find_place(there) or skip:
                 resume.resume(held.at(there), skip=skip)
             return _complete(held, attempt)
 
 
-def give_up(session: Session) -> Attempt | None:
-    """Remove the attempt that is under way; None if there is none."""
+def give_up(session: Session) -> Path | None:
+    """Remove the attempt that is under way, whatever its record says; returns where it was, None if there is none."""
     with work_lock(session, "abort a bump") as held:
         journal.recover(held)
-        attempt = find_attempt(held.layout)
-        if attempt is not None:
-            journal.discard(held.layout, attempt.folder)
-        return attempt
+        there = place(held.layout)
+        if not there.is_dir():
+            return None
+        journal.discard(held.layout, there)
+        return there
 
 
 @contextmanager
@@ -95,7 +97,7 @@ def _kept(session: Session, attempt: Attempt) -> Iterator[None]:
     except TurbotoolError:
         there = attempt.layout(session.layout)
         session.out.warn(f"the bump to {attempt.ref} is not finished; lock, patches and vendored tree are as before")
-        if repair.find(there) is None:
+        if repair.find_place(there) is None:
             session.out.warn(
                 f"its tree is {there.tree}: edit and commit there, then turbotool patch continue; or abort"
             )
@@ -111,7 +113,7 @@ def _complete(session: Session, attempt: Attempt) -> Bumped:
     else:
         prove(session.at(there), attempt.backend)
     lock, names = read_lock(there), series.names(there)
-    journal.adopt_bump(session.layout, attempt.folder, there)
+    journal.adopt_bump(session.layout, place(session.layout), there)
     dropped = tuple(name for name in attempt.names if name not in names)
     return Bumped(lock.upstream, lock.series.tree, names, dropped, proven=attempt.backend is not None)
 

@@ -6,14 +6,14 @@ tree nor the lock is touched.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from turbotool.errors import SourceError
+from turbotool.errors import DocumentError, SourceError
 from turbotool.layout import Layout
 from turbotool.system import git
 from turbotool.system.digest import sha256_file
+from turbotool.system.documents import document, encode, read
 from turbotool.system.files import scratch_folder, write_file
 from turbotool.system.git import BASE_REF, Git
 from turbotool.system.session import Session
@@ -23,6 +23,14 @@ from turbotool.upstream.sources import SOURCES, FetchRequest
 from turbotool.upstream.tree import commit_files
 
 REFS = "refs/turbotool/upstreams"
+
+
+@document("upstream")
+@dataclass(frozen=True)
+class Found:
+    """An upstream with everything that was found out about it, kept in the cache."""
+
+    upstream: Upstream
 
 
 @dataclass(frozen=True)
@@ -67,16 +75,24 @@ def pristine(there: Session, wanted: Upstream, path: Path | None) -> Pristine:
         tree, base = commit_files(repo, folder, scratch / "index")
         found = replace(found, tree=tree)
         repo.run("update-ref", f"{REFS}/{tree}", base)
-    write_file(record, json.dumps(asdict(found), indent=2).encode())
+    write_file(record, encode(Found(found)))
     return Pristine(found, base, cached=False)
 
 
 def _known(repo: Git, record: Path) -> Pristine | None:
-    if not record.is_file():
+    upstream = _noted(record)
+    if upstream is None or _key(upstream) != record.stem:
         return None
-    upstream = Upstream(**json.loads(record.read_text(encoding="utf-8")))
     base = repo.resolve(f"{REFS}/{upstream.tree}")
     return Pristine(upstream, base, cached=True) if base else None
+
+
+def _noted(record: Path) -> Upstream | None:
+    """What was found out earlier; None if that is not there, damaged or of another version: it is found out again."""
+    try:
+        return read(record, Found).upstream
+    except DocumentError:
+        return None
 
 
 def _identified(there: Session, repo: Git, wanted: Upstream, path: Path | None) -> Upstream:
@@ -95,15 +111,21 @@ def _identified(there: Session, repo: Git, wanted: Upstream, path: Path | None) 
 def _release(there: Session, wanted: Upstream) -> Upstream:
     """The release's source distribution with sha256, size and llama.cpp's commit; asked of the index only once."""
     note = there.layout.work / f"release-{wanted.package}-{wanted.version}.json"
-    if note.is_file():
-        return Upstream(**json.loads(note.read_text(encoding="utf-8")))
+    noted = _noted(note)
+    if noted is not None and noted.sha256 and noted == _learned(wanted, noted):
+        return noted
     downloads = there.layout.cache / "downloads"
     sha256 = pypi.learn_sha256(wanted.package, wanted.version, wanted.archive, downloads, there.out)
     path = pypi.fetch_pypi(wanted.package, wanted.version, wanted.archive, sha256, 0, downloads, there.out)
     commit, date = pypi.submodule_commit(path, wanted.subdir), pypi.submodule_date(path, wanted.subdir)
     found = replace(wanted, sha256=sha256, size=path.stat().st_size, commit=commit, date=date)
-    write_file(note, json.dumps(asdict(found), indent=2).encode())
+    write_file(note, encode(Found(found)))
     return found
+
+
+def _learned(wanted: Upstream, found: Upstream) -> Upstream:
+    """`wanted` with what only the release itself tells."""
+    return replace(wanted, sha256=found.sha256, size=found.size, commit=found.commit, date=found.date)
 
 
 def _key(upstream: Upstream) -> str:

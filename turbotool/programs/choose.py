@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
-from turbotool.build import record
 from turbotool.build.backends import find_backend
-from turbotool.build.record import read_record
+from turbotool.build.record import last_record, recorded_backend
 from turbotool.build.request import BuildRequest
 from turbotool.build.run import build_product
 from turbotool.errors import ToolMissing
@@ -23,14 +21,7 @@ def named_binaries(folder: Path, backend: str = "cpu") -> Binaries:
     """
     if not folder.is_dir():
         raise ToolMissing(f"there is no folder {folder}", hint="turbotool build")
-    return Binaries(folder.resolve(), "", _recorded_backend(folder.resolve().parent) or backend)
-
-
-def _recorded_backend(folder: Path) -> str:
-    try:
-        return str(json.loads((folder / record.NAME).read_text(encoding="utf-8"))["backend"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+    return Binaries(folder.resolve(), "", recorded_backend(folder.resolve().parent) or backend)
 
 
 def choose_binaries(session: Session, backend: str, bin_dir: Path | None) -> Binaries:
@@ -44,8 +35,8 @@ def choose_binaries(session: Session, backend: str, bin_dir: Path | None) -> Bin
             session.out.say(f"{bin_dir} was built for {named.backend}, and so it is taken")
         return named
     wanted = find_backend(backend)
-    last = read_record(session.layout.build(wanted.name))
-    request = BuildRequest.again(wanted, last.document.get("asked", {}) if last else {})
+    last = last_record(session.layout.build(wanted.name))
+    request = BuildRequest.again(wanted, last.asked) if last else BuildRequest(wanted)
     if request.words:
         session.out.say(f"the build was made with {' '.join(request.words)}, and so it is now")
     done = build_product(session, request, os.environ)

@@ -117,7 +117,7 @@ def find_devices(layout: Layout, host: Host) -> tuple[Devices, ...]:
 
 
 def _devices(layout: Layout, backend: str, env: Mapping[str, str]) -> Devices:
-    built = record.read_record(layout.build(backend))
+    built = record.last_record(layout.build(backend))
     try:
         if built is not None and LISTING in [output.name for output in built.outputs]:
             return _ask_programs(layout, backend)

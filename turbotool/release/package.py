@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from turbotool.build.environment import source_epoch
 from turbotool.build.platforms import Platform
@@ -22,20 +20,17 @@ from turbotool.layout import Layout
 from turbotool.release import sbom, sharedlibs
 from turbotool.release.pack import Member, with_sums, write_archive
 from turbotool.release.parts import licence_texts
+from turbotool.release.record import portable_record
 from turbotool.release.sharedlibs import Needs
 from turbotool.system import process
 from turbotool.system.digest import sha256_file
+from turbotool.system.documents import encode
 from turbotool.system.extras import require_library
 from turbotool.system.locks import work_lock
 from turbotool.system.output import Output
 from turbotool.system.session import Session
 
 MAX_GLIBC = "2.36"  # Debian 12's
-# What of a build's record is the same wherever and whenever it is built, and with whatever compiler cache.
-RECORDED = ("schema", "backend", "tree", "series", "lock", "version", "targets", "notes")
-VARIABLE = "variable "  # how the inputs of a build call one of the environment
-TOOLS = ("cmake", "ninja", "c", "c++", "nvcc")
-PLACES = ("CMAKE_CUDA_COMPILER", "CUDAToolkit_ROOT")  # options that say where something was
 
 
 @dataclass(frozen=True)
@@ -90,11 +85,11 @@ def gather(layout: Layout, request: BuildRequest, platform: Platform, max_glibc:
     files = {output.name: (folder / "bin" / output.name).read_bytes() for output in record.outputs}
     binaries = [sharedlibs.read_binary(folder / "bin" / name) for name in files]
     needs = sharedlibs.account(binaries, [*files, *record.links], platform, request.backend.name, max_glibc)
-    name = f"llama-{record.document['version']}-{platform.name}-{request.backend.name}"
+    name = f"llama-{record.reports}-{platform.name}-{request.backend.name}"
     members = assemble(layout, record, files, needs, name, epoch)
     if platform.system != "Windows":  # Microsoft's compiler cannot leave paths out
         refuse_paths(members, (layout.tree, folder))
-    return Package(name, platform, request.backend.name, str(record.document["tree"]), members, needs, epoch)
+    return Package(name, platform, request.backend.name, record.tree, members, needs, epoch)
 
 
 def assemble(
@@ -105,29 +100,10 @@ def assemble(
     members |= {f"bin/{link}": Member(link=target) for link, target in record.links.items()}
     texts = {"LICENSE-turbotool": own_licence(layout), **licence_texts(layout.tree)}
     members |= {f"licenses/{file}": Member(text.encode()) for file, text in texts.items()}
-    members[RECORD] = Member(f"{json.dumps(portable_record(record, needs), indent=2)}\n".encode())
+    members[RECORD] = Member(encode(portable_record(record, needs)))
     hashes = {f"bin/{output.name}": output.sha256 for output in record.outputs}
-    version, commit = str(record.document["version"]), str(record.document["lock"]["commit"])
-    members[sbom.NAME] = Member(sbom.bill(name, version, commit, hashes, layout.tree, epoch))
+    members[sbom.NAME] = Member(sbom.bill(name, record.reports, record.lock.commit, hashes, layout.tree, epoch))
     return with_sums(members)
-
-
-def portable_record(record: BuildRecord, needs: Needs) -> dict[str, Any]:
-    """build.json without times and places, and with what the package needs of a machine."""
-    document = {key: record.document[key] for key in RECORDED}
-    tools, options = record.document["tools"], record.document["options"]
-    variables = {
-        name.removeprefix(VARIABLE): value for name, value in record.inputs.items() if name.startswith(VARIABLE)
-    }
-    return {
-        **document,
-        "options": {name: value for name, value in options.items() if name not in PLACES},
-        "variables": variables,
-        "tools": {name: {key: tools[name][key] for key in ("version", "banner")} for name in TOOLS if name in tools},
-        "outputs": [{"name": item.name, "sha256": item.sha256, "bytes": item.bytes} for item in record.outputs],
-        "links": dict(record.links),
-        "needs": needs.as_json(),
-    }
 
 
 def own_licence(layout: Layout) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import tempfile
@@ -10,11 +9,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from turbotool.build.backends import BACKENDS
 from turbotool.build.record import NAME as RECORD
+from turbotool.build.record import decode_record
 from turbotool.errors import ArchiveError, HashMismatch, ToolMissing
 from turbotool.programs.binaries import TESTS, TOOLS, Binaries
 from turbotool.release.pack import SUMS
 from turbotool.release.package import sums_beside
+from turbotool.release.record import PackageRecord
 from turbotool.system.archive import unpack
 from turbotool.system.digest import sha256_file
 
@@ -69,17 +71,17 @@ def check_sums(archive: Path, folder: Path) -> None:
 
 
 def read_package(archive: Path, folder: Path, wrapper: tuple[str, ...]) -> Binaries:
-    """What the package's build.json says that it is."""
+    """What the package's build.json says that it is. Raises ArchiveError."""
     try:
-        document = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        tree, backend, targets = document["tree"], document["backend"], document["targets"]
-        sound = TREE.fullmatch(tree) and re.fullmatch(r"[a-z]+", backend) and isinstance(targets, list)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArchiveError(f"{archive} is no package: its {RECORD} cannot be read") from error
-    if not sound:
-        raise ArchiveError(f"{archive} is no package: its {RECORD} is not one of turbotool")
-    programs = (*TOOLS, *(name for name in TESTS if name in targets))
-    return Binaries(folder / "bin", tree, backend, programs, wrapper, bare=True)
+        data = (folder / RECORD).read_bytes()
+    except OSError as error:
+        raise ArchiveError(f"{archive} is no package: no {RECORD} in it") from error
+    hint = "get the archive again, or make it anew: turbotool package"
+    record = decode_record(data, PackageRecord, f"{archive}: {RECORD}", hint=hint)
+    if not TREE.fullmatch(record.tree) or record.backend not in BACKENDS:
+        raise ArchiveError(f"{archive} is no package: its {RECORD} names no tree or no backend", hint=hint)
+    programs = (*TOOLS, *(name for name in TESTS if name in record.targets))
+    return Binaries(folder / "bin", record.tree, record.backend, programs, wrapper, bare=True)
 
 
 def require_wrapper(wrapper: Sequence[str], hint: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from turbotool.series.merge import Clash, Failing
 from turbotool.series.patchfile import FileDiff, Hunk, Patch
@@ -55,7 +55,7 @@ def classify(scratch: Git, patch: Patch, failing: Failing) -> tuple[FileReport, 
 
     `failing` names the hunks that a 3-way merge cannot place; None if none was possible: lines decide alone then.
     """
-    unmerged = _unmerged(scratch.folder)
+    unmerged = scratch.unmerged()
     there = scratch.files("HEAD")
     return tuple(_decided(_file(scratch, file, there, file.path in unmerged), file, failing) for file in patch.files)
 
@@ -94,14 +94,6 @@ def _clashing(hunk: HunkReport, clashes: Sequence[Clash]) -> HunkReport:
     detail = f"upstream changed the same lines, at line {', '.join(str(clash.line) for clash in clashes)} now"
     differs = tuple(line for clash in clashes for line in _differs(clash.expected, clash.found))
     return HunkReport(hunk.line, hunk.state, detail, conflict=True, differs=differs)
-
-
-def _unmerged(folder: Path) -> set[str]:
-    """Paths of which the index holds both sides: git's text on conflicts changes, its index does not."""
-    import git
-
-    with git.Repo(folder) as repository:
-        return {str(path) for path in repository.index.unmerged_blobs()}
 
 
 def _file(scratch: Git, file: FileDiff, there: Sequence[str], unmerged: bool) -> FileReport:

@@ -18,6 +18,7 @@ from turbotool.system.git import APPLIED_REFS, BASE_REF, EMAIL, NAME, Git
 from turbotool.system.locks import work_lock
 from turbotool.system.session import Session
 from turbotool.upstream import journal
+from turbotool.upstream.journal import Journal
 from turbotool.upstream.lock import with_series
 
 FORMAT_PATCH = (
@@ -85,7 +86,7 @@ def export(session: Session, *, source: Path | None = None) -> Exported:
             (prepared / "vendor" / "lock.toml").write_bytes(with_series(held.layout, new))
             ref = f"{APPLIED_REFS}/{series.combined(new)}"
             tree.run("update-ref", ref, canonical)
-            journal.begin(held.layout, {"kind": "export", "prepared": str(prepared), "to": canonical})
+            journal.begin(held.layout, Journal(export=journal.Export(str(prepared), canonical)))
             journal.install(held.layout, prepared)
             journal.finish(held.layout)
         apply.adopt(held.layout, tree, canonical, ref)

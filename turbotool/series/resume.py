@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from turbotool.errors import DirtyTree, SeriesError
+from turbotool.errors import DirtyTree, DocumentError, SeriesError
 from turbotool.layout import Layout
 from turbotool.series import files as series
 from turbotool.series import merge, repair
@@ -26,21 +26,22 @@ def resume(session: Session, *, skip: bool = False) -> Exported:
     """Commit what was repaired, or leave the patch out with `skip`, apply the rest and export the whole series.
 
     Raises PatchConflict when a later patch needs repair, DirtyTree while conflict markers are left, SeriesError when
-    there is nothing to continue or the series was changed in the meantime.
+    there is nothing to continue or the series was changed in the meantime, DocumentError when the record is damaged.
     """
     with work_lock(session, "continue the series") as held:
         journal.recover(held)
         found = _found(held.layout)
+        place = found.folder(held.layout)
         patches = series.load(held.layout)
-        tree, scratch = Git(held.layout.tree, held.keep), Git(found.place, held.keep)
+        tree, scratch = Git(held.layout.tree, held.keep), Git(place, held.keep)
         if found.waiting:
             found = _decide(scratch, patches[found.position - 1], found, held.out, skip=skip)
             repair.save(held.layout, found)
         else:  # a run was killed on its way from here
             merge.reset(scratch, found.head)
         apply_rest(held, tree, scratch, patches, found.position)
-        done = export(held, source=found.place)
-        repair.forget(held.layout, tree, found)
+        done = export(held, source=place)
+        repair.forget(tree, place)
         return done
 
 
@@ -50,8 +51,14 @@ def _found(layout: Layout) -> Repair:
         raise SeriesError(NOTHING, hint="turbotool patch check")
     if found.series != series.series_hash(layout):
         raise SeriesError(
-            f"{layout.patches} was changed since the repair in {found.place} began",
+            f"{layout.patches} was changed since the repair in {found.folder(layout)} began",
             hint="turbotool patch abort, then begin again; or put the patches back",
+        )
+    last = len(series.names(layout)) + (not found.waiting)
+    if not 1 <= found.position <= last:
+        raise DocumentError(
+            f"the record of the repair in {found.folder(layout)} is damaged: patch {found.position} of {last}",
+            hint=repair.ABORT,
         )
     return found
 
@@ -85,12 +92,12 @@ def _take(scratch: Git, patch: Patch, found: Repair) -> None:
 def abort(session: Session) -> Path:
     """Remove the place of the repair; the series, the lock and the vendored tree stay as they are.
 
-    Raises SeriesError.
+    It does not read the record, and so works when that is damaged. Raises SeriesError when there is nothing to remove.
     """
     with work_lock(session, "abort a repair") as held:
         journal.recover(held)
-        found = repair.find(held.layout)
-        if found is None:
+        place = repair.find_place(held.layout)
+        if place is None:
             raise SeriesError(NOTHING, hint="turbotool patch check")
-        repair.forget(held.layout, Git(held.layout.tree, held.keep), found)
-        return found.place
+        repair.forget(Git(held.layout.tree, held.keep), place)
+        return place

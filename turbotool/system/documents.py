@@ -99,8 +99,9 @@ def as_builtins(value: object) -> dict[str, Any]:
 
 
 def encode(value: object, *, indent: int | None = 2) -> bytes:
-    """A document as the bytes of a file."""
-    return f"{json.dumps(as_builtins(value), indent=indent, ensure_ascii=False)}\n".encode()
+    """A document as the bytes of a file. What is no UTF-8, as in a path, becomes an escape that reads back the same."""
+    text = f"{json.dumps(as_builtins(value), indent=indent, ensure_ascii=False)}\n"
+    return text.encode(errors="backslashreplace")
 
 
 def decode(data: bytes | str, of: type[T], where: str | Path, *, hint: str | None = None) -> T:
@@ -109,10 +110,11 @@ def decode(data: bytes | str, of: type[T], where: str | Path, *, hint: str | Non
     Raises the error of its kind, in one line: no JSON, another document, a newer version, a field that is missing or of
     another type.
     """
-    return convert(_parsed(data, of, where, hint), of, where, hint=hint)
+    return convert(parse(data, of, where, hint=hint), of, where, hint=hint)
 
 
-def _parsed(data: bytes | str, of: type, where: str | Path, hint: str | None) -> object:
+def parse(data: bytes | str, of: type[T], where: str | Path, *, hint: str | None = None) -> object:
+    """The JSON in `data`, for `convert`. Raises the error of the document `of` if it is none."""
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -133,6 +135,8 @@ def convert(fields: object, of: type[T], where: str | Path, *, hint: str | None 
         raise kind.error(
             f"{where} is no {kind.schema} document of version {kind.version}: {error}", hint=hint
         ) from error
+    except UnicodeEncodeError as error:  # msgspec wants the names of fields as UTF-8, JSON can escape what is none
+        raise kind.error(f"{where} is no {kind.schema} document: a field's name is no text", hint=hint) from error
     return found
 
 
@@ -162,7 +166,7 @@ def load(path: Path, of: type, *, hint: str | None = None) -> object:
         data = path.read_bytes()
     except OSError as error:
         raise kind_of(of).error(f"cannot read {path}: {error.strerror}", hint=hint) from error
-    return _parsed(data, of, path, hint)
+    return parse(data, of, path, hint=hint)
 
 
 def json_schema(kind: Kind) -> dict[str, Any]:

@@ -35,6 +35,7 @@ SETTINGS = {
     "core.hooksPath": os.devnull,
     "core.quotePath": "false",
     "core.safecrlf": "false",
+    "core.splitIndex": "false",  # `unmerged` reads the index as one file
     "core.symlinks": "true",
     "diff.algorithm": "myers",
     "diff.context": "3",
@@ -48,6 +49,7 @@ SETTINGS = {
     "format.signOff": "false",
     "gc.auto": "0",  # a detached gc would outlive us and the lock
     "http.sslVerify": "true",
+    "index.version": "2",  # which every reader of an index knows
     "maintenance.auto": "false",
     "merge.conflictStyle": "merge",
     "merge.renames": "true",
@@ -153,9 +155,9 @@ class Git:
         """What the command prints, without the last line end."""
         return self.run(*words, stdin=stdin, env=env).output.rstrip("\n")
 
-    def names(self, *words: str | Path) -> list[str]:
+    def names(self, *words: str | Path, env: Mapping[str, str] | None = None) -> list[str]:
         """The NUL-separated names that a command with -z prints."""
-        return [name for name in self.run(*words).output.split("\0") if name]
+        return [name for name in self.run(*words, env=env).output.split("\0") if name]
 
     def resolve(self, revision: str) -> str | None:
         """The object id of a revision, or None when there is none."""
@@ -171,9 +173,22 @@ class Git:
     def tree_of(self, revision: str) -> str:
         return self.text("rev-parse", "--verify", f"{revision}^{{tree}}")
 
-    def status(self) -> list[str]:
+    def status(self, env: Mapping[str, str] | None = None) -> list[str]:
         """`XY path` for every edited, staged, missing or untracked (not ignored) file."""
-        return self.names("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all")
+        return self.names("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", env=env)
+
+    def unmerged(self) -> set[str]:
+        """Paths of which the index holds both sides: git's text on conflicts changes, its index does not.
+
+        The index is read as a file, so that neither configuration nor variables have a say.
+        """
+        from git.index.fun import read_cache
+
+        # Relative, because what git prints of a folder whose name is no UTF-8 does not name it any more.
+        place = self.text("rev-parse", "--path-format=relative", "--git-path", "index")
+        with (self.folder / place).open("rb") as index:
+            _, entries, _, _ = read_cache(index)
+        return {str(path) for path, stage in entries if stage}
 
     def files(self, revision: str) -> list[str]:
         return self.names("ls-tree", "-r", "-z", "--name-only", revision)

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from turbotool.errors import Busy
+from turbotool.errors import Busy, DocumentError
+from turbotool.system.documents import document, encode, read
 from turbotool.system.files import space_guard
 from turbotool.system.output import Output
 from turbotool.system.process import display
 from turbotool.system.session import Session
 
 WAIT_SECONDS = 1800.0
+
+
+@document("lock-holder")
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock: the process, its command line, since when in local time, and what for."""
+
+    pid: int
+    command: str
+    since: str
+    what: str
 
 
 @contextlib.contextmanager
@@ -74,16 +85,15 @@ def _descriptor(lock: object) -> tuple[int, ...]:
 
 
 def _sign(path: Path, what: str) -> None:
-    since = time.strftime("%Y-%m-%d %H:%M:%S")
-    holder = {"pid": os.getpid(), "command": display(sys.argv), "since": since, "what": what}
+    holder = Holder(os.getpid(), display(sys.argv), time.strftime("%Y-%m-%d %H:%M:%S"), what)
     with contextlib.suppress(OSError):  # a full disk must not stop a command that only reads
-        path.with_suffix(".json").write_text(json.dumps(holder), encoding="utf-8")
+        path.with_suffix(".json").write_bytes(encode(holder))
 
 
 def describe_holder(path: Path) -> str:
     """`pid 12 (turbotool vendor) holds it since ...`, as far as the holder could say so."""
     try:
-        holder = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        return f"pid {holder['pid']} ({holder['command']}) holds it since {holder['since']} to {holder['what']}"
-    except (OSError, ValueError, KeyError, TypeError):
+        holder = read(path.with_suffix(".json"), Holder)
+    except DocumentError:
         return "another turbotool process holds it"
+    return f"pid {holder.pid} ({holder.command}) holds it since {holder.since} to {holder.what}"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from turbotool.errors import LockError
 from turbotool.layout import Layout
+from turbotool.system.documents import convert, document, kind_of
 from turbotool.system.files import write_file
+from turbotool.system.output import Output
 
 SOURCES = ("pypi", "git", "archive", "dir")
 RESTORE = "git checkout -- vendor/lock.toml"
@@ -48,7 +50,7 @@ class SeriesLock:
 
     tree: str
     overlay: str
-    patches: tuple[PatchHash, ...] = ()
+    patches: tuple[PatchHash, ...]
 
 
 @dataclass(frozen=True)
@@ -65,32 +67,34 @@ class LockedModel:
     member_sha256: str
 
 
+@document("lock", error=LockError)
 @dataclass(frozen=True)
 class Lock:
+    """What is locked, to the byte: upstream, the series, and the model that proves a build where none is named."""
+
     upstream: Upstream
     series: SeriesLock
-    model: LockedModel | None
+    model: LockedModel | None = None
 
 
-T = TypeVar("T", Upstream, SeriesLock, LockedModel)
+def read_lock(layout: Layout, out: Output | None = None) -> Lock:
+    """Read the lock; `out` is told if it is one of turbotool 0.1.0, which named no schema and version: version 1.
 
-
-def read_lock(layout: Layout) -> Lock:
-    """Read the lock. Raises LockError when it is missing, not TOML, or has a field missing or of a wrong type."""
+    Raises LockError when it is missing, not TOML, of a newer version, or has a field missing or of a wrong type.
+    """
     path = layout.lock_file
-    data = _parse(path)
-    series = data.get("series")
-    if isinstance(series, Mapping):
-        entries = series.get("patches", [])
-        data = {**data, "series": {**series, "patches": _patches(path, entries)}}
-    upstream = _section(path, data, "upstream", Upstream)
-    if upstream.source not in SOURCES:
+    fields = _parse(path)
+    if not kind_of(Lock).header.keys() & fields.keys():
+        if out is not None:
+            out.say(f"{path} names no schema and version, as turbotool 0.1.0 wrote it; the next write adds them")
+        fields = {**kind_of(Lock).header, **fields}
+    lock = convert(fields, Lock, path, hint=RESTORE)
+    if lock.upstream.source not in SOURCES:
         raise LockError(
-            f"{path}: [upstream] source is {upstream.source!r}, not one of {', '.join(SOURCES)}", hint=RESTORE
+            f"{path}: [upstream] source is {lock.upstream.source!r}, not one of {', '.join(SOURCES)}", hint=RESTORE
         )
-    _check_date(path, upstream.date)
-    model = _section(path, data, "model", LockedModel) if "model" in data else None
-    return Lock(upstream, _section(path, data, "series", SeriesLock), model)
+    _check_date(path, lock.upstream.date)
+    return lock
 
 
 def _check_date(path: Path, date: str) -> None:
@@ -102,7 +106,7 @@ def _check_date(path: Path, date: str) -> None:
         raise LockError(f"{path}: [upstream] date is {date!r}, not a day such as 2026-01-31", hint=RESTORE) from error
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def _parse(path: Path) -> dict[str, object]:
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
 
@@ -110,34 +114,8 @@ def _parse(path: Path) -> dict[str, Any]:
         return dict(tomlkit.parse(path.read_text(encoding="utf-8")).unwrap())
     except FileNotFoundError as error:
         raise LockError(f"there is no lock file {path}", hint=RESTORE) from error
-    except (OSError, UnicodeDecodeError, TOMLKitError) as error:
+    except (OSError, ValueError, RecursionError, TOMLKitError) as error:
         raise LockError(f"{path} cannot be read: {error}", hint=RESTORE) from error
-
-
-def _patches(path: Path, entries: object) -> tuple[PatchHash, ...]:
-    try:
-        return tuple(PatchHash(str(entry["name"]), str(entry["sha256"])) for entry in cast(Iterable[Any], entries))
-    except (KeyError, TypeError) as error:
-        raise LockError(f"{path}: [series] patches must be a list of {{name, sha256}}", hint=RESTORE) from error
-
-
-def _section(path: Path, data: Mapping[str, Any], name: str, kind: type[T]) -> T:
-    table = data.get(name)
-    if not isinstance(table, Mapping):
-        raise LockError(f"{path} has no [{name}] section", hint=RESTORE)
-    values: dict[str, Any] = {}
-    for item in fields(kind):
-        if item.name not in table:
-            continue
-        value = table[item.name]
-        wanted = {"str": str, "int": int}.get(str(item.type), tuple)
-        if not isinstance(value, wanted):
-            raise LockError(f"{path}: [{name}] {item.name} is {value!r}, not {item.type}", hint=RESTORE)
-        values[item.name] = value
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise LockError(f"{path}: [{name}] is incomplete: {error}", hint=RESTORE) from error
 
 
 def write_upstream(layout: Layout, upstream: Upstream) -> None:
@@ -173,10 +151,13 @@ def _rewritten(layout: Layout, section: str, values: Mapping[str, Any]) -> bytes
     import tomlkit
 
     read_lock(layout)  # refuse to edit a file that we do not understand
-    document = tomlkit.parse(layout.lock_file.read_text(encoding="utf-8"))
-    table: Any = document[section]
+    text = tomlkit.parse(layout.lock_file.read_text(encoding="utf-8"))
+    for key, value in kind_of(Lock).header.items():
+        if key not in text:
+            text[key] = value
+    table: Any = text[section]
     for key in [key for key in table if key not in values]:
         del table[key]
     for key, value in values.items():
         table[key] = value
-    return tomlkit.dumps(document).encode("utf-8")
+    return tomlkit.dumps(text).encode("utf-8")

@@ -54,7 +54,7 @@ def ensure_vendored(
         journal.recover(held)
         tree = Git(held.layout.tree, held.keep)
         refs = tree.refs() if (held.layout.tree / ".git").exists() else {}
-        locked = read_lock(held.layout).upstream
+        locked = read_lock(held.layout, held.out).upstream
         base = refs.get(BASE_REF)
         right = base is not None and tree.tree_of(BASE_REF) == locked.tree
         edits = [] if right and keep_edits else find_edits(held.layout, tree, refs)

@@ -16,13 +16,14 @@ from turbotool.build.backends import BACKENDS, find_backend
 from turbotool.build.compile import AGAIN_BYTES, BuildOutcome
 from turbotool.build.document import build_document
 from turbotool.build.host import Choices, Host
-from turbotool.build.request import BuildRequest
+from turbotool.build.record import read_record
+from turbotool.build.request import Asked, BuildRequest
 from turbotool.build.targets import TARGETS
 from turbotool.errors import CompileFailed, ConfigureFailed, NoSpace, ToolMissing, UsageMistake
 from turbotool.layout import Layout
 from turbotool.programs import choose
 from turbotool.programs.choose import choose_binaries
-from turbotool.system.documents import as_builtins
+from turbotool.system.documents import as_builtins, encode
 from turbotool.system.output import Output
 from turbotool.system.session import Session
 
@@ -259,6 +260,32 @@ def test_interrupted_configure_starts_from_an_empty_cache(site: Site) -> None:
     assert not leftover.exists()
 
 
+def damaged(state: dict[str, object], damage: str) -> str:
+    forms = {
+        "empty": "",
+        "old": {name: state[name] for name in ("place", "compilers", "settings")},
+        "missing": {name: value for name, value in state.items() if name != "compilers"},
+        "retyped": {**state, "settings": []},
+        "newer": {**state, "version": 2},
+    }
+    return json.dumps(forms[damage]) if forms[damage] else ""
+
+
+@pytest.mark.parametrize("damage", ["empty", "old", "missing", "retyped", "newer"])
+def test_a_damaged_state_of_cmake_counts_as_an_interruption(site: Site, damage: str) -> None:
+    site.build()
+    state = json.loads((site.folder / "configured.json").read_text())
+    assert (state["schema"], state["version"]) == ("turbotool.cmake-state", 1)
+    (site.folder / "configured.json").write_text(damaged(state, damage))
+    leftover = site.folder / "CMakeFiles" / "half"
+    leftover.parent.mkdir()
+    leftover.touch()
+    (site.folder / "main.o").touch()
+    commit(site.layout.tree, {"main.cpp": "int main() { return 1; }\n"})
+    site.build()
+    assert (leftover.exists(), (site.folder / "main.o").exists()) == (False, True)
+
+
 def test_dropped_option_does_not_survive_in_the_cache(site: Site) -> None:
     site.asking(options=(("GGML_LTO", "ON"),)).build()
     (site.folder / "CMakeFiles").mkdir()
@@ -310,19 +337,64 @@ def test_log_of_the_run_before_is_kept(site: Site) -> None:
     assert "llama-batched" not in (site.layout.logs / "build-cpu.log.1").read_text()
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"schema": 99}', '{"schema": 1, "outputs": [{}]}'])
-def test_damaged_build_json_means_no_previous_build(site: Site, damage: str) -> None:
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("", "build.json is not JSON: Expecting value"),
+        ("{", "build.json is not JSON: Expecting property name"),
+        ("[]", "build.json is no turbotool.build-record document: it is no object"),
+        ('{"schema": 99}', "build.json is no turbotool.build-record document: its schema is 99"),
+        ('{"schema": 1, "outputs": []}', "build.json is of version 1, older than 2: an older turbotool made it"),
+    ],
+)
+def test_another_build_json_is_no_previous_build_and_the_reason_tells_why(site: Site, damage: str, said: str) -> None:
     site.build()
     (site.folder / "build.json").write_text(damage)
-    assert site.build().reasons == ("no previous build",)
+    (reason,) = site.build().reasons
+    assert reason.startswith(said)
+    assert site.build().cached
 
 
-@pytest.mark.parametrize("damage", [None, [], {"options": []}, {"archs": 89}, {"targets": "llama-cli"}])
-def test_damaged_options_in_build_json_mean_no_previous_build(site: Site, damage: object) -> None:
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"asked": None}, "`$.asked`"),
+        ({"asked": []}, "`$.asked`"),
+        ({"asked": {"portable": False, "archs": 89, "options": {}, "targets": []}}, "`$.asked.archs`"),
+        ({"asked": {"portable": False, "archs": [], "options": {}}}, "`targets` - at `$.asked`"),
+        ({"outputs": [{"name": "a", "sha256": "", "bytes": "7", "mtime_ns": 1}]}, "`$.outputs[0].bytes`"),
+        ({"version": 3}, "is of version 3 of turbotool.build-record, newer than 2"),
+    ],
+)
+def test_a_damaged_or_newer_field_of_build_json_is_named_and_means_no_previous_build(
+    site: Site, changes: dict[str, object], said: str
+) -> None:
     site.build()
     document = json.loads((site.folder / "build.json").read_text())
-    (site.folder / "build.json").write_text(json.dumps({**document, "asked": damage}))
-    assert site.build().reasons == ("no previous build",)
+    (site.folder / "build.json").write_text(json.dumps({**document, **changes}))
+    (reason,) = site.build().reasons
+    assert said in reason
+    assert len(reason.splitlines()) == 1
+
+
+def test_a_name_that_no_file_can_have_is_a_missing_output(site: Site) -> None:
+    site.build()
+    document = json.loads((site.folder / "build.json").read_text())
+    document["outputs"][0]["name"] = "llama\0cli"
+    document["links"]["\0"] = "x"
+    (site.folder / "build.json").write_text(json.dumps(document))
+    assert site.build().reasons == ("output llama\0cli is missing", "output \0 is missing")
+
+
+def test_the_record_of_a_build_reads_back_as_it_was_written(site: Site) -> None:
+    site.build()
+    record = read_record(site.folder)
+    assert record is not None
+    assert encode(record) == (site.folder / "build.json").read_bytes()
+    document = json.loads((site.folder / "build.json").read_text())
+    assert (document["schema"], document["version"]) == ("turbotool.build-record", 2)
+    assert record.reports == f"0c1e57098-turbo-{record.tree[:9]}"
+    assert (record.asked, record.targets) == (Asked(False, (), {}, ()), TARGETS)
 
 
 def test_progress_and_notes_reach_the_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

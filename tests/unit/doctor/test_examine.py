@@ -56,6 +56,22 @@ def test_edits_in_the_vendored_tree_are_counted(tmp_path: Path) -> None:
     assert git(layout.tree, "status", "--porcelain") == "M a"
 
 
+def test_looking_at_the_tree_takes_no_lock_and_lets_no_configuration_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = layout_in(tmp_path)
+    commit(layout.tree, {"a": "1"})
+    (layout.tree / ".git" / "index.lock").touch()  # somebody's git is at work
+    os.utime(layout.tree / "a", ns=(1, 1))  # what makes git refresh its index where it may
+    index = (layout.tree / ".git" / "index").read_bytes()
+    (tmp_path / "config").write_text("[broken\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "config"))
+    assert report(layout, dict(os.environ)).tree["edited"] == 0
+    (layout.tree / ".git" / "index.lock").unlink()
+    assert report(layout, dict(os.environ)).tree["edited"] == 0
+    assert (layout.tree / ".git" / "index").read_bytes() == index
+
+
 @pytest.mark.parametrize("columns", ["80", "40"])
 def test_text_fits_a_terminal_of_80_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
     monkeypatch.setenv("COLUMNS", columns)

@@ -10,7 +10,6 @@ import tarfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from command_line import Done, typed
@@ -22,7 +21,8 @@ from tiny_parts import write_parts
 
 from turbotool.build.environment import source_epoch
 from turbotool.build.platforms import PLATFORMS, find_platform
-from turbotool.build.record import BuildRecord, Built
+from turbotool.build.record import BuildRecord, Built, BuiltFrom, UsedTool
+from turbotool.build.request import Asked
 from turbotool.build.targets import PACKAGED
 from turbotool.errors import (
     ArchiveError,
@@ -39,8 +39,10 @@ from turbotool.programs.runner import Runner
 from turbotool.release import package, sbom
 from turbotool.release.pack import Member, with_sums, write_archive
 from turbotool.release.parts import PARTS, Part, licence_text, licence_texts, version_of
+from turbotool.release.record import PackageRecord, portable_record
 from turbotool.release.sharedlibs import Binary, Needs, account, read_binary
 from turbotool.release.unpacked import unpacked
+from turbotool.system.documents import as_builtins, decode, encode
 
 LINUX = PLATFORMS["linux-x64"]
 ORIGIN = ("$ORIGIN",)
@@ -167,8 +169,32 @@ def test_sums_name_every_file_and_no_link() -> None:
 # What a user unpacks
 
 
+BUILT = BuildRecord(
+    key="key",
+    inputs={"C compiler": "/home/me/cc (cc 12)", "variable CFLAGS": "-O2"},
+    backend="cpu",
+    tree=TREE,
+    series="cd" * 32,
+    lock=BuiltFrom("ef" * 20, "pypi"),
+    reports="0c1e57098-turbo-ababababa",
+    tools={
+        name: UsedTool(f"/home/me/.venv/bin/{name}", "4.1", f"{name} version 4.1") for name in ("cmake", "launcher")
+    },
+    options={"GGML_CUDA": "ON", "CMAKE_CUDA_COMPILER": "/home/me/nvcc"},
+    targets=PACKAGED,
+    asked=Asked(True, (), {}, ()),
+    outputs=(Built("llama-cli", "ab" * 32, 7, 123456789),),
+    links={"a": "b"},
+    run_env={},
+    notes=(),
+    seconds=9.5,
+    log="../x",
+)
+NEEDS = Needs(("libc.so.6",), (), "2.34", "manylinux_2_34_x86_64")
+
+
 def record_of(**changes: object) -> bytes:
-    return json.dumps({"tree": TREE, "backend": "cpu", "targets": list(PACKAGED), **changes}).encode()
+    return json.dumps({**as_builtins(portable_record(BUILT, NEEDS)), **changes}).encode()
 
 
 def packed(folder: Path, **more: Member) -> Path:
@@ -209,11 +235,29 @@ def test_archive_that_differs_from_the_sum_beside_it_is_not_unpacked(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "record", [b"", b"[]", record_of(tree="../.."), record_of(backend=7), record_of(targets="x")], ids=repr
+    ("record", "said"),
+    [
+        (b"", "is not JSON"),
+        (b"[]", "is no object"),
+        (record_of(tree="../.."), "names no tree or no backend"),
+        (record_of(backend="abacus"), "names no tree or no backend"),
+        (record_of(backend=7), r"got `int` - at `\$\.backend`"),
+        (record_of(targets="x"), r"got `str` - at `\$\.targets`"),
+        (record_of(outputs=[{"name": "a", "sha256": "b"}]), r"missing required field `bytes` - at `\$\.outputs\[0\]`"),
+        (record_of(version=3), "is of version 3 of turbotool.package-record, newer than 2"),
+        (record_of(schema=1, version="x"), "is of version 1, older than 2: an older turbotool made it"),
+    ],
 )
-def test_record_that_is_none_is_refused(tmp_path: Path, record: bytes) -> None:
+def test_record_that_is_none_is_refused(tmp_path: Path, record: bytes, said: str) -> None:
     archive = packed(tmp_path, **{"build.json": Member(record)})
-    with pytest.raises(ArchiveError, match=r"build\.json"), unpacked(archive):
+    with pytest.raises(ArchiveError, match=rf"p\.tar\.gz.* build\.json .*{said}") as caught, unpacked(archive):
+        pass
+    assert len(caught.value.message.splitlines()) == 1
+
+
+def test_archive_without_a_record_is_refused(tmp_path: Path) -> None:
+    write_archive(tmp_path / "p.tar.gz", "p", with_sums(members()), EPOCH)
+    with pytest.raises(ArchiveError, match=r"no build\.json in it"), unpacked(tmp_path / "p.tar.gz"):
         pass
 
 
@@ -286,18 +330,14 @@ def test_bill_is_valid_cyclonedx_and_the_same_every_time(tmp_path: Path) -> None
 
 
 def test_record_of_a_package_has_neither_times_nor_places() -> None:
-    tool = {"path": "/home/me/.venv/bin/cmake", "version": "4.1", "banner": "cmake version 4.1"}
-    kept: dict[str, Any] = dict.fromkeys(package.RECORDED, "x")
-    options = {"GGML_CUDA": "ON", "CMAKE_CUDA_COMPILER": "/home/me/nvcc"}
-    document = {**kept, "options": options, "tools": {"cmake": tool, "launcher": tool}, "seconds": 9.5, "log": "../x"}
-    inputs = {"C compiler": "/home/me/cc (cc 12)", "variable CFLAGS": "-O2"}
-    record = BuildRecord("key", inputs, (Built("llama-cli", "ab" * 32, 7, 123456789),), {"a": "b"}, document)
-    made = package.portable_record(record, Needs(("libc.so.6",), (), "2.34", "manylinux_2_34_x86_64"))
-    text = json.dumps(made)
+    text = encode(portable_record(BUILT, NEEDS)).decode()
+    made = json.loads(text)
     assert not [word for word in ("/home/me", "seconds", "log", "mtime", "123456789", "launcher") if word in text]
     assert made["outputs"] == [{"name": "llama-cli", "sha256": "ab" * 32, "bytes": 7}]
     assert made["needs"]["glibc"] == "2.34"
     assert (made["options"], made["variables"]) == ({"GGML_CUDA": "ON"}, {"CFLAGS": "-O2"})
+    assert (made["schema"], made["version"], made["reports"]) == ("turbotool.package-record", 2, BUILT.reports)
+    assert decode(text, PackageRecord, "here") == portable_record(BUILT, NEEDS)
 
 
 def test_file_that_names_the_build_folder_is_named() -> None:
@@ -394,8 +434,7 @@ def command_with(
     commit(layout.tree, {"README.md": "A sentence of the documentation that is long enough to be prose.\n\n" * 100})
     files = {f"bin/{name}": Member(program, executable=True) for name in PACKAGED}
     files["build.json"] = Member(record_of())
-    needs = Needs(("libc.so.6",), (), "2.34", "manylinux_2_34_x86_64")
-    made = package.Package("llama-x", LINUX, "cpu", TREE, with_sums(files), needs, EPOCH)
+    made = package.Package("llama-x", LINUX, "cpu", TREE, with_sums(files), NEEDS, EPOCH)
     monkeypatch.setattr("turbotool.release.package.collect", lambda *_: made)
     model = write(folder, gguf())
     return typed(["package", "--model", str(model), "--check", "binaries-start", "--json"], capsys)

@@ -21,7 +21,7 @@ from turbotool.series.resume import abort, resume
 from turbotool.system.git import BASE_REF
 from turbotool.system.session import Session
 from turbotool.upstream import journal
-from turbotool.upstream.journal import begin, unfinished
+from turbotool.upstream.journal import Journal, Move, begin, unfinished
 from turbotool.upstream.lock import read_lock
 from turbotool.upstream.tree import ensure_vendored
 
@@ -415,7 +415,7 @@ def test_lines_that_stand_elsewhere_too_are_merged_where_the_patch_means_them(pa
 def test_an_interrupted_move_is_finished_by_the_next_run(patched: Project) -> None:
     head, base = patched.tree.text("rev-parse", "HEAD"), patched.tree.text("rev-parse", BASE_REF)
     patched.tree.run("checkout", "--quiet", "--detach", base)
-    begin(patched.layout, {"kind": "move", "from": base, "to": head})
+    begin(patched.layout, Journal(move=Move(base, head)))
     write(patched.layout.state, "lock.json", "{}")  # its writer never came to remove it
     (patched.layout.tree / "src/core.cpp").write_text("half")  # what a kill may leave
     (patched.layout.tree / "src/turbo").mkdir()
@@ -452,6 +452,26 @@ def test_an_interrupted_export_is_finished_by_the_next_run(patched: Project, mon
     assert len(series.names(patched.layout)) == 2
     assert ensure_applied(patched.session).patches == 3
     assert not export(patched.session).changed
+
+
+def test_unmerged_files_are_those_of_the_tree_whatever_the_user_has_set(
+    patched: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree, base = patched.tree, patched.tree.text("rev-parse", BASE_REF)
+    for key, value in (("index.version", "4"), ("core.splitIndex", "true")):
+        tree.run("config", key, value)
+    for name in ("GIT_DIR", "GIT_COMMON_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY"):
+        monkeypatch.setenv(name, str(tmp_path / "nowhere"))
+    place = tmp_path / "another work tree"
+    tree.run("worktree", "add", "--quiet", "--detach", place, base)
+    there = tree.at(place)
+    assert there.unmerged() == set()
+    text = (place / "src/core.cpp").read_text()
+    (place / "src/core.cpp").write_text(text.replace("line 10\n", "mine\n"))
+    there.run("commit", "--quiet", "--all", "--message", "mine")
+    there.run("merge", "--quiet", tree.text("rev-parse", "HEAD"), check=False)
+    assert there.unmerged() == {"src/core.cpp"}
+    assert tree.unmerged() == set()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from tiny_series import FILES, QUIET, Project, commit, write
 
 from turbotool.errors import ArchiveError, DirtyTree, HashMismatch, LockError, NoSpace, SourceError
 from turbotool.system import git
+from turbotool.system.output import Output
 from turbotool.system.session import Session
 from turbotool.upstream.lock import Upstream, read_lock, write_upstream
 from turbotool.upstream.tree import Vendored, ensure_vendored
@@ -225,21 +226,49 @@ def test_line_ends_survive_a_gitattributes_in_the_tree(project: Project) -> None
     )
 
 
+SERIES = "[series]\ntree = 'x'\noverlay = 'y'\npatches = []\n"
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        ("", r"no \[upstream\]"),
+        ("", "missing required field `upstream`"),
+        ("upstream = 3\n", r"got `int` - at `\$\.upstream`"),
         ("[upstream", "cannot be read"),
-        ("[upstream]\nsource = 3\ntree = 'x'\n", "source is 3"),
-        ("[upstream]\nsource = 'ftp'\ntree = 'x'\n[series]\ntree = 'x'\noverlay = 'y'\n", "'ftp'"),
-        ("[upstream]\nsource = 'git'\n", "incomplete"),
-        ("[upstream]\nsource = 'git'\ntree = 'x'\n[series]\ntree = 'x'\noverlay = 'y'\npatches = [1]\n", "patches"),
+        ("a = " + "[" * 5000, "cannot be read"),
+        ("[upstream]\nsource = 3\ntree = 'x'\n", r"got `int` - at `\$\.upstream\.source`"),
+        (f"[upstream]\nsource = 'ftp'\ntree = 'x'\n{SERIES}", r"\[upstream\] source is 'ftp'"),
+        (f"[upstream]\nsource = 'git'\ntree = 'x'\ndate = 'today'\n{SERIES}", r"\[upstream\] date is 'today'"),
+        (f"[upstream]\nsource = 'git'\ntree = 'x'\ndate = 2026-10-01\n{SERIES}", r"at `\$\.upstream\.date`"),
+        (f"[upstream]\nsource = 'git'\n{SERIES}", r"missing required field `tree` - at `\$\.upstream`"),
+        (f"[upstream]\nsource = 'git'\ntree = 'x'\n{SERIES.replace('[]', '[1]')}", r"at `\$\.series\.patches\[0\]`"),
+        (f"[upstream]\nsource = 'git'\ntree = 'x'\n{SERIES}[model]\nsize = 3\n", r"at `\$\.model`"),
+        (f"version = 1\n{SERIES}", "names no schema"),
+        (f"schema = 'turbotool.lock'\n{SERIES}", "its version is None"),
+        (f"schema = 'turbotool.lock'\nversion = 2\n{SERIES}", "is of version 2 of turbotool.lock, newer than 1"),
     ],
 )
-def test_a_damaged_lock_is_a_lock_error(project: Project, damage: str, said: str) -> None:
+def test_a_damaged_or_newer_lock_is_a_lock_error_of_one_line(project: Project, damage: str, said: str) -> None:
     project.layout.lock_file.write_text(damage)
-    with pytest.raises(LockError, match=said):
+    with pytest.raises(LockError, match=said) as caught:
         read_lock(project.layout)
+    assert caught.value.message.startswith(str(project.layout.lock_file))
+    assert len(caught.value.message.splitlines()) == 1
+
+
+def test_a_lock_without_schema_and_version_is_read_and_the_next_write_adds_them(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = project.layout.lock_file.read_text()
+    header = 'schema = "turbotool.lock"\nversion = 1\n\n'
+    assert whole.startswith(f"# comment\n{header}")
+    project.layout.lock_file.write_text(whole.replace(header, ""))
+    ensure_vendored(Session(project.layout, Output()))
+    assert "names no schema and version, as turbotool 0.1.0 wrote it" in capsys.readouterr().err
+    write_upstream(project.layout, read_lock(project.layout).upstream)
+    assert project.layout.lock_file.read_text() == whole
+    ensure_vendored(Session(project.layout, Output()))
+    assert "names no schema" not in capsys.readouterr().err
 
 
 def test_a_lock_that_names_another_tree_is_a_mismatch(project: Project) -> None:

@@ -68,7 +68,17 @@ def test_without_any_device_the_programs_run_as_they_are(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("recorded", "backend"), [('{"backend": "cuda"}', "cuda"), ("{", "cpu"), ("[]", "cpu"), (None, "cpu")]
+    ("recorded", "backend"),
+    [
+        ('{"backend": "cuda"}', "cuda"),
+        ('{"schema": 1, "backend": "cuda"}', "cuda"),
+        ('{"schema": "turbotool.package-record", "version": 9, "backend": "cuda"}', "cuda"),
+        ('{"backend": "abacus"}', "cpu"),
+        ('{"backend": ["cuda"]}', "cpu"),
+        ("{", "cpu"),
+        ("[]", "cpu"),
+        (None, "cpu"),
+    ],
 )
 def test_a_folder_of_programs_is_tested_as_what_it_was_built_for(
     tmp_path: Path, recorded: str | None, backend: str

@@ -32,10 +32,10 @@ from turbotool.build.request import BuildRequest
 from turbotool.layout import Layout
 from turbotool.system.locks import work_lock
 from turbotool.system.output import Output
-out = Output(quiet=True)
+from turbotool.system.session import Session
 site = Site(Layout(*map(Path, sys.argv[1:4])), dict(os.environ), BuildRequest(BACKENDS["cpu"]), private=True)
-with work_lock(site.layout, out, "build") as keep:
-    build(site.plan(), out, keep)
+with work_lock(Session(site.layout, Output(quiet=True)), "build") as held:
+    build(site.plan(), held)
 """
 
 

@@ -177,8 +177,9 @@ def test_ten_processes_at_once_end_consistently(layout: Layout) -> None:
 def test_a_waiting_process_says_who_holds_the_work_folder_and_gives_up_in_time(layout: Layout, tmp_path: Path) -> None:
     code = (
         "from turbotool.layout import find_layout\nfrom turbotool.system.locks import work_lock\n"
-        "from turbotool.system.output import Output\nimport time\n"
-        "with work_lock(find_layout(), Output(), 'sleep'):\n    print('held', flush=True)\n    time.sleep(60)\n"
+        "from turbotool.system.output import Output\nfrom turbotool.system.session import Session\nimport time\n"
+        "with work_lock(Session(find_layout(), Output()), 'sleep'):\n"
+        "    print('held', flush=True)\n    time.sleep(60)\n"
     )
     variables = {**variables_of(layout), "TURBOTOOL_LOCK_TIMEOUT": "1"}
     env = {**os.environ, **variables}

@@ -32,8 +32,10 @@ ABORT = "turbotool patch abort gives it up, whatever its record says; the pin st
 @document("attempt")
 @dataclass(frozen=True)
 class Attempt:
-    """`ref` is the upstream as it was named. `series` and `lock` are hashes of what the pin was when the attempt began,
-    `names` its patches. `backend` is the one that proves it, None for no proof.
+    """A bump that is under way, to the upstream that was named as `ref`.
+
+    `series` and `lock` are hashes of what the pin was when the attempt began, `names` its patches. `backend` is the one
+    that proves it, None for no proof.
     """
 
     ref: str

@@ -19,8 +19,9 @@ ABORT = "turbotool patch abort gives it up, whatever its record says; the series
 @document("repair")
 @dataclass(frozen=True)
 class Repair:
-    """`position` (from 1) is the patch that comes next on top of commit `head`; `waiting` says that a person is at it.
+    """A series that stopped at a patch which does not apply, and how far it came.
 
+    `position` (from 1) is the patch that comes next on top of commit `head`; `waiting` says that a person is at it.
     `place` is the name of the work tree's folder, `series` the hash of the series that is being applied.
     """
 

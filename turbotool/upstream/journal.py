@@ -42,7 +42,7 @@ class Bump:
 @document("journal")
 @dataclass(frozen=True)
 class Journal:
-    """What was begun: one of the three steps, the other two are None."""
+    """A step that was begun and not ended: one of the three, the other two are null."""
 
     move: Move | None = None
     export: Export | None = None

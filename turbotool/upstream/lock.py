@@ -70,7 +70,7 @@ class LockedModel:
 @document("lock", error=LockError)
 @dataclass(frozen=True)
 class Lock:
-    """Everything that is locked. A series without a `model` is proven with one that the user names."""
+    """What is locked, to the byte: upstream, the series, and the model that proves a build where none is named."""
 
     upstream: Upstream
     series: SeriesLock

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from turbotool.errors import TurbotoolError
@@ -56,9 +56,6 @@ class Machine:
     usable: int
     system: str
     load: float | None
-
-    def as_json(self) -> dict[str, object]:
-        return {**asdict(self), "features": list(self.features)}
 
 
 def read_machine(cpuinfo: Path = CPUINFO, groups: Groups = GROUPS) -> Machine:

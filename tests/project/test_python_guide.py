@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -11,7 +12,8 @@ from typing import Any
 import pytest
 from command_line import private, variables_of
 from fake_eval import eval_programs
-from fake_tools import llama_bench
+from fake_package import fake_package
+from fake_tools import commit, llama_bench
 from fake_verify import verify_programs
 from tiny_gguf import gguf, write
 from tiny_series import LINES, Project, release
@@ -76,6 +78,15 @@ def test_speed_is_measured(folder: Path) -> None:
     done = run_section("Measure speed")["done"]
     assert done.error() is None
     assert len([cell for cell in done.cells if cell.speed]) == len(done.cells) > 0
+
+
+def test_an_archive_is_made_of_programs_that_are_proven(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sentence = "A sentence of the documentation that is long enough to be prose.\n\n"
+    commit(folder / "work/vendor/llama.cpp", {"README.md": sentence * 100})
+    monkeypatch.setattr("turbotool.release.package.collect", lambda *_: fake_package())
+    made = run_section("Make a release archive")["made"]
+    assert made.verified
+    assert hashlib.sha256(made.archive.read_bytes()).hexdigest() == made.sha256
 
 
 def test_the_pin_is_moved(patched: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,14 +15,13 @@ import pytest
 from command_line import Done, typed
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
+from fake_package import BUILT, EPOCH, LINUX, NEEDS, PROGRAM, TREE, fake_package, record_of
 from fake_tools import QUIET, commit, fake_site, says
 from tiny_gguf import gguf, write
 from tiny_parts import write_parts
 
 from turbotool.build.environment import source_epoch
-from turbotool.build.platforms import PLATFORMS, find_platform
-from turbotool.build.record import BuildRecord, Built, BuiltFrom, UsedTool
-from turbotool.build.request import Asked
+from turbotool.build.platforms import find_platform
 from turbotool.build.targets import PACKAGED
 from turbotool.errors import (
     ArchiveError,
@@ -42,12 +41,9 @@ from turbotool.release.parts import PARTS, Part, licence_text, licence_texts, ve
 from turbotool.release.record import PackageRecord, portable_record
 from turbotool.release.sharedlibs import Binary, Needs, account, read_binary
 from turbotool.release.unpacked import unpacked
-from turbotool.system.documents import as_builtins, decode, encode
+from turbotool.system.documents import decode, encode
 
-LINUX = PLATFORMS["linux-x64"]
 ORIGIN = ("$ORIGIN",)
-EPOCH = 315532800
-TREE = "ab" * 20
 posix = pytest.mark.skipif(os.name == "nt", reason="the fake programs are scripts")
 
 
@@ -167,34 +163,6 @@ def test_sums_name_every_file_and_no_link() -> None:
 
 
 # What a user unpacks
-
-
-BUILT = BuildRecord(
-    key="key",
-    inputs={"C compiler": "/home/me/cc (cc 12)", "variable CFLAGS": "-O2"},
-    backend="cpu",
-    tree=TREE,
-    series="cd" * 32,
-    lock=BuiltFrom("ef" * 20, "pypi"),
-    reports="0c1e57098-turbo-ababababa",
-    tools={
-        name: UsedTool(f"/home/me/.venv/bin/{name}", "4.1", f"{name} version 4.1") for name in ("cmake", "launcher")
-    },
-    options={"GGML_CUDA": "ON", "CMAKE_CUDA_COMPILER": "/home/me/nvcc"},
-    targets=PACKAGED,
-    asked=Asked(True, (), {}, ()),
-    outputs=(Built("llama-cli", "ab" * 32, 7, 123456789),),
-    links={"a": "b"},
-    run_env={},
-    notes=(),
-    seconds=9.5,
-    log="../x",
-)
-NEEDS = Needs(("libc.so.6",), (), "2.34", "manylinux_2_34_x86_64")
-
-
-def record_of(**changes: object) -> bytes:
-    return json.dumps({**as_builtins(portable_record(BUILT, NEEDS)), **changes}).encode()
 
 
 def packed(folder: Path, **more: Member) -> Path:
@@ -422,9 +390,6 @@ def test_missing_emulator_is_told_before_anything_is_built(
     assert list(tmp_path.iterdir()) == []
 
 
-PROGRAM = b"#!/bin/sh\necho 'version: 1 (commit 0c1e57098-turbo-ababababa)'\n"
-
-
 def command_with(
     folder: Path, program: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Done:
@@ -432,9 +397,7 @@ def command_with(
     layout = Layout(folder / "root", folder / "work", folder / "cache")
     monkeypatch.setattr("turbotool.layout.find_layout", lambda: layout)
     commit(layout.tree, {"README.md": "A sentence of the documentation that is long enough to be prose.\n\n" * 100})
-    files = {f"bin/{name}": Member(program, executable=True) for name in PACKAGED}
-    files["build.json"] = Member(record_of())
-    made = package.Package("llama-x", LINUX, "cpu", TREE, with_sums(files), NEEDS, EPOCH)
+    made = fake_package(program)
     monkeypatch.setattr("turbotool.release.package.collect", lambda *_: made)
     model = write(folder, gguf())
     return typed(["package", "--model", str(model), "--check", "binaries-start", "--json"], capsys)

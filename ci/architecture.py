@@ -6,7 +6,6 @@ does not go down is red.
 
 from __future__ import annotations
 
-import argparse
 import ast
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -162,14 +161,5 @@ def made() -> str:
     return draw(imports(PACKAGE))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; status 1 if the picture differs")
-    if not parser.parse_args().check:
-        PICTURE.write_text(made(), encoding="utf-8", newline="\n")
-    elif not PICTURE.is_file() or PICTURE.read_text(encoding="utf-8") != made():
-        raise SystemExit(f"{PICTURE.name} is not up to date: python ci/architecture.py")
-
-
 if __name__ == "__main__":
-    main()
+    svg.keep(PICTURE, made(), __doc__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections.abc import Mapping
@@ -107,14 +106,5 @@ def made() -> str:
     return draw(json.loads(RESULT.read_text(encoding="utf-8")))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; status 1 if the picture differs")
-    if not parser.parse_args().check:
-        PICTURE.write_text(made(), encoding="utf-8", newline="\n")
-    elif not PICTURE.is_file() or PICTURE.read_text(encoding="utf-8") != made():
-        raise SystemExit(f"{PICTURE.name} is not up to date: python ci/quality_picture.py")
-
-
 if __name__ == "__main__":
-    main()
+    svg.keep(PICTURE, made(), __doc__)

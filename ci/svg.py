@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
 INK = "#808080"
@@ -36,3 +38,13 @@ def picture(width: float, height: float, title: str, parts: Sequence[str]) -> st
         f'width="{number(width)}" height="{number(height)}" role="img" font-family={quoteattr(FONT)} font-size="13">'
     )
     return "\n".join([opening, tag("title", escape(title)), *parts, "</svg>"]) + "\n"
+
+
+def keep(picture: Path, made: str, about: str | None) -> None:
+    """The command of a program that draws one picture: write it, or with `--check` only say whether it differs."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--check", action="store_true", help="write nothing; status 1 if the picture differs")
+    if not parser.parse_args().check:
+        picture.write_text(made, encoding="utf-8", newline="\n")
+    elif not picture.is_file() or picture.read_text(encoding="utf-8") != made:
+        raise SystemExit(f"{picture.name} is not up to date: python ci/{Path(parser.prog).name}")

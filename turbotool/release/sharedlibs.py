@@ -62,7 +62,7 @@ class Needs:
 def require() -> None:
     """Raise ToolMissing unless the two libraries are installed."""
     require_library("lief>=0.15", "package", "the account of shared libraries needs")
-    require_library("auditwheel>=6.2", "package", "the account of shared libraries needs")
+    require_library("auditwheel>=6.4", "package", "the account of shared libraries needs")
 
 
 def read_binary(path: Path) -> Binary:

@@ -5,22 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import package
-import publish
 import pytest
-import rehearse
-from fake_tools import real
-from matrix import read_targets
 
 from turbotool import __version__
 from turbotool.build.backends import BACKENDS
 from turbotool.layout import find_layout
 from turbotool.upstream.lock import read_lock
+
+pytest.importorskip("tomllib", reason="the scripts of workflows run on Python 3.11 and newer")
+import package
+import publish
+import rehearse
+from matrix import read_targets
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
@@ -102,7 +104,10 @@ def test_notes_name_upstream_each_archive_and_why_each_patch_exists(tmp_path: Pa
 
 def test_sums_are_what_sha256sum_checks(tmp_path: Path) -> None:
     (tmp_path / "SHA256SUMS").write_text(publish.sums(made(tmp_path)))
-    done = subprocess.run([real("sha256sum"), "--check", "SHA256SUMS"], cwd=tmp_path, capture_output=True, check=False)
+    program = shutil.which("sha256sum")
+    if not program:
+        pytest.skip("there is no sha256sum")
+    done = subprocess.run([program, "--check", "SHA256SUMS"], cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == 0
 
 
@@ -201,7 +206,7 @@ def test_a_workflow_pins_what_it_uses_and_runs_only_turbotool_and_our_scripts(wo
     uses = re.findall(r"uses: (\S+)(.*)", text)
     assert uses
     assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", name) and " # v" in rest for name, rest in uses)
-    ours = r"(?:turbotool |python3? ci/|bash \.ci/run --fast|python -m pip install -e \.$).*"
+    ours = r"(?:turbotool |python3? ci/|bash \.ci/(?:run --fast|test)|python -m pip install -e \.$).*"
     commands = re.findall(r"\brun: (.+)", text)
     assert commands
     assert all(re.fullmatch(ours, command) and "${{" not in command for command in commands)

@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from fake_tools import real
 from tiny_series import Project, commit, write
 
 from turbotool.errors import SeriesError
@@ -26,7 +27,7 @@ def problems(project: Project, env: dict[str, str] | None = None) -> list[str]:
 
 
 def linted(project: Project, env: dict[str, str] | None = None) -> Linted:
-    return lint(project.layout, env or {"CLANG_FORMAT": "/bin/true"})
+    return lint(project.layout, env or {"CLANG_FORMAT": real("true")})
 
 
 def edit_and_export(project: Project, message: str, lines: str, name: str = "src/core.cpp") -> None:
@@ -163,6 +164,6 @@ def test_the_real_series_keeps_to_the_policy() -> None:
 
     with pytest.MonkeyPatch.context() as patching:
         patching.delenv("TURBOTOOL_ROOT", raising=False)
-        found = lint(find_layout(), {**os.environ, "CLANG_FORMAT": "/bin/true"})
+        found = lint(find_layout(), {**os.environ, "CLANG_FORMAT": real("true")})
     assert found.patches > 0
     assert found.problems == ()

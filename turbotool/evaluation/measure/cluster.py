@@ -30,7 +30,7 @@ from turbotool.system.output import Output
 if TYPE_CHECKING:  # the command line imports this module to print its help
     from distributed import Client, Future
 
-REQUIREMENT = "distributed>=2024.1"
+REQUIREMENT = "distributed>=2024.8"
 CONNECT_SECONDS = 10
 POLL_SECONDS = 1.0
 PATIENCE = 60.0  # seconds in which a worker must come, or come back

@@ -1,0 +1,30 @@
+"""A library that a command asks for by hand is asked for as pyproject.toml does, in the extra that is named."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import tomlkit
+
+from turbotool.evaluation.measure.cluster import REQUIREMENT
+
+ROOT = Path(__file__).parents[2]
+EXTRAS = tomlkit.parse((ROOT / "pyproject.toml").read_text(encoding="utf-8")).unwrap()["project"]["optional-dependencies"]
+
+
+def asked() -> Iterator[tuple[str, str]]:
+    """The requirement and the extra of each call of `require_library`."""
+    for path in (ROOT / "turbotool").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("require_library"):
+                first, second = node.args[:2]
+                assert isinstance(second, ast.Constant)
+                yield ast.literal_eval(first) if isinstance(first, ast.Constant) else REQUIREMENT, second.value
+
+
+def test_what_is_asked_for_by_hand_is_what_the_extra_installs() -> None:
+    found = list(asked())
+    assert len(found) > 5
+    assert [(words, extra) for words, extra in found if words not in EXTRAS[extra]] == []

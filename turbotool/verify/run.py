@@ -56,6 +56,11 @@ class Proof:
         if self.ok:
             return None
         failed, checks = self.verification.failed, self.verification.checks
+        if not failed:
+            skipped = ", ".join(check.name for check in checks)
+            return VerificationFailed(
+                f"nothing was proven: every check was skipped: {skipped}", hint="the table says why; name other checks"
+            )
         return VerificationFailed(
             f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}", hint=f"read {self.log}"
         )

@@ -56,6 +56,12 @@ def test_checks_that_pass_end_with_zero_and_a_skipped_one_is_no_failure(site: Si
     assert "verified: 2 checks passed, 1 skipped in" in done.stdout
 
 
+def test_only_skipped_checks_prove_nothing(site: Site) -> None:
+    done = site.verify("--check", "device-driver")
+    assert (done.code, rows(done)) == (VerificationFailed.exit_code, {"device-driver": "skip"})
+    assert "error: nothing was proven: every check was skipped: device-driver\n" in done.stderr
+
+
 def test_the_document_has_each_check_in_the_order_of_the_list_and_what_was_verified(site: Site) -> None:
     found = site.verify(*CHOSEN, "--quick", "--json").document
     assert [check["name"] for check in found["checks"]] == ["device-driver", "kv-buffer-size", "head-size-guard"]

@@ -11,7 +11,7 @@ import tomlkit
 from turbotool.evaluation.measure.cluster import REQUIREMENT
 
 ROOT = Path(__file__).parents[2]
-EXTRAS = tomlkit.parse((ROOT / "pyproject.toml").read_text(encoding="utf-8")).unwrap()["project"]["optional-dependencies"]
+PROJECT = tomlkit.parse((ROOT / "pyproject.toml").read_text(encoding="utf-8")).unwrap()["project"]
 
 
 def asked() -> Iterator[tuple[str, str]]:
@@ -27,4 +27,4 @@ def asked() -> Iterator[tuple[str, str]]:
 def test_what_is_asked_for_by_hand_is_what_the_extra_installs() -> None:
     found = list(asked())
     assert len(found) > 5
-    assert [(words, extra) for words, extra in found if words not in EXTRAS[extra]] == []
+    assert [(words, extra) for words, extra in found if words not in PROJECT["optional-dependencies"][extra]] == []

@@ -19,9 +19,8 @@ def asked() -> Iterator[tuple[str, str]]:
     for path in (ROOT / "turbotool").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("require_library"):
-                first, second = node.args[:2]
-                assert isinstance(second, ast.Constant)
-                yield ast.literal_eval(first) if isinstance(first, ast.Constant) else REQUIREMENT, second.value
+                words, extra = (ast.unparse(argument) for argument in node.args[:2])
+                yield REQUIREMENT if words == "REQUIREMENT" else ast.literal_eval(words), ast.literal_eval(extra)
 
 
 def test_what_is_asked_for_by_hand_is_what_the_extra_installs() -> None:

@@ -134,7 +134,7 @@ def meaning(error: type[TurbotoolError]) -> str:
 def exit_codes() -> str:
     """docs/reference/exit-codes.md"""
     rows = [f"| {error.exit_code} | `{error.__name__}` | {meaning(error)} |" for error in classes()]
-    others = "0 is success, 1 an unexpected failure."
+    others = "0 is success."
     document = "With `--json` the document has `error` with class, code, message and hint."
     lines = [
         "# Exit codes",

@@ -1,6 +1,6 @@
 """The one tree of errors. Each class has its own exit code.
 
-1 is left for unexpected failures; 2 is that of the command line, for whatever says that it was misused.
+1 is that of unexpected failures; 2 is that of the command line, for whatever says that it was misused.
 """
 
 from __future__ import annotations
@@ -43,6 +43,12 @@ def _restored(
     error = error_class.__new__(error_class, *arguments)
     error.__dict__.update(state)
     return error
+
+
+class UnexpectedFailure(TurbotoolError):
+    """What no other error describes: a file that the system refuses, or a slip of turbotool."""
+
+    exit_code = 1
 
 
 class UsageMistake(TurbotoolError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import traceback
@@ -10,8 +11,9 @@ from dataclasses import replace
 from typing import Any, NoReturn, TypeVar
 
 import click
+from click.exceptions import Exit
 
-from turbotool.errors import Interrupted, TurbotoolError
+from turbotool.errors import Interrupted, TurbotoolError, UnexpectedFailure, first_line
 from turbotool.system.output import Output
 from turbotool.system.session import Session
 
@@ -22,7 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def session_options(function: F) -> F:
     """Add --json, --quiet and -v to a command and hand it one `session: Session`.
 
-    A TurbotoolError becomes text, JSON and an exit code.
+    A TurbotoolError becomes text, JSON and an exit code, and so does whatever else is raised.
     """
 
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout, nothing else.")
@@ -37,8 +39,10 @@ def session_options(function: F) -> F:
             return function(*args, session=Session(find_layout(), out), **kwargs)
         except KeyboardInterrupt:
             fail(Interrupted("interrupted"), out)
-        except TurbotoolError as error:
-            fail(error, out)
+        except (BrokenPipeError, click.ClickException, click.Abort, Exit):
+            raise  # `main` knows them
+        except Exception as error:  # a traceback is for those who ask for it
+            fail(explained(error), out)
 
     return wrapper  # type: ignore[return-value]
 
@@ -51,18 +55,47 @@ def fail(error: TurbotoolError, out: Output, document: Any = None) -> NoReturn:
     if error.hint:
         print(f"  try: {error.hint}", file=sys.stderr)
     if out.json:
-        out.document(_with_error(document, error))
+        with contextlib.suppress(OSError):  # nobody reads stdout, or its disk is full: the error was told
+            out.document(_with_error(document, error))
     sys.exit(error.exit_code)
 
 
+def explained(error: Exception) -> TurbotoolError:
+    """The error if it is one of ours, or else one that tells it in a line; -v shows where it came from."""
+    if isinstance(error, TurbotoolError):
+        return error
+    if isinstance(error, OSError):
+        told = _refused(error)
+    else:
+        told = UnexpectedFailure(
+            f"unexpected {type(error).__name__}: {first_line(str(error))}",
+            hint="the same command with -v shows where it comes from, which is worth a report",
+        )
+    told.__cause__ = error
+    return told
+
+
+def _refused(error: OSError) -> TurbotoolError:
+    """NoSpace for a full disk, or else what the system did not allow."""
+    from pathlib import Path
+
+    from turbotool.system.files import out_of_space
+
+    full = out_of_space(error, Path(str(error.filename or "the output")))
+    if isinstance(full, TurbotoolError):
+        return full
+    what = f"cannot use {error.filename}: {error.strerror}" if error.filename else f"unexpected error: {error}"
+    return UnexpectedFailure(what, hint="look at it, or name other folders: TURBOTOOL_WORK, TURBOTOOL_CACHE")
+
+
 def _with_error(document: Any, error: TurbotoolError) -> object:
-    from turbotool.system.documents import ErrorDocument
+    from turbotool.system.documents import ErrorDocument, error_fields
 
     if document is None:
-        return ErrorDocument(False, error.as_json())  # type: ignore[arg-type]
+        return ErrorDocument(False, error_fields(error))
     if isinstance(document, Mapping):
-        return {**document, "error": error.as_json()}
-    return replace(document, error=error.as_json())
+        return {**document, "error": error_fields(error)}
+    return replace(document, error=error_fields(error))
 
 
 def numbers(low: int, high: int) -> Callable[[click.Context, click.Parameter, str | None], tuple[int, ...] | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,20 @@ def minutes(seconds: float) -> str:
     return f"{whole}:{rest:02d} min"
 
 
+def drop_stdout() -> None:
+    """Print nothing more, not even what waits in the buffer: whoever read it has gone, or its disk is full."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _write(text: str) -> None:
+    """A line on stdout. Raises OSError where it cannot be written."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        drop_stdout()
+        raise
+
+
 @dataclass(frozen=True)
 class Output:
     """How one command speaks. `verbose` counts -v; with `quiet` only errors are printed."""
@@ -41,7 +56,7 @@ class Output:
     def result(self, text: str) -> None:
         """What the command is for: a table, a list, a recommendation, a path. With --json the document has stdout."""
         if not self.quiet:
-            print(text, file=sys.stderr if self.json else sys.stdout, flush=True)
+            (self._print if self.json else _write)(text)
 
     def say(self, text: str) -> None:
         """A line on what happens, for people."""
@@ -64,8 +79,7 @@ class Output:
             from turbotool.system.documents import as_builtins
 
             fields = data if isinstance(data, Mapping) else as_builtins(data)
-            print(json.dumps(fields, indent=2, ensure_ascii=False))
-            sys.stdout.flush()
+            _write(json.dumps(fields, indent=2, ensure_ascii=False))
 
     def _print(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)

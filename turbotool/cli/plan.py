@@ -82,7 +82,7 @@ def plan(
 
     pairs = [CachePair.parse(word.strip()) for word in kv.split(",")]
     model = choose_model(session, model_path)
-    allowed = Budget(budget, weight_bytes(model.path), reserve) if budget else None
+    allowed = Budget(budget, weight_bytes(model.path), reserve) if budget is not None else None
     made = make_plan(model, pairs, sorted(contexts or (model.n_ctx_train,)), _serving(parallel), allowed)
     for ctx in contexts or ():
         if ctx > model.n_ctx_train:

@@ -22,7 +22,7 @@ def default_model(session: Session) -> Path:
 
     locked = read_lock(session.layout).model
     if locked is None:
-        raise ModelError(f"{session.layout.lock_file} names no default model", hint="name a GGUF file with --model")
+        raise ModelError(f"{session.layout.lock_file} names no default model", hint="name a GGUF file")
     member_name = Path(locked.member).name
     target = session.layout.cache / "models" / locked.member_sha256 / member_name
     if target.is_file() and sha256_file(target) == locked.member_sha256:

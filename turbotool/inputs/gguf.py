@@ -73,9 +73,7 @@ class _Cursor:
         self.at = 0
 
     def fail(self, what: str) -> ModelError:
-        return ModelError(
-            f"{self.path}: {what} (at byte {self.at})", hint="download the model again, or name another with --model"
-        )
+        return ModelError(f"{self.path}: {what} (at byte {self.at})", hint="download the model again, or name another")
 
     def need(self, count: int, what: str) -> None:
         if count > self.size - self.at:
@@ -124,9 +122,7 @@ def read_header(path: Path) -> Header:
         with path.open("rb") as stream:
             return _read(_Cursor(stream, size, path))
     except OSError as error:
-        raise ModelError(
-            f"cannot read the model {path}: {error.strerror}", hint="name a GGUF file with --model"
-        ) from error
+        raise ModelError(f"cannot read the model {path}: {error.strerror}", hint="name a GGUF file") from error
 
 
 def _read(cursor: _Cursor) -> Header:
@@ -201,7 +197,7 @@ def _check_extent(header: Header, cursor: _Cursor) -> None:
         if end > cursor.size:
             raise ModelError(
                 f"{cursor.path}: truncated: tensor {tensor.name} ends at byte {end}, the file has {cursor.size}",
-                hint="download the model again, or name another with --model",
+                hint="download the model again, or name another",
             )
 
 

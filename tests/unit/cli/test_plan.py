@@ -53,6 +53,12 @@ def test_the_budget_is_left_after_the_model_and_the_reserve(tmp_path: Path, caps
     assert "32768 (all)" in done.stderr
 
 
+def test_no_memory_at_all_is_a_budget_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = plan(tmp_path, capsys, "--kv", "turbo4", "--budget", "0GiB", "--json").document
+    assert found["budget"]["total_bytes"] == 0
+    assert [size["fits"] for size in found["rows"][0]["sizes"]] == [False]
+
+
 def test_where_nothing_fits_the_largest_context_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--kv", "f16,q8_0", "--budget", "20MiB", "--reserve", "0.5MiB")
     said = plan(tmp_path, capsys, *words).stdout
@@ -121,3 +127,10 @@ def test_mistakes_on_the_command_line_say_what_is_right(
 
 def test_more_tokens_than_trained_for_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "was trained for 32768 tokens, not 32769" in plan(tmp_path, capsys, "--ctx", "32769").stderr
+
+
+def test_a_hint_names_no_option_that_the_command_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "text").write_text("no GGUF file")
+    for model in ("nowhere.gguf", str(tmp_path / "text")):
+        done = typed(["plan", model, "--json"], capsys)
+        assert (done.code, "--model" in done.document["error"]["hint"]) == (23, False)

@@ -119,7 +119,7 @@ def test_a_model_named_from_here_is_found_by_programs_that_run_elsewhere(
     assert choose_model(Session(layout, Output(quiet=True)), Path(path.name)).path == path
 
 
-def test_a_missing_model_names_the_option(tmp_path: Path) -> None:
+def test_a_missing_model_says_what_to_name(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         read_header(tmp_path / "none.gguf")
-    assert "--model" in (caught.value.hint or "")
+    assert "name a GGUF file" in (caught.value.hint or "")

@@ -161,7 +161,7 @@ def _on_path(names: Sequence[str], env: Mapping[str, str]) -> Iterator[tuple[str
 
 def _compiler(title: str, variable: str, names: Sequence[str], env: Mapping[str, str]) -> Tool:
     """A compiler. One that the user names in the environment is the only candidate: no silent substitute."""
-    words = shlex.split(env.get(variable, ""))
+    words = _words(env.get(variable, ""))
     while words and Path(words[0]).stem in LAUNCHERS:
         words.pop(0)
     if not words:
@@ -169,6 +169,14 @@ def _compiler(title: str, variable: str, names: Sequence[str], env: Mapping[str,
     found = shutil.which(words[0], path=env.get("PATH", ""))
     tool = _tool(title, [f"{variable}={env[variable]}"], [(found or words[0], variable)], keep_missing=True)
     return Tool(tool.name, tool.tried, tool.candidates, tuple(words[1:]))
+
+
+def _words(text: str) -> list[str]:
+    """As a shell would split them; what no shell can split is one word, the name of a program that there is not."""
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return [text]
 
 
 def _tool(

@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from turbotool.cli.lazy import CommandWithOthers
-from turbotool.cli.options import fail, session_options
+from turbotool.cli.options import fail, finite, session_options
 from turbotool.evaluation import planfile
 from turbotool.evaluation.planfile import MAX_KLD, MIN_SAME_TOP, SMALLEST_CTX, EvalPlan
 from turbotool.kv.cachetype import MAX_TOKENS
@@ -39,11 +39,17 @@ ROTATION = "off,k,v,kv"
 )
 @click.option("--chunks", type=click.IntRange(1, MAX_TOKENS), default=32, show_default=True, help="Chunks of a text.")
 @click.option(
-    "--max-kld", type=click.FloatRange(min=0), default=MAX_KLD, show_default=True, help="Tolerated KLD (nats)."
+    "--max-kld",
+    type=click.FloatRange(min=0),
+    callback=finite,
+    default=MAX_KLD,
+    show_default=True,
+    help="Tolerated KLD (nats).",
 )
 @click.option(
     "--min-same-top",
     type=click.FloatRange(0, 100),
+    callback=finite,
     default=MIN_SAME_TOP,
     show_default=True,
     help="Tolerated same top (%).",

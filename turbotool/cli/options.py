@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -115,13 +116,23 @@ def numbers(low: int, high: int) -> Callable[[click.Context, click.Parameter, st
     return parse
 
 
+def finite(ctx: click.Context, parameter: click.Parameter, value: float) -> float:
+    """A callback that refuses nan, which no range keeps out, and infinity, which no document can hold."""
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no finite number", ctx=ctx, param=parameter)
+    return value
+
+
 def wrapper_option(function: F) -> F:
     """Add --wrapper, which becomes `wrapper: tuple[str, ...]`."""
 
-    def split(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    def split(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
         import shlex
 
-        return tuple(shlex.split(value or ""))
+        try:
+            return tuple(shlex.split(value or ""))
+        except ValueError as error:
+            raise click.BadParameter(f"'{value}': {error}", ctx=ctx, param=parameter) from error
 
     words = "Words to put before every program, such as 'qemu-aarch64 -L /usr/aarch64-linux-gnu'."
     return click.option("--wrapper", callback=split, help=words)(function)

@@ -5,6 +5,7 @@ Shipped plans repeat published experiments on any model; see `plans/`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -118,7 +119,7 @@ KEYS: Mapping[str, Key] = {
     "rotation": Key(f"a list of rotated sides: {', '.join(ROTATIONS)}", partial(_each, _side), True),
     "ctx": Key(f"a whole number from {SMALLEST_CTX} to {MAX_TOKENS}", partial(_whole, SMALLEST_CTX, MAX_TOKENS), True),
     "chunks": Key(TOKENS, partial(_whole, 1, MAX_TOKENS), True),
-    "max_kld": Key("a number, 0 or more", partial(_number, 0, float("inf"))),
+    "max_kld": Key("a number, 0 or more", partial(_number, 0, sys.float_info.max)),
     "min_same_top": Key("a number from 0 to 100", partial(_number, 0, 100)),
     "serve_ctx": Key(TOKENS, partial(_whole, 1, MAX_TOKENS)),
     "min_models": COUNT,

@@ -88,3 +88,8 @@ def test_folder_with_two_names_gives_one_candidate(tmp_path: Path) -> None:
 def test_installation_command_of_each_package_manager(tmp_path: Path, manager: str, hint: str) -> None:
     says(tmp_path / manager, "1.0")
     assert installer({"PATH": str(tmp_path)}).hint("compiler") == hint
+
+
+def test_a_compiler_that_no_shell_could_split_is_a_broken_one(tmp_path: Path) -> None:
+    tool = find_tools({"PATH": str(tmp_path), "CC": "'cc"}, ["c"])["c"]
+    assert [(found.path, found.version) for found in tool.candidates] == [("'cc", None)]

@@ -194,6 +194,9 @@ def test_programs_that_are_replaced_while_they_are_measured_are_noticed(
         (["--bin-dir", "work"], ToolMissing.exit_code, "has no llama-perplexity"),
         (["--report", "model.gguf"], 2, "cannot write to model.gguf"),
         (["--chunks", "0"], 2, "0 is not in the range"),
+        (["--max-kld", "nan"], 2, "nan is no finite number"),
+        (["--max-kld", "inf"], 2, "inf is no finite number"),
+        (["--min-same-top", "nan"], 2, "nan is no finite number"),
     ],
 )
 def test_a_mistake_is_refused_before_anything_is_measured(

@@ -66,6 +66,7 @@ def test_a_plan_is_read_in_full_and_its_files_are_relative_to_it(tmp_path: Path)
         ({"ctx": "true"}, "ctx: True is not allowed"),
         ({"chunks": "4.0"}, "chunks: 4.0 is not allowed; use a whole number from 1"),
         ({"max_kld": "nan"}, "max_kld: nan is not allowed; use a number, 0 or more"),
+        ({"max_kld": "inf"}, "max_kld: inf is not allowed; use a number, 0 or more"),
         ({"min_same_top": "101"}, "min_same_top: 101 is not allowed; use a number from 0 to 100"),
         ({"serve_ctx": "0"}, "serve_ctx: 0 is not allowed"),
         ({"models": '[""]'}, "models: '' is not allowed; use a list of file names"),

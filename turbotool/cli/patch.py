@@ -107,9 +107,11 @@ def rehearse_(refs: tuple[str, ...], subdir: str, report: Path | None, session: 
     from turbotool.pin.reference import parse_reference
     from turbotool.pin.rehearsal_page import page
     from turbotool.pin.rehearse import lines, rehearse
-    from turbotool.system.files import write_file
+    from turbotool.system.files import writable_file, write_file
     from turbotool.system.process import display
 
+    if report:
+        writable_file(report)
     references = [parse_reference(session.layout, ref, subdir=subdir) for ref in refs]
     rehearsals = []
     for reference in references:

@@ -45,6 +45,7 @@ def verify(
 ) -> None:
     """Prove the built binaries with a real model: named checks, each with a measured value and its bound."""
     from turbotool.release.unpacked import require_wrapper, unpacked
+    from turbotool.system.files import writable_file
     from turbotool.verify.run import prover, run
 
     if list_only:
@@ -53,6 +54,8 @@ def verify(
     if archive and bin_dir:
         raise click.UsageError("--package and --bin-dir exclude each other")
     require_wrapper(wrapper, "install it, or correct --wrapper")
+    if report:
+        writable_file(report)
     named = {"model": model_path, "corpus": corpus_path}
     if archive:
         prove = prover(session, **named, checks=names, quick=quick)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from turbotool.build.backends import find_backend
 from turbotool.errors import TurbotoolError
 from turbotool.pin.attempt import Attempt, begin, check_pin, find_attempt, place
 from turbotool.pin.reference import Reference
@@ -45,8 +46,10 @@ def bump(session: Session, reference: Reference, *, backend: str | None) -> Bump
 
     The result is built for `backend` and verified first; None leaves that out, and says so. Whatever fails, the pin
     stays as it is, and the attempt stays where `continue`, `skip` and `abort` find it.
-    Raises PatchConflict with its report, what building raises, VerificationFailed, and what `attempt.begin` raises.
+    Raises UsageMistake for a backend that there is not, PatchConflict with its report, what building raises,
+    VerificationFailed, and what `attempt.begin` raises.
     """
+    _require(backend)
     with work_lock(session, f"bump to {reference.text}") as held:
         journal.recover(held)
         attempt = begin(held, reference, backend)
@@ -64,6 +67,7 @@ def go_on(session: Session, *, skip: bool, backend: str | None = None) -> Bumped
     It is proven as `bump` was told, or for another `backend`; an empty one leaves the proof out.
     Raises what `bump` and `resume.resume` raise.
     """
+    _require(backend)
     with work_lock(session, "continue a bump") as held:
         journal.recover(held)
         attempt = find_attempt(held.layout)
@@ -87,6 +91,12 @@ def give_up(session: Session) -> Path | None:
             return None
         journal.discard(held.layout, there)
         return there
+
+
+def _require(backend: str | None) -> None:
+    """Look at the name before anything is fetched. Raises UsageMistake for a backend that there is not."""
+    if backend:
+        find_backend(backend)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -15,11 +16,14 @@ from turbotool.build.host import Choices
 from turbotool.build.installers import installer
 from turbotool.build.platforms import find_platform
 from turbotool.build.request import BuildRequest
-from turbotool.errors import TurbotoolError
+from turbotool.errors import TurbotoolError, UsageMistake
 from turbotool.programs.binaries import Binaries
 from turbotool.release import package as packages
 from turbotool.release.unpacked import require_wrapper, unpacked
+from turbotool.system.files import writable_folder
 from turbotool.system.session import Session
+
+GLIBC = re.compile(r"\d{1,3}(\.\d{1,3})+")
 
 
 class Proven(Protocol):
@@ -73,10 +77,14 @@ def run(
         find_backend(backend), Choices(True, tuple(archs)), tuple(options), jobs=jobs, platform=there
     )
     words = require(platform, wrapper, proven=prove is not None, sign=sign)
+    # what was named is looked at before a build of many minutes
+    if not GLIBC.fullmatch(max_glibc):
+        raise UsageMistake(f"'{max_glibc}' is no version of glibc", hint=f"such as --max-glibc {packages.MAX_GLIBC}")
+    place = (folder or session.layout.builds / "packages").absolute()
+    writable_folder(place)
     made = packages.collect(session, request, there, max_glibc, os.environ)
-    target = (folder or session.layout.builds / "packages").absolute() / made.file_name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".package-") as scratch:
+    target = place / made.file_name
+    with tempfile.TemporaryDirectory(dir=place, prefix=".package-") as scratch:
         archive = made.write(Path(scratch))
         size = archive.stat().st_size / 2**20
         session.out.say(f"{size:.1f} MiB, {len(made.members)} members, {made.needs}")

@@ -28,8 +28,11 @@ TREE = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 def unpacked(archive: Path, wrapper: Sequence[str] = ()) -> Iterator[Binaries]:
     """The programs of a package in a temporary folder; `wrapper` are words to put before each of them.
 
-    Raises ArchiveError if it is no package, HashMismatch if it differs from its sums or from the `.sha256` beside it.
+    Raises ArchiveError if it is not there or no package, HashMismatch if it differs from its sums or from the `.sha256`
+    beside it.
     """
+    if not archive.is_file():
+        raise ArchiveError(f"there is no archive {archive}", hint="turbotool package makes one")
     check_digest(archive)
     with tempfile.TemporaryDirectory(prefix="turbotool package ") as scratch:
         place = Path(scratch) / "unpacked"

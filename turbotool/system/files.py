@@ -46,6 +46,13 @@ def writable_folder(folder: Path) -> None:
         raise UsageMistake(f"cannot write to {folder}: {error.strerror}", hint="name another folder") from error
 
 
+def writable_file(file: Path) -> None:
+    """Make the folder of a report of one file. Raises UsageMistake where it cannot be written."""
+    if file.is_dir():
+        raise UsageMistake(f"cannot write to {file}: it is a folder", hint="name a file")
+    writable_folder(file.absolute().parent)
+
+
 def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Replace `path` as a whole: a reader, or a run after a kill, sees the old or the new bytes. Raises NoSpace."""
     with space_guard(path):

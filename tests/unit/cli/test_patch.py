@@ -120,5 +120,22 @@ def test_a_bump_is_stopped_repaired_and_continued_as_typed(here: Here) -> None:
     assert (done.code, done.document["moved"]) == (0, False)
 
 
+def test_a_backend_that_there_is_not_is_refused_before_a_bump_begins(here: Here) -> None:
+    core = here.upstream.folder / "src/core.cpp"
+    core.write_text(core.read_text().replace("line 1\n", "line one\n"))
+    commit(here.upstream, "next")
+    assert here.type("vendor", "bump", "main", "--backend", "cpy").code == 2
+    assert here.type("patch", "continue", "--backend", "cpy").code == 2
+    assert here.type("patch", "abort").code == 15  # nothing was begun
+
+
+@pytest.mark.parametrize("report", [".", "file/page.md"])
+def test_a_report_that_cannot_be_written_is_told_before_the_rehearsal(here: Here, report: str) -> None:
+    (here.layout.root / "file").write_text("")
+    done = here.type("patch", "rehearse", "--onto", "main", "--report", here.layout.root / report)
+    assert (done.code, done.document["error"]["class"]) == (2, "UsageMistake")
+    assert not here.layout.cache.exists()
+
+
 def test_options_before_a_subcommand_of_vendor_are_refused(here: Here) -> None:
     assert here.type("vendor", "--force", "bump", "main").code == 2

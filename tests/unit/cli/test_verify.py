@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from command_line import Done, private, typed
 from fake_verify import verify_programs
 from tiny_gguf import gguf, write
 
-from turbotool.errors import CorpusError, ModelError, ToolMissing, VerificationFailed
+from turbotool.errors import ArchiveError, CorpusError, ModelError, ToolMissing, UsageMistake, VerificationFailed
 from turbotool.verify.registry import CHECKS
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake programs are scripts")
@@ -38,6 +37,7 @@ class Site:
 def site(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Site:
     for name, value in private(tmp_path).items():
         monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
     write(tmp_path, gguf())
     (tmp_path / "text.txt").write_text("word " * 5000)
     return Site(tmp_path, capsys)
@@ -122,14 +122,23 @@ def test_the_list_names_every_check_and_runs_none(site: Site) -> None:
         (["--corpus", "nowhere.txt"], CorpusError.exit_code, "nowhere.txt"),
         (["--bin-dir", "nowhere"], ToolMissing.exit_code, "there is no folder nowhere"),
         (["--wrapper", "no-such-emulator"], ToolMissing.exit_code, "there is no no-such-emulator"),
+        (["--wrapper", "'"], 2, "No closing quotation"),
+        (["--report", "."], UsageMistake.exit_code, "cannot write to .: it is a folder"),
+        (["--report", "model.gguf/verify.xml"], UsageMistake.exit_code, "model.gguf"),
     ],
 )
 def test_a_mistake_is_refused_before_any_program_runs(site: Site, words: list[str], code: int, says: str) -> None:
     done = site.verify(*words, "--json")
     assert (done.code, says in done.stderr) == (code, True), done.stderr
     assert not list((site.folder / "work").rglob("verify.log"))
-    if code != 2:
-        assert json.loads(done.stdout)["error"]["code"] == code
+    assert done.document["error"]["code"] == code
+
+
+@pytest.mark.parametrize("archive", ["nowhere.tar.gz", "."])
+def test_an_archive_that_is_not_there_is_told(site: Site, archive: str) -> None:
+    done = typed(["verify", "--package", archive, "--model", site.folder / "model.gguf", "--json"], site.capsys)
+    assert done.code == ArchiveError.exit_code
+    assert "there is no archive " in done.document["error"]["message"]
 
 
 def test_a_model_that_the_programs_cannot_run_fails_its_checks_and_no_other(site: Site) -> None:

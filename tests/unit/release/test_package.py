@@ -390,6 +390,31 @@ def test_missing_emulator_is_told_before_anything_is_built(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--max-glibc", "two"], "'two' is no version of glibc"),
+        (["--max-glibc", "2"], "'2' is no version of glibc"),
+        (["--out", "file/packages"], "cannot write to "),
+    ],
+)
+def test_what_was_named_is_looked_at_before_anything_is_built(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    says: str,
+) -> None:
+    monkeypatch.setenv("TURBOTOOL_ROOT", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("turbotool.release.package.collect", lambda *_: pytest.fail("it was built"))
+    done = typed(["package", "--no-verify", *words, "--json"], capsys)
+    assert (done.code, done.document["error"]["class"]) == (2, "UsageMistake")
+    assert says in done.document["error"]["message"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def command_with(
     folder: Path, program: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Done:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import time
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from turbotool.errors import Busy, DocumentError
+from turbotool.errors import Busy, DocumentError, UsageMistake
 from turbotool.system.documents import document, encode, read
 from turbotool.system.files import space_guard
 from turbotool.system.output import Output
@@ -36,7 +37,8 @@ def work_lock(session: Session, what: str) -> Iterator[Session]:
     """Hold the work folder while the block runs; re-entrant within the process.
 
     Yields the session with the descriptors that children must inherit. `what` tells a waiting process what we do.
-    Raises Busy when another process holds it longer than TURBOTOOL_LOCK_TIMEOUT seconds (default 1800).
+    Raises Busy when another process holds it longer than TURBOTOOL_LOCK_TIMEOUT seconds (default 1800), UsageMistake if
+    that variable is no such number.
     """
     with file_lock(session.layout.state / "lock", session.out, what) as keep:
         yield replace(session, keep=keep)
@@ -57,12 +59,13 @@ def file_lock(path: Path, out: Output, what: str) -> Iterator[tuple[int, ...]]:
         with lock:
             yield _descriptor(lock)
         return
+    patience = _patience()
     try:
         lock.acquire(timeout=0)
     except Timeout:
         out.say(f"waiting: {describe_holder(path)}")
         try:
-            lock.acquire(timeout=float(os.environ.get("TURBOTOOL_LOCK_TIMEOUT") or WAIT_SECONDS))
+            lock.acquire(timeout=patience)
         except Timeout as error:
             raise Busy(
                 f"{path} is still locked: {describe_holder(path)}",
@@ -76,6 +79,21 @@ def file_lock(path: Path, out: Output, what: str) -> Iterator[tuple[int, ...]]:
     finally:
         path.with_suffix(".json").unlink(missing_ok=True)
         lock.release()
+
+
+def _patience() -> float:
+    """Seconds to wait for another process. Raises UsageMistake for a variable that is no such number."""
+    text = os.environ.get("TURBOTOOL_LOCK_TIMEOUT") or str(WAIT_SECONDS)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise UsageMistake(
+            f"TURBOTOOL_LOCK_TIMEOUT is '{text}', not a number of seconds from 0 on",
+            hint="unset TURBOTOOL_LOCK_TIMEOUT",
+        )
+    return seconds
 
 
 def _descriptor(lock: object) -> tuple[int, ...]:

@@ -55,8 +55,8 @@ def _run(words: list[str]) -> int:
         code = main.main(args=words, prog_name="turbotool", standalone_mode=False)
     except click.ClickException as error:
         _refuse(error, as_json="--json" in words)
-    except click.Abort:
-        return Interrupted.exit_code
+    except click.Abort:  # Ctrl-C while a command was imported, and told by nobody yet
+        fail(Interrupted("interrupted"), Output(json="--json" in words))
     return code if isinstance(code, int) else 0
 
 

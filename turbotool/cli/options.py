@@ -7,7 +7,7 @@ import functools
 import math
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NoReturn, TypeVar
 
@@ -94,8 +94,6 @@ def _with_error(document: Any, error: TurbotoolError) -> object:
 
     if document is None:
         return ErrorDocument(False, error_fields(error))
-    if isinstance(document, Mapping):
-        return {**document, "error": error_fields(error)}
     return replace(document, error=error_fields(error))
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -78,8 +78,7 @@ class Output:
         if self.json:
             from turbotool.system.documents import as_builtins
 
-            fields = data if isinstance(data, Mapping) else as_builtins(data)
-            _write(json.dumps(fields, indent=2, ensure_ascii=False))
+            _write(json.dumps(as_builtins(data), indent=2, ensure_ascii=False))
 
     def _print(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)

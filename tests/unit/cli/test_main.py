@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from command_line import private, typed
 
-from turbotool.errors import ModelError, NoSpace, UnexpectedFailure
+from turbotool.errors import Interrupted, ModelError, NoSpace, UnexpectedFailure
 
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="this system has no device that is always full")
@@ -38,6 +38,18 @@ def test_a_folder_that_cannot_be_used_is_told_in_one_line_and_in_the_document(
 def test_a_traceback_is_for_those_who_ask_for_it(unusable: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Traceback" not in typed(["patch", "check"], capsys).stderr
     assert "Traceback" in typed(["patch", "check", "-v"], capsys).stderr
+
+
+def test_an_interrupt_before_the_command_began_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("turbotool.cli.lazy.importlib.import_module", interrupt)
+    done = typed(["patch", "list", "--json"], capsys)
+    assert done.code == done.document["error"]["code"] == Interrupted.exit_code
+    assert "error: interrupted" in done.stderr
 
 
 def test_a_slip_of_ours_is_told_in_one_line(

@@ -234,7 +234,6 @@ def _settle(work: Work, job: EvalJob, outcome: CellOutcome | BinaryFailed) -> No
     if log:
         with log.open("a", encoding="utf-8") as stream:
             stream.write(f"# on worker {outcome.worker}\n{outcome.log}")
-    work.ledger.seconds += outcome.seconds
     if outcome.error and outcome.fatal:
         if isinstance(outcome.error, BinaryFailed):
             outcome.error.hint = f"see {log}"  # the worker's own log is gone

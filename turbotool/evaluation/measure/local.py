@@ -90,5 +90,4 @@ def ensure_base(work: Work, corpus: Corpus, path: Path) -> None:
         return
     work.tell(f"base logits of {corpus.name}")
     took = make_base(work.sweep, corpus, path)
-    work.ledger.seconds += took
     work.forecast.learn(Configuration(F16), took)

@@ -17,15 +17,10 @@ from turbotool.system.output import Progress
 
 @dataclass
 class EvalLedger:
-    """What is known so far: measurements, and why others failed.
-
-    `fresh` counts the measurements that this run made, `seconds` sums up what its programs took.
-    """
+    """What is known so far: measurements, and why others failed."""
 
     measured: dict[EvalJob, Measured] = field(default_factory=dict)
     failures: dict[EvalJob, TurbotoolError] = field(default_factory=dict)
-    fresh: int = 0
-    seconds: float = 0.0
 
     @property
     def ended(self) -> int:
@@ -74,8 +69,6 @@ class Work:
         """Commit a measurement at once."""
         self.store.keep(self.sweep.key(job), f"{self.sweep.model.path.name}: {job}", measured)
         self.ledger.measured[job] = measured
-        self.ledger.fresh += 1
-        self.ledger.seconds += measured.seconds
         self.forecast.learn(job.configuration, measured.seconds)
 
 

@@ -31,7 +31,7 @@ ONE_AT_A_TIME = threading.Lock()  # a cell uses every CPU, however many tasks Da
 class CellOutcome:
     """What came of a cell on a worker. `origin` is what the worker has; if another was asked for, nothing was run.
 
-    `fatal` says that not only this cell failed. `seconds` is what base logits took, `log` what the programs printed.
+    `fatal` says that not only this cell failed. `log` is what the programs printed.
     """
 
     worker: str
@@ -39,7 +39,6 @@ class CellOutcome:
     measured: Measured | None = None
     error: TurbotoolError | None = None
     fatal: bool = False
-    seconds: float = 0.0
     log: str = ""
 
 
@@ -103,25 +102,26 @@ def _hash(of: Callable[[], str]) -> str:
 
 def measure(sweep: Sweep, job: EvalJob, folder: Path, outcome: CellOutcome) -> CellOutcome:
     """The cell's figures, or why there are none."""
-    base, seconds = base_path(sweep, job.corpus, folder), 0.0
+    base = base_path(sweep, job.corpus, folder)
     try:
-        seconds = shared_base(sweep, job.corpus, base)
+        shared_base(sweep, job.corpus, base)
     except TurbotoolError as error:
         return replace(outcome, error=error, fatal=True)
     try:
-        return replace(outcome, measured=measured_cell(sweep, job, base, WorkerHashes()), seconds=seconds)
+        return replace(outcome, measured=measured_cell(sweep, job, base, WorkerHashes()))
     except TurbotoolError as error:
-        return replace(outcome, error=error, fatal=isinstance(error, FATAL), seconds=seconds)
+        return replace(outcome, error=error, fatal=isinstance(error, FATAL))
 
 
-def shared_base(sweep: Sweep, corpus: Corpus, base: Path) -> float:
-    """Make the base logits unless they are there; the seconds that it took. Of several workers one does it."""
+def shared_base(sweep: Sweep, corpus: Corpus, base: Path) -> None:
+    """Make the base logits unless they are there. Of several workers one does it."""
     from filelock import FileLock
 
     with space_guard(base):
         base.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(base.with_suffix(".base-lock"), timeout=sweep.text(corpus).timeout):
-        return 0.0 if is_base(base, sweep) else make_base(sweep, corpus, base)
+        if not is_base(base, sweep):
+            make_base(sweep, corpus, base)
 
 
 def clean(folder: Path, prefixes: Sequence[str]) -> None:

@@ -21,6 +21,9 @@ from turbotool.system.machine import describe
 HINT = "name what `turbotool eval --json` printed, or the folder of its --report"
 AGAIN = "measure again with this turbotool: it takes a moment, because the store has what was measured"
 
+PERPLEXITIES = ("ppl", "ppl_f16")  # 1 is that of a model which is always right
+LARGEST = 1e100  # beyond every figure, and its square is still a number
+
 
 @dataclass(frozen=True)
 class ResultCell:
@@ -107,7 +110,7 @@ def measured_of(cell: CellFields) -> Measured | None:
     """The inverse of `statistics` of the document, but for the errors of running means, which are not written.
 
     What was not finite, written as null, is nan. None where nothing was measured. Raises ValueError for means over
-    chunks that are not equally many.
+    chunks that are not equally many, and for figures that cannot be.
     """
     if cell.effective is None or cell.kld is None or cell.dp is None or cell.running is None:
         return None
@@ -121,12 +124,17 @@ def measured_of(cell: CellFields) -> Measured | None:
     return Measured(divergence, cell.effective, cell.seconds or 0.0, cell.machine or "")
 
 
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
+def _number(value: float | None, name: str = "") -> float:
+    """Raises ValueError for what no evaluation can have found."""
+    if value is None:
+        return math.nan
+    if not (1 if name in PERPLEXITIES else -LARGEST) <= value <= LARGEST:
+        raise ValueError(f"{value:g} is no {name or 'figure'}")
+    return value
 
 
 def _estimate(cell: CellFields, name: str) -> Estimate:
-    return Estimate(_number(getattr(cell, name)), _number(getattr(cell, f"{name}_error")))
+    return Estimate(_number(getattr(cell, name), name), _number(getattr(cell, f"{name}_error")))
 
 
 def _quantiles(ranks: Mapping[str, object]) -> Quantiles:
@@ -136,7 +144,7 @@ def _quantiles(ranks: Mapping[str, object]) -> Quantiles:
 
 
 def _running(means: RunningFields) -> tuple[Running, ...]:
-    columns = [[Estimate(_number(value)) for value in getattr(means, name)] for name in RUNNING]
+    columns = [[Estimate(_number(value, name)) for value in getattr(means, name)] for name in RUNNING]
     if len(set(map(len, columns))) > 1:
         raise ValueError("a cell has not as many chunks in one figure as in another")
     rows = zip(*columns, strict=True)

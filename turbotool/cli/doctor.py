@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 
 import click
 
-from turbotool.cli.options import session_options
+from turbotool.cli.options import fail, session_options
 from turbotool.system.session import Session
 
 
@@ -20,11 +19,11 @@ def doctor(session: Session) -> None:
     from turbotool.doctor.document import doctor_document
     from turbotool.doctor.examine import examine
     from turbotool.doctor.render import render
-    from turbotool.errors import ToolMissing
 
     report = examine(session.layout, find_tools(os.environ), this_host())
     if not session.out.json:  # drawing it takes longer than looking
         session.out.result(render(report))
-    session.out.document(doctor_document(report))
-    if not report.ok:
-        sys.exit(ToolMissing.exit_code)
+    document = doctor_document(report)
+    if error := report.error():
+        fail(error, session.out, document)
+    session.out.document(document)

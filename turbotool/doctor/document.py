@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType, convert
 from turbotool.build.tools import Tool
 from turbotool.doctor.examine import BackendReport, DoctorReport
 from turbotool.programs.devices import Devices
-from turbotool.system.documents import document
+from turbotool.system.documents import ErrorFields, document
 
 T = TypeVar("T")
 
@@ -98,6 +98,7 @@ class DoctorDocument:
     pin: PinFields
     tree: TreeFields
     builds: tuple[BuildFields, ...]
+    error: ErrorFields | UnsetType = UNSET
 
 
 def doctor_document(report: DoctorReport) -> DoctorDocument:

@@ -19,7 +19,7 @@ from turbotool.build.host import Choices, Host
 from turbotool.build.installers import installer
 from turbotool.build.toolchain import toolchain
 from turbotool.build.tools import Tools
-from turbotool.errors import TurbotoolError
+from turbotool.errors import ToolMissing, TurbotoolError, first_line
 from turbotool.layout import Layout
 from turbotool.programs.devices import Devices, find_devices
 from turbotool.system.git import Git
@@ -59,7 +59,14 @@ class DoctorReport:
     @property
     def ok(self) -> bool:
         """True when the cpu backend can be built."""
-        return next(backend.ok for backend in self.backends if backend.name == "cpu")
+        return self.error() is None
+
+    def error(self) -> ToolMissing | None:
+        """What the command ends with; None if the cpu backend can be built."""
+        cpu = next(backend for backend in self.backends if backend.name == "cpu")
+        if cpu.ok:
+            return None
+        return ToolMissing(f"the cpu backend cannot be built here: {first_line(cpu.reason)}", hint=cpu.remedy or None)
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -10,11 +10,11 @@ from turbotool.programs.devices import Device, Devices
 
 
 def render(report: DoctorReport) -> str:
-    """The report as text for a terminal of at least 80 columns."""
+    """The report as text for a terminal of at least 80 columns, in colours if stdout is one."""
     from rich.console import Console
 
     width = max(80, min(shutil.get_terminal_size((80, 24)).columns, 120))
-    console = Console(width=width, stderr=True, highlight=False)
+    console = Console(width=width, highlight=False)
     with console.capture() as capture:
         for table in (_tool_table(report), _backend_table(report)):
             console.print(table)

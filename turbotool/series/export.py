@@ -108,6 +108,8 @@ def _check(layout: Layout, tree: Git, origin: Git) -> None:
     """The tree is vendored, `origin` belongs to it, and in neither is anything half done or not committed."""
     if not (layout.tree / ".git").is_dir() or tree.resolve(BASE_REF) is None:
         raise SeriesError(f"nothing is vendored at {layout.tree}", hint="turbotool patch apply")
+    if not origin.folder.is_dir():
+        raise SeriesError(f"there is no work tree {origin.folder}", hint="turbotool patch apply")
     common = origin.run("rev-parse", "--path-format=absolute", "--git-common-dir", check=False)
     if common.returncode != 0 or Path(common.output.strip()).resolve() != (layout.tree / ".git").resolve():
         raise SeriesError(f"{origin.folder} is not a work tree of {layout.tree}", hint="turbotool patch apply")

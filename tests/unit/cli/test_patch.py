@@ -137,5 +137,14 @@ def test_a_report_that_cannot_be_written_is_told_before_the_rehearsal(here: Here
     assert not here.layout.cache.exists()
 
 
+@pytest.mark.parametrize("name", ["nowhere", "file"])
+def test_a_work_tree_that_is_not_there_is_told(here: Here, name: str) -> None:
+    here.type("patch", "apply")
+    (here.layout.root / "file").write_text("")
+    done = here.type("patch", "export", "--from", here.layout.root / name)
+    assert (done.code, done.document["error"]["class"]) == (15, "SeriesError")
+    assert "there is no work tree" in done.document["error"]["message"]
+
+
 def test_options_before_a_subcommand_of_vendor_are_refused(here: Here) -> None:
     assert here.type("vendor", "--force", "bump", "main").code == 2

@@ -50,7 +50,10 @@ def writable_file(file: Path) -> None:
     """Make the folder of a report of one file. Raises UsageMistake where it cannot be written."""
     if file.is_dir():
         raise UsageMistake(f"cannot write to {file}: it is a folder", hint="name a file")
-    writable_folder(file.absolute().parent)
+    if not file.exists():
+        writable_folder(file.absolute().parent)
+    elif not os.access(file, os.W_OK):  # as /dev/stdout can be, in a folder that cannot
+        raise UsageMistake(f"cannot write to {file}", hint="name another file")
 
 
 def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:

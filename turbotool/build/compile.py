@@ -124,6 +124,7 @@ def configure(plan: BuildPlan, session: Session) -> tuple[str, ...]:
 
 
 def compile_targets(plan: BuildPlan, session: Session) -> None:
+    """Run ninja on the plan's targets, with a bar. Raises CompileFailed with the first error, NoSpace, Interrupted."""
     jobs = plan.request.jobs or usable_cpus()
     words = [plan.chain.ninja.path, "-j", str(jobs), *plan.request.targets]
     keep = () if start_sccache(plan) else session.keep  # the daemon would hold the lock for ever
@@ -214,6 +215,7 @@ def produced(target: str, outputs: Sequence[Built]) -> bool:
 
 
 def used_tools(plan: BuildPlan) -> dict[str, Candidate]:
+    """The programs that the build takes, by what they are for."""
     chain = plan.chain
     every = {
         "cmake": chain.cmake,

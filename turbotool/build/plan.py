@@ -68,6 +68,7 @@ def tools_for(request: BuildRequest, env: Mapping[str, str], *, private: bool = 
 def make_plan(
     layout: Layout, request: BuildRequest, source: PatchedSource, tools: Tools, env: Mapping[str, str]
 ) -> BuildPlan:
+    """Decide a build; nothing is written. Raises ToolMissing, UsageMistake."""
     chain = toolchain(tools, env)
     options = cmake_options(request, source, tools)
     toolkit = None

@@ -15,6 +15,7 @@ VULKAN_SDK_PAGE = "https://vulkan.lunarg.com/sdk/home"
 
 
 def check_vulkan(tools: Tools, host: Host, choices: Choices) -> None:
+    """Raise BackendUnavailable, naming all that lacks and the command that installs it."""
     lacking = []
     if tools.chosen("glslc") is None:
         lacking.append(f"glslc ({tools['glslc'].describe_search()})")

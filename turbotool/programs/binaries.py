@@ -1,4 +1,4 @@
-"""The built programs, and the one way to run them: a clean environment, a log, a record of what really ran."""
+"""The built programs: where they are, what they were made of, and which of them there must be."""
 
 from __future__ import annotations
 

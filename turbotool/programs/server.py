@@ -65,6 +65,7 @@ class Server:
             return json.loads(answer.read())
 
     def call(self, path: str, body: object = None) -> Any:
+        """What the server answers, as JSON; `body` makes it a POST. Raises BinaryFailed."""
         try:
             return self._answer(path, body)
         except urllib.error.HTTPError as error:

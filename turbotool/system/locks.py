@@ -1,4 +1,4 @@
-"""Nothing half done: the work lock, whole-file writes, free space, and the journal that a killed run leaves behind."""
+"""Locks between processes: one works in a folder, the others wait and say for whom."""
 
 from __future__ import annotations
 

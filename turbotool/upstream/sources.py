@@ -49,6 +49,7 @@ def pypi(request: FetchRequest, folder: Path) -> Upstream:
 
 
 def local_archive(request: FetchRequest, folder: Path) -> Upstream:
+    """Unpack a tar or zip of this machine. Raises SourceError, HashMismatch, ArchiveError, NoSpace."""
     up, path = request.upstream, request.path or Path(request.upstream.archive)
     if not path.is_file():
         raise SourceError(f"there is no archive {path}", hint="turbotool vendor --source archive --path FILE")
@@ -65,6 +66,7 @@ def local_archive(request: FetchRequest, folder: Path) -> Upstream:
 
 
 def local_dir(request: FetchRequest, folder: Path) -> Upstream:
+    """Copy a folder; of a checkout, what git would keep. Raises SourceError (also for a link out of it), NoSpace."""
     path = request.path
     if path is None or not path.is_dir():
         raise SourceError(f"there is no folder {path}", hint="turbotool vendor --source dir --path FOLDER")
@@ -97,6 +99,7 @@ def _copy(root: Path, item: Path, to: Path) -> None:
 
 
 def from_git(request: FetchRequest, folder: Path) -> Upstream:
+    """Fetch one commit of a repository, without its history. Raises SourceError."""
     up = request.upstream
     url = address(up.url)
     repository = git.init(request.scratch / "fetched", request.session.keep)

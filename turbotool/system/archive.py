@@ -23,7 +23,7 @@ CHUNK = 1 << 20
 HEADER_LIMIT = 1 << 20  # the longest name or pax record that is believed, bytes
 LINK_LIMIT = 4096  # bytes of a link's target in a zip
 RATIO_FREE = 16 << 20  # unpacked bytes below which the ratio says nothing
-HINT = "get the archive again, or name another one with --path"
+HINT = "get the archive again, or name another one"
 # What the decoders raise on damaged input; an OSError of the disk itself is told apart in `_guarded`.
 DAMAGE = (
     tarfile.TarError,

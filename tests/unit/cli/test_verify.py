@@ -141,6 +141,12 @@ def test_an_archive_that_is_not_there_is_told(site: Site, archive: str) -> None:
     assert "there is no archive " in done.document["error"]["message"]
 
 
+def test_a_hint_about_an_archive_names_no_option_that_verify_lacks(site: Site) -> None:
+    (site.folder / "a.tar.gz").write_text("no archive")
+    done = typed(["verify", "--package", "a.tar.gz", "--model", site.folder / "model.gguf", "--json"], site.capsys)
+    assert (done.code, "--path" in done.document["error"]["hint"]) == (ArchiveError.exit_code, False)
+
+
 def test_a_model_that_the_programs_cannot_run_fails_its_checks_and_no_other(site: Site) -> None:
     done = site.verify("--check", "kv-buffer-size", "--check", "head-size-guard", trouble="layers")
     assert done.code == VerificationFailed.exit_code

@@ -1,4 +1,4 @@
-"""The built programs, and the one way to run them: a clean environment, a log, a record of what really ran."""
+"""The built programs: where they are, their tree and backend, and the words and variables they start with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing half done: the work lock, whole-file writes, free space, and the journal that a killed run leaves behind."""
+"""One at a time: the lock of the work folder and those of single files, and who holds them."""
 
 from __future__ import annotations
 

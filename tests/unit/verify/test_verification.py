@@ -222,6 +222,7 @@ def test_the_report_counts_and_survives_what_a_crashed_program_prints() -> None:
     suite = root.find("testsuite")
     assert suite is not None
     assert [suite.get(name) for name in ("tests", "failures", "skipped")] == ["3", "1", "1"]
+    assert {case.get("classname") for case in suite.iter("testcase")} == {"turbotool.verify"}
     failure = suite.find("testcase[@name='bad']/failure")
     assert failure is not None
     assert "<&>" in (failure.text or "")

@@ -20,7 +20,7 @@ from turbotool.errors import (
     ModelError,
     NoSpace,
     ToolFailed,
-    VerificationFailed,
+    UsageMistake,
 )
 from turbotool.inputs.default_model import unpack_member
 from turbotool.kv.cachetype import CachePair
@@ -198,7 +198,7 @@ def test_names_select_checks_and_a_wrong_name_gets_a_suggestion() -> None:
     assert {spec.name for spec in verification.select([], quick=True)} < {
         spec.name for spec in verification.select([], quick=False)
     }
-    with pytest.raises(VerificationFailed, match="did you mean 'kld-turbo4'"):
+    with pytest.raises(UsageMistake, match="did you mean 'kld-turbo4'"):
         verification.select(["kld-turbo5"], quick=False)
 
 

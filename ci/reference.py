@@ -82,6 +82,7 @@ def command_line() -> str:
     every = list(commands())
     shared = common(every)
     lines = ["# Command line", "", MADE, "", "Every command takes these:", "", *_table(shared), ""]
+    lines += ["Results are printed on stdout; progress, notes, warnings and errors on stderr."]
     lines += ["How it ends: [Exit codes](exit-codes.md). What it prints with `--json`: [Documents](formats.md)."]
     lines += ["", *(f"- [`{one.words}`](#{slug(one.words)})" for one in every)]
     for one in every:

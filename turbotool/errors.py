@@ -58,7 +58,7 @@ class UsageMistake(TurbotoolError):
 
 
 class VerificationFailed(TurbotoolError):
-    """At least one check of `turbotool verify` failed."""
+    """At least one check of `turbotool verify` failed, or every one was skipped."""
 
     exit_code = 3
 

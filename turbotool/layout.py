@@ -48,7 +48,7 @@ class Layout:
 
     @property
     def state(self) -> Path:
-        """Scratch folders, journals and lock files of turbotool itself; safe to delete when nothing runs."""
+        """Scratch folders, the journal, lock files, and the bump or the repair that waits for a person."""
         return self.work / "vendor" / ".turbotool"
 
     @property

@@ -1,4 +1,4 @@
-"""The built programs: where they are, what they were made of, and which of them there must be."""
+"""The built programs: where they are, their tree and backend, and the words and variables they start with."""
 
 from __future__ import annotations
 

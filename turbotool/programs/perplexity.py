@@ -1,4 +1,4 @@
-"""Perplexity and KL divergence, measured by upstream's llama-perplexity and read from what it prints.
+"""Perplexity and KL divergence, measured by upstream's llama-perplexity.
 
 Definitions: upstream's `tools/perplexity/README.md`. All values are per token over the second half of each chunk.
 """

@@ -1,4 +1,4 @@
-"""A release archive: what a build made, with licences, records and sums, and the proof of it after it was unpacked."""
+"""What a release archive holds: what a build made, with licences, records and sums; and its signature."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Locks between processes: one works in a folder, the others wait and say for whom."""
+"""One at a time: the lock of the work folder and those of single files, and who holds them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one place where child processes are started: no shell, a recorded command, Ctrl-C for the whole process group."""
+"""How child processes are run to their end: no shell, a recorded command, Ctrl-C for the whole process group."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps that must not stay half done, a move of the tree and an export: recorded first, finished by the next run."""
+"""Steps that must not stay half done (moving the tree, export, bump): recorded first, finished by the next run."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def _case(suite: ElementTree.Element, check: Check) -> None:
     case = ElementTree.SubElement(
         suite,
         "testcase",
-        {"classname": "turbotool.verify.verification", "name": check.name, "time": f"{check.seconds:.2f}"},
+        {"classname": "turbotool.verify", "name": check.name, "time": f"{check.seconds:.2f}"},
     )
     if check.skipped:
         ElementTree.SubElement(case, "skipped", {"message": _clean(check.detail)})

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from turbotool.errors import BinaryFailed, Busy, Interrupted, NoSpace, TurbotoolError, VerificationFailed
+from turbotool.errors import BinaryFailed, Busy, Interrupted, NoSpace, TurbotoolError, UsageMistake
 from turbotool.system.names import did_you_mean
 from turbotool.verify.check import Check, CheckOutcome, Context, Spec
 from turbotool.verify.registry import CHECKS
@@ -36,13 +36,11 @@ class Verification:
 
 
 def select(names: Sequence[str], quick: bool) -> tuple[Spec, ...]:
-    """The checks to run: those named, or all, or the quick ones. Raises VerificationFailed for an unknown name."""
+    """The checks to run: those named, or all, or the quick ones. Raises UsageMistake for an unknown name."""
     known = {spec.name: spec for spec in CHECKS}
     for name in names:
         if name not in known:
-            raise VerificationFailed(
-                f"there is no check '{name}'{did_you_mean(name, known)}", hint="turbotool verify --list"
-            )
+            raise UsageMistake(f"there is no check '{name}'{did_you_mean(name, known)}", hint="turbotool verify --list")
     if names:
         return tuple(spec for spec in CHECKS if spec.name in names)
     return tuple(spec for spec in CHECKS if spec.quick or not quick)

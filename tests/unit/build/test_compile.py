@@ -107,6 +107,13 @@ def test_changed_option_flag_and_target_are_named(site: Site) -> None:
     assert names == ["targets", "option GGML_LTO", "variable CFLAGS"]
 
 
+@pytest.mark.parametrize("name", ["CPLUS_INCLUDE_PATH", "NVCC_APPEND_FLAGS", "CL"])
+def test_a_variable_that_a_compiler_reads_by_itself_is_a_reason(site: Site, name: str) -> None:
+    site.build()
+    (reason,) = site.setting(**{name: "other"}).build().reasons
+    assert reason.startswith(f"variable {name}: ")
+
+
 def test_missing_output_is_the_reason(site: Site) -> None:
     site.build()
     (site.folder / "bin" / "llama-cli").unlink()

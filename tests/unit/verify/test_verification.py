@@ -20,7 +20,7 @@ from turbotool.errors import (
     ModelError,
     NoSpace,
     ToolFailed,
-    VerificationFailed,
+    UsageMistake,
 )
 from turbotool.inputs.default_model import unpack_member
 from turbotool.kv.cachetype import CachePair
@@ -198,7 +198,7 @@ def test_names_select_checks_and_a_wrong_name_gets_a_suggestion() -> None:
     assert {spec.name for spec in verification.select([], quick=True)} < {
         spec.name for spec in verification.select([], quick=False)
     }
-    with pytest.raises(VerificationFailed, match="did you mean 'kld-turbo4'"):
+    with pytest.raises(UsageMistake, match="did you mean 'kld-turbo4'"):
         verification.select(["kld-turbo5"], quick=False)
 
 
@@ -222,6 +222,7 @@ def test_the_report_counts_and_survives_what_a_crashed_program_prints() -> None:
     suite = root.find("testsuite")
     assert suite is not None
     assert [suite.get(name) for name in ("tests", "failures", "skipped")] == ["3", "1", "1"]
+    assert {case.get("classname") for case in suite.iter("testcase")} == {"turbotool.verify"}
     failure = suite.find("testcase[@name='bad']/failure")
     assert failure is not None
     assert "<&>" in (failure.text or "")

@@ -16,11 +16,13 @@ def whole_and_fast(config: pytest.Config) -> bool:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Each core runs fast tests when all of them are asked for; a few are sooner done without starting processes.
+    """All fast tests run in a process more than there are cores, since many wait for git; a few in none of their own.
 
     Slow tests compile and measure: those run one after the other, unless `-n` says how many.
     """
-    return None if whole_and_fast(config) else 0
+    from turbotool.system.machine import usable_cpus
+
+    return usable_cpus() + 1 if whole_and_fast(config) else 0
 
 
 def pytest_configure(config: pytest.Config) -> None:

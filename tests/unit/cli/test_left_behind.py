@@ -33,7 +33,6 @@ from turbotool.upstream import pypi, sources
 from turbotool.upstream.journal import Journal, Move, begin, journal_file
 from turbotool.upstream.lock import read_lock
 
-MUTATIONS = 30  # of each of the ten files
 CLASHES = LINES.replace("line 10\n", "line ten\n")
 
 
@@ -381,15 +380,16 @@ def damage(fields: dict[str, Any], dice: random.Random) -> str:
     return f"{what} {name}"
 
 
+@pytest.mark.parametrize("mutations", [8, pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", READERS)
 def test_any_damage_is_an_error_of_one_line_or_what_is_documented(
-    name: str, here: Project, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    name: str, mutations: int, here: Project, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     reader = READERS[name](here, capsys, tmp_path)
     sound, dice = reader.file.read_bytes(), random.Random(name)
     is_toml = reader.file.suffix == ".toml"
     errors = 0
-    for _ in range(MUTATIONS):
+    for _ in range(mutations):
         fields: dict[str, Any] = tomlkit.parse(sound.decode()).unwrap() if is_toml else json.loads(sound)
         what = damage(fields, dice)
         try:

@@ -112,6 +112,7 @@ def test_no_fence_table_heading_or_html_gets_into_the_text(blocks: list[tuple[st
     assert prose(markdown) == "\n\n".join(words for form, words in blocks if form in KEPT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "markdown",
     [

@@ -20,7 +20,7 @@ from turbotool.programs.choose import choose_binaries, named_binaries
 from turbotool.programs.llamabench import DECODE, PREFILL, PROGRAM, Phase
 from turbotool.programs.runner import Runner
 from turbotool.system.extras import require_library
-from turbotool.system.files import writable_folder
+from turbotool.system.files import fresh_file, writable_folder
 from turbotool.system.machine import read_machine, usable_cpus
 from turbotool.system.process import display
 from turbotool.system.session import Session
@@ -74,8 +74,8 @@ def run(
     """
     settings = _settings(pairs, depths, threads, (prompt, generated), rounds)
     # what was named is looked at before a build of many minutes and a measurement of more
-    named = _named(bin_dir, backend) if bin_dir else None
-    other = _named(against, backend) if against else None
+    named = named_binaries(bin_dir, backend, (PROGRAM,)) if bin_dir else None
+    other = named_binaries(against, backend, (PROGRAM,)) if against else None
     if report:
         if plot:
             needed = "the plot of a report needs"
@@ -106,13 +106,6 @@ def _settings(
     return BenchSettings(tuple(dict.fromkeys(pairs)), tuple(depths), counts, phases, rounds)
 
 
-def _named(folder: Path, backend: str) -> Binaries:
-    """The programs in a folder, llama-bench among them. Raises ToolMissing."""
-    binaries = named_binaries(folder, backend)
-    binaries.require(PROGRAM)
-    return binaries
-
-
 def _warn(session: Session, model: Model, settings: BenchSettings) -> None:
     """What can be measured but means little."""
     needed = max(settings.depths) + max(phase.tokens for phase in settings.phases)
@@ -126,9 +119,7 @@ def _warn(session: Session, model: Model, settings: BenchSettings) -> None:
 def _examine(session: Session, binaries: Mapping[str, Binaries], model: Model, settings: BenchSettings) -> list[Build]:
     """Each build's first run, into a log that is started anew."""
     work = session.layout.builds / "bench" / next(iter(binaries.values())).backend
-    work.mkdir(parents=True, exist_ok=True)
-    log = work / "bench.log"
-    log.unlink(missing_ok=True)
+    log = fresh_file(work / "bench.log")
     builds = []
     for name, found in binaries.items():
         session.out.say(f"{name}: {found.bin_dir}")

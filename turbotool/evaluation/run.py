@@ -29,7 +29,7 @@ from turbotool.programs.choose import choose_binaries, named_binaries
 from turbotool.programs.perplexity import scored
 from turbotool.programs.runner import Runner
 from turbotool.system.extras import require_library
-from turbotool.system.files import writable_folder
+from turbotool.system.files import fresh_file, writable_folder
 from turbotool.system.locks import file_lock
 from turbotool.system.machine import read_machine, usable_cpus
 from turbotool.system.output import Output
@@ -86,7 +86,7 @@ def run(
     require_scipy()
     # what was named is looked at before a build of many minutes and a measurement of more
     texts = [_text(path, plan.ctx) for path in plan.corpora]
-    named = _named(bin_dir, backend) if bin_dir else None
+    named = named_binaries(bin_dir, backend, PROGRAMS) if bin_dir else None
     if scheduler:
         from turbotool.evaluation.measure.cluster import require_scheduler
 
@@ -133,14 +133,6 @@ def _text(path: Path, ctx: int) -> Path:
     return text
 
 
-def _named(folder: Path, backend: str) -> Binaries:
-    """The programs in a folder, those that are needed among them. Raises ToolMissing."""
-    binaries = named_binaries(folder, backend)
-    for program in PROGRAMS:
-        binaries.require(program)
-    return binaries
-
-
 def _model(session: Session, path: Path | None, ctx: int) -> Model:
     """Raises ModelError; warns if it was trained for less than is measured."""
     model = choose_model(session, path)
@@ -163,9 +155,7 @@ def _command(plan: EvalPlan, models: Sequence[Model], backend: str, *, named: bo
 
 def _runner(binaries: Binaries, work: Path) -> Runner:
     """With a log that is started anew."""
-    log = work / "eval.log"
-    log.unlink(missing_ok=True)
-    return Runner(binaries, work, usable_cpus(), log)
+    return Runner(binaries, work, usable_cpus(), fresh_file(work / "eval.log"))
 
 
 def _outcomes(sweeps: Sequence[Sweep], task: _Task) -> list[ModelOutcome]:

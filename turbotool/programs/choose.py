@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from turbotool.build.backends import find_backend
@@ -14,14 +15,19 @@ from turbotool.programs.binaries import Binaries
 from turbotool.system.session import Session
 
 
-def named_binaries(folder: Path, backend: str = "cpu") -> Binaries:
-    """The programs in a folder that the user names; which tree they come from is unknown. Raises ToolMissing.
+def named_binaries(folder: Path, backend: str = "cpu", needed: Sequence[str] = ()) -> Binaries:
+    """The programs in a folder that the user names; which tree they come from is unknown.
+
+    Raises ToolMissing if there is no such folder, or one of the `needed` programs is not in it.
 
     Their backend is what the build.json beside the folder says, if turbotool built them, and otherwise `backend`.
     """
     if not folder.is_dir():
         raise ToolMissing(f"there is no folder {folder}", hint="turbotool build")
-    return Binaries(folder.resolve(), "", recorded_backend(folder.resolve().parent) or backend)
+    binaries = Binaries(folder.resolve(), "", recorded_backend(folder.resolve().parent) or backend)
+    for program in needed:
+        binaries.require(program)
+    return binaries
 
 
 def choose_binaries(session: Session, backend: str, bin_dir: Path | None) -> Binaries:

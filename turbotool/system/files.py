@@ -92,6 +92,13 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
 
 
+def fresh_file(path: Path) -> Path:
+    """The path of a file that is started anew, such as a log: its folder is there, and it is not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    return path
+
+
 @contextlib.contextmanager
 def scratch_folder(layout: Layout, purpose: str) -> Iterator[Path]:
     """A new folder on the work folder's disk, removed at the end; what a kill leaves is removed by `sweep`."""

@@ -15,6 +15,7 @@ from turbotool.programs.choose import choose_binaries
 from turbotool.programs.devices import on_a_device
 from turbotool.programs.perplexity import Text
 from turbotool.programs.runner import Runner
+from turbotool.system.files import fresh_file
 from turbotool.system.machine import usable_cpus
 from turbotool.system.session import Session
 from turbotool.verify.check import Context, Spec
@@ -81,8 +82,8 @@ def run(
 
     `model` is a GGUF file (default: the locked small model), `corpus` a UTF-8 text (default: upstream's documentation).
     `checks` are names of checks; none means all, or with `quick` those that take under a minute together. `wrapper` are
-    words to put before every program. Raises what choosing and building raise, and VerificationFailed for the name of a
-    check that there is not; a check that fails is no error here: see `Proof.error`.
+    words to put before every program. Raises what choosing and building raise, and UsageMistake for the name of a check
+    that there is not; a check that fails is no error here: see `Proof.error`.
 
     >>> proof = run(session, quick=True)
     >>> proof.ok, [check.name for check in proof.verification.checks if not check.ok]
@@ -128,10 +129,7 @@ def make_context(session: Session, binaries: Binaries, model: Model, corpus: Pat
     """What the checks work on; their programs log to a verify.log that is started anew."""
     name = f"package-{binaries.backend}" if binaries.bare else binaries.backend
     work = session.layout.builds / "verify" / name
-    work.mkdir(parents=True, exist_ok=True)
-    log = work / "verify.log"
-    log.unlink(missing_ok=True)
-    runner = Runner(binaries, work, usable_cpus(), log)
+    runner = Runner(binaries, work, usable_cpus(), fresh_file(work / "verify.log"))
     chunks = QUICK_CHUNKS if quick else FULL_CHUNKS
     text = Text(corpus or default_corpus(session.layout.tree, work), ctx=512, chunks=chunks)
     return Context(runner, model, text, session.out, quick, default_text=corpus is None)

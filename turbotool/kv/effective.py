@@ -26,7 +26,10 @@ ROTATION = re.compile(
     r"(?P<kind>attn|turbo)_rot_(?P<side>[kv]): (?P<state>on|off)"
     r"(?:, size (?P<size>\d+))?, type (?P<type>\w+)(?: \((?P<reason>.*)\))?$"
 )
-UPSTREAM_ROTATION = re.compile(r"attn_rot_(?P<side>[kv]) = (?P<state>[01]), n_embd_head_\w+ = \d+$")
+# `attn_rot_k = 1` until llama.cpp of October 2026, `n_rot_k = 64`, the size, after it
+UPSTREAM_ROTATION = re.compile(
+    r"(?:attn_rot_(?P<side>[kv]) = (?P<state>[01])|n_rot_(?P<sized>[kv]) = (?P<size>\d+)), n_embd_head_\w+ = -?\d+$"
+)
 FLASH = re.compile(r"llama_context: flash_attn += (?P<state>\w+)$")
 CONTEXT = re.compile(r"llama_context: n_ctx +=\s*(?P<n>\d+)$")
 
@@ -86,10 +89,11 @@ def parse_effective(log: str) -> Effective:
                 match["state"] == "on", size, match["type"], match["reason"]
             )
         elif match := UPSTREAM_ROTATION.search(line):
-            name, on = f"attn_{match['side']}", match["state"] == "1"
+            name, said = f"attn_{match['side'] or match['sized']}", _upstream_rotation(match)
             # upstream's own line follows ours; ours says why, but upstream's is the variable that the graph reads
-            if name not in rotations or rotations[name].on != on:
-                rotations[name] = Rotation(on, None, None, None)
+            ours = rotations.get(name)
+            if ours is None or ours.on != said.on or said.size not in (None, ours.size):
+                rotations[name] = said
         elif match := FLASH.search(line):
             single["flash_attn"] = match["state"]
         elif match := CONTEXT.search(line):
@@ -98,6 +102,11 @@ def parse_effective(log: str) -> Effective:
     n_ctx = int(single["n_ctx"]) if "n_ctx" in single else None
     sides = (rotations.get(name) for name in ("attn_k", "attn_v", "turbo_k", "turbo_v"))
     return Effective(tuple(caches), tuple(buffers), single.get("flash_attn"), n_ctx, *sides)
+
+
+def _upstream_rotation(match: re.Match[str]) -> Rotation:
+    size = int(match["size"] or 0)
+    return Rotation(match["state"] == "1" or size > 0, size or None, None, None)
 
 
 def _cache(match: re.Match[str]) -> Cache:

@@ -89,11 +89,32 @@ def test_the_reason_of_an_ignored_override_is_kept_whole() -> None:
     assert found.reason == reason
 
 
-def test_a_line_of_ours_that_contradicts_the_variable_of_the_graph_is_not_believed() -> None:
-    ours = "llama_kv_cache: attn_rot_k: on, size 64, type q8_0 (LLAMA_ATTN_ROT_K_OVERRIDE)\n"
-    found = parse_effective(ours + "llama_kv_cache: attn_rot_k = 0, n_embd_head_k_all = 64\n").attn_k
-    assert found is not None
-    assert not found.on
+OURS = "llama_kv_cache: attn_rot_k: on, size 64, type q8_0 (LLAMA_ATTN_ROT_K_OVERRIDE)\n"
+
+
+@pytest.mark.parametrize(
+    ("upstream", "on", "size"),
+    [
+        ("attn_rot_k = 0, n_embd_head_k_all = 64", False, None),
+        ("n_rot_k = 0, n_embd_head_k_all = 64", False, None),
+        ("n_rot_k = 128, n_embd_head_k_all = 128", True, 128),
+    ],
+)
+def test_a_line_of_ours_that_contradicts_the_variable_of_the_graph_is_not_believed(
+    upstream: str, on: bool, size: int | None
+) -> None:
+    assert parse_effective(f"{OURS}llama_kv_cache: {upstream}\n").attn_k == Rotation(on, size, None, None)
+
+
+@pytest.mark.parametrize("upstream", ["attn_rot_k = 1, n_embd_head_k_all = 64", "n_rot_k = 64, n_embd_head_k_all = 64"])
+def test_a_line_of_upstream_that_agrees_leaves_ours_with_its_reason(upstream: str) -> None:
+    found = parse_effective(f"{OURS}llama_kv_cache: {upstream}\n").attn_k
+    assert found == Rotation(True, 64, "q8_0", "LLAMA_ATTN_ROT_K_OVERRIDE")
+
+
+def test_a_head_size_that_differs_between_layers_is_read() -> None:
+    found = parse_effective("llama_kv_cache: n_rot_v = 0, n_embd_head_k_all = -1\n").attn_v
+    assert found == Rotation(False, None, None, None)
 
 
 def test_what_was_asked_for_passes() -> None:

@@ -19,6 +19,7 @@ from turbotool.layout import find_layout
 from turbotool.upstream.lock import read_lock
 
 pytest.importorskip("tomllib", reason="the scripts of workflows run on Python 3.11 and newer")
+import each_patch
 import package
 import publish
 import rehearse
@@ -210,3 +211,27 @@ def test_a_workflow_pins_what_it_uses_and_runs_only_turbotool_and_our_scripts(wo
     commands = re.findall(r"\brun: (.+)", text)
     assert commands
     assert all(re.fullmatch(ours, command) and "${{" not in command for command in commands)
+
+
+SERIES = [f"{at:040x}" for at in range(24)]
+
+
+def test_a_sample_of_patches_keeps_their_order_and_changes_from_commit_to_commit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    samples = []
+    for commit in "abcdef":
+        monkeypatch.setattr(each_patch, "run", lambda words, commit=commit: f"{commit}\n")
+        samples.append(each_patch.chosen(SERIES, 3))
+    assert all(len(sample) == 3 and sample == sorted(sample) for sample in samples)
+    assert len({tuple(sample) for sample in samples}) > 1
+    assert each_patch.chosen(SERIES, 0) == SERIES
+
+
+def test_a_patch_is_tried_with_the_tests_of_what_it_touches_each_once() -> None:
+    assert [test[0] for test in each_patch.tests_for(["src/llama-graph.cpp", "src/llama-kv-cache.h"])] == [
+        "test-llama-archs"
+    ]
+    both = [test[0] for test in each_patch.tests_for(["ggml/src/ggml.c", "tests/CMakeLists.txt"])]
+    assert both == ["test-quantize-fns", "test-backend-ops", "test-llama-archs"]
+    assert each_patch.tests_for(["gguf-py/gguf/constants.py"]) == []

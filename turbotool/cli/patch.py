@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from turbotool.cli import repair
-from turbotool.cli.options import fail, session_options
+from turbotool.cli.options import SUBDIR, fail, session_options
 from turbotool.series import files as series
 from turbotool.series.new import OPEN
 from turbotool.series.patchfile import REASONS
@@ -94,9 +94,9 @@ def export(source: Path | None, session: Session) -> None:
     required=True,
     multiple=True,
     metavar="REF",
-    help="A version, an archive, a git ref, or ADDRESS@REF.",
+    help="A version, PACKAGE==VERSION, an archive, a git ref, or ADDRESS@REF.",
 )
-@click.option("--subdir", default="", help="The folder inside an archive that holds the sources.")
+@click.option("--subdir", default="", help=SUBDIR)
 @click.option("--report", type=click.Path(path_type=Path), help="Write what happened to a Markdown file.")
 @session_options
 def rehearse_(refs: tuple[str, ...], subdir: str, report: Path | None, session: Session) -> None:

@@ -62,7 +62,7 @@ def publish(bumped: Bumped, session: Session) -> None:
     from turbotool.pin.document import bump_document
 
     up = bumped.upstream
-    name = f"{describe(up)} ({up.commit[:9] or up.tree[:9]})"
+    name = f"{describe(up)} ({up.short})"
     if not bumped.moved:
         session.out.result(f"nothing to do: {name} is the pin")
     else:

@@ -128,7 +128,7 @@ def _fill(layout: Layout, to: Path, upstream: Upstream) -> None:
     write_file(new.lock_file, layout.lock_file.read_bytes())
     locked = read_lock(layout).upstream
     write_upstream(new, upstream)
-    conflict.written_for(new).write_text(locked.commit or locked.tree, encoding="ascii")
+    conflict.written_for(new).write_text(locked.known_as, encoding="ascii")
 
 
 def _clone(store: Path, tree: Path, base: str, applied: str) -> None:

@@ -20,7 +20,8 @@ F = TypeVar("F", bound="RehearsalFields")
 @dataclass(frozen=True)
 class RehearsalFields:
     """How each patch fares on another upstream, which can be dropped there, and which need repair; `seconds` of wall
-    time, fetching included unless the upstream was `cached`.
+    time, fetching included unless the upstream was `cached`. `commit` and `tag` are '' where the source does not tell
+    them; `known_as` is the tag, else the commit, else the tree.
     """
 
     ok: bool
@@ -34,6 +35,8 @@ class RehearsalFields:
     patches: tuple[Trial, ...]
     droppable: tuple[str, ...]
     conflicts: tuple[ClashingPatch, ...]
+    tag: str
+    known_as: str
     error: ErrorFields | UnsetType = UNSET
 
 
@@ -58,7 +61,8 @@ class RehearsalsDocument:
 class BumpDocument:
     """The new pin: upstream, git tree with the series, patches in order, those that fell away, whether it is proven.
 
-    `moved` is false if the upstream was the pin already.
+    `moved` is false if the
+    upstream was the pin already.
     """
 
     ok: bool
@@ -92,6 +96,8 @@ def _fields(of: type[F], done: Rehearsal) -> F:
         patches=done.trials,
         droppable=done.droppable,
         conflicts=done.conflicts(),
+        tag=up.tag,
+        known_as=up.known_as,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from turbotool.pin.rehearse import STATES, Rehearsal
 from turbotool.series import merge
 from turbotool.series.trial import Trial
+from turbotool.upstream.lock import short
 
 INTRO = """\
 What the series of this checkout meets on other upstreams, without any edit by hand. clean: every line of the patch
@@ -20,7 +21,7 @@ def page(rehearsals: Sequence[Rehearsal], command: str, date: str) -> str:
     lines = ["# Rehearsals", "", INTRO, f"Made on {date} by", "", "```sh", command, "```", ""]
     pin = rehearsals[0].old_base if rehearsals else ""
     lines += [
-        f"The series is written for llama.cpp `{pin[:9]}`. Seconds include fetching, unless cached.",
+        f"The series is written for llama.cpp `{short(pin)}`. Seconds include fetching, unless cached.",
         "",
     ]
     lines += _totals(rehearsals) + _matrix(rehearsals) + _clashes(rehearsals)
@@ -32,7 +33,7 @@ def _totals(rehearsals: Sequence[Rehearsal]) -> list[str]:
     for done in rehearsals:
         counts = " | ".join(str(sum(trial.state == state for trial in done.trials)) for state in STATES)
         seconds = f"{done.seconds:.0f}{' (cached)' if done.onto.cached else ''}"
-        commit = (done.onto.upstream.commit or done.onto.upstream.tree)[:9]
+        commit = done.onto.upstream.short
         lines.append(f"| {done.ref} | `{commit}` | {counts} | {seconds} |")
     return [*lines, ""]
 

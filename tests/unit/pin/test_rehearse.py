@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from turbotool.pin.rehearsal_page import page
 from turbotool.pin.rehearse import Rehearsal, lines, rehearse
 from turbotool.series.export import export
 from turbotool.system.documents import as_builtins
+from turbotool.upstream.lock import Upstream, write_upstream
+from turbotool.upstream.packages import DEFAULT
 
 
 def rehearsed(project: Project, ref: str) -> Rehearsal:
@@ -143,6 +146,75 @@ def test_references_are_versions_archives_refs_and_addresses(patched: Project, t
     for wrong in ("", "--upload-pack=x", "no such@ref", "a b", str(tmp_path / "missing.tar.gz")):
         with pytest.raises(SourceError, match=r"names no upstream|no archive"):
             parse_reference(layout, wrong)
+
+
+def test_a_release_of_any_package_is_known_by_its_name_and_folder(patched: Project) -> None:
+    found = parse_reference(patched.layout, "xllamacpp==2026.10.11549").upstream
+    assert (found.archive, found.tag, found.commit) == ("xllamacpp-2026.10.11549.tar.gz", "b11549", "")
+    assert found.subdir == "xllamacpp-2026.10.11549/thirdparty/llama.cpp"
+    assert parse_reference(patched.layout, "xllamacpp==0.2.7").upstream.tag == ""  # its versions told nothing then
+    for folder in ("deps/llama.cpp", "foo_bar-2.0/deps/llama.cpp/"):
+        found = parse_reference(patched.layout, "Foo.Bar==2.0", subdir=folder).upstream
+        assert (found.package, found.archive, found.tag) == ("foo-bar", "foo_bar-2.0.tar.gz", "")
+        assert found.subdir == "foo_bar-2.0/deps/llama.cpp"
+    with pytest.raises(SourceError, match="source distribution of foo-bar") as caught:
+        parse_reference(patched.layout, "Foo.Bar==2.0")
+    assert "--subdir" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("package", ["xllamacpp", "foo"])
+def test_whatever_is_locked_a_bare_version_is_one_of_the_default_package(patched: Project, package: str) -> None:
+    locked = Upstream(
+        "pypi",
+        "e" * 40,
+        package=package,
+        version="1.0",
+        archive=f"{package}-1.0.tar.gz",
+        sha256="a" * 64,
+        size=7,
+        subdir=f"{package}-1.0/x/y",
+        tag="b7",
+    )
+    write_upstream(patched.layout, locked)
+    assert parse_reference(patched.layout, "0.3.36").upstream.archive == "llama_cpp_python-0.3.36.tar.gz"
+    assert parse_reference(patched.layout, "1.0").upstream.package == DEFAULT
+    assert parse_reference(patched.layout, "b11549").upstream.url == REPOSITORY
+    assert parse_reference(patched.layout, f"{package}==1.0").upstream == replace(locked, tree="")
+    other = parse_reference(patched.layout, f"{package}==1.1").upstream
+    inner = "x/y" if package == "foo" else "thirdparty/llama.cpp"
+    assert (other.subdir, other.sha256, other.tag) == (f"{package}-1.1/{inner}", "", "")
+
+
+def test_another_folder_of_the_same_archive_is_another_upstream(patched: Project, tmp_path: Path) -> None:
+    path = tmp_path / "two.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for folder in ("a", "b"):
+            for name, text in {**FILES, "which.txt": folder}.items():
+                info = tarfile.TarInfo(f"{folder}/{name}")
+                info.size = len(text.encode())
+                tar.addfile(info, io.BytesIO(text.encode()))
+    trees = [
+        rehearse(patched.session, parse_reference(patched.layout, str(path), subdir=folder)).onto.upstream.tree
+        for folder in ("a", "b", "a")
+    ]
+    assert (trees[0] == trees[1], trees[0] == trees[2]) == (False, True)
+
+
+def test_an_upstream_without_a_commit_is_called_by_its_tag_and_none_is_invented(patched: Project) -> None:
+    ref = release(patched, "v2", {"src/core.cpp": LINES.replace("line 30\n", "line thirty\n")})
+    done = rehearsed(patched, ref)
+    bare = replace(done.onto.upstream, source="pypi", package="xllamacpp", version="1.0", commit="")
+    done = replace(done, onto=replace(done.onto, upstream=replace(bare, tag="b7")), old_base="b6")
+    fields = as_builtins(rehearsal_document([done]))
+    assert (fields["commit"], fields["tag"], fields["known_as"]) == ("", "b7", "b7")
+    assert fields["conflicts"][0]["new_base"] == "b7"
+    assert "xllamacpp 1.0 (b7): 1 clean, 1 conflict" in lines(done)
+    text = page([done], "x", "2026-01-01")
+    assert "written for llama.cpp `b6`" in text
+    assert f"| {ref} | `b7` |" in text
+    done = replace(done, onto=replace(done.onto, upstream=bare))  # nothing but the files is known
+    assert as_builtins(rehearsal_document([done]))["known_as"] == bare.tree
+    assert f"| {ref} | `{bare.tree[:9]}` |" in page([done], "x", "2026-01-01")
 
 
 def test_an_unknown_ref_is_a_source_error(patched: Project) -> None:

@@ -11,8 +11,9 @@ from turbotool.upstream.lock import short
 
 INTRO = """\
 What the series of this checkout meets on other upstreams, without any edit by hand. clean: every line of the patch
-stands as it expects. merged: a 3-way merge places it. upstream: its change is there already. conflict: the hunks below
-need a person. A patch after one in conflict is tried as if that one had been repaired.
+stands as it expects. merged: a 3-way merge places it. upstream: its change is there already. absent: upstream does not
+have what it is about, so that it is left out. conflict: the hunks below need a person. A patch after one in conflict is
+tried as if that one had been repaired.
 """
 
 
@@ -49,6 +50,13 @@ def _matrix(rehearsals: Sequence[Rehearsal]) -> list[str]:
 def _clashes(rehearsals: Sequence[Rehearsal]) -> list[str]:
     lines = []
     for done in rehearsals:
+        if done.absent:
+            lines += [f"## Left out on {done.ref}", ""]
+            lines += [
+                f"- `{trial.name.removesuffix('.patch')}`: upstream has no `{'`, no `'.join(trial.missing)}`"
+                for trial in done.trials
+                if trial.missing
+            ] + [""]
         failed = [trial for trial in done.trials if trial.state == merge.CONFLICT]
         if failed:
             lines += [f"## Conflicts on {done.ref}", ""]

@@ -57,6 +57,11 @@ class Rehearsal:
     def droppable(self) -> tuple[str, ...]:
         return tuple(trial.name for trial in self.trials if trial.state == merge.UPSTREAM)
 
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """The patches about something that this upstream does not have."""
+        return tuple(trial.name for trial in self.trials if trial.state == merge.ABSENT)
+
     def error(self) -> PatchConflict | None:
         """The error with its report if some patches conflict, else None."""
         names = [trial.name for trial in self.trials if trial.state == merge.CONFLICT]
@@ -134,7 +139,8 @@ def lines(rehearsal: Rehearsal) -> list[str]:
     if rehearsal.error():
         found.append("a patch after one in conflict was tried as if that one had been repaired")
     found += [f"can be dropped, upstream has it: {name}" for name in rehearsal.droppable]
+    found += [f"left out, {trial.detail}: {trial.name}" for trial in rehearsal.trials if trial.missing]
     return found
 
 
-STATES = (merge.CLEAN, merge.MERGED, merge.UPSTREAM, merge.CONFLICT)
+STATES = (merge.CLEAN, merge.MERGED, merge.UPSTREAM, merge.ABSENT, merge.CONFLICT)

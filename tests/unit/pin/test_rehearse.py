@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny_series import FILES, LINES, REGISTER, ROTATE, Project, release
+from tiny_series import FILES, LINES, REGISTER, ROTATE, TRAILERS, Project, commit, one_model, release, without_dos
 
 from turbotool.errors import PatchConflict, SeriesError, SourceError
 from turbotool.pin import candidates
@@ -17,6 +17,7 @@ from turbotool.pin.document import rehearsal_document
 from turbotool.pin.reference import REPOSITORY, parse_reference
 from turbotool.pin.rehearsal_page import page
 from turbotool.pin.rehearse import Rehearsal, lines, rehearse
+from turbotool.series.apply import ensure_applied
 from turbotool.series.export import export
 from turbotool.system.documents import as_builtins
 from turbotool.upstream.lock import Upstream, write_upstream
@@ -220,6 +221,41 @@ def test_an_upstream_without_a_commit_is_called_by_its_tag_and_none_is_invented(
 def test_an_unknown_ref_is_a_source_error(patched: Project) -> None:
     with pytest.raises(SourceError, match="v9"):
         rehearsed(patched, f"{patched.upstream.folder}@v9")
+
+
+def test_a_patch_about_something_that_upstream_does_not_have_is_absent_and_no_conflict(project: Project) -> None:
+    ensure_applied(project.session)
+    name = one_model(project)
+    done = rehearsed(project, without_dos(project, "v2"))
+    assert states(done) == [(name, "absent"), ("come-last.patch", "clean")]
+    assert (done.absent, done.error()) == ((name,), None)
+    assert done.trials[0].missing == ("src/dos.h",)
+    assert f"left out, upstream has no src/dos.h: {name}" in lines(done)
+    fields = as_builtins(rehearsal_document([done]))
+    assert (fields["ok"], fields["absent"], fields["patches"][0]["missing"]) == (True, [name], ["src/dos.h"])
+    text = page([done], "x", "2026-01-01")
+    assert "| `count-to-three` | absent |" in text
+    assert f"## Left out on {done.ref}\n\n- `count-to-three`: upstream has no `src/dos.h`\n" in text
+
+
+def test_a_patch_is_absent_even_where_its_lines_would_fit_and_later_ones_are_tried_without_it(project: Project) -> None:
+    ensure_applied(project.session)
+    project.edit("src/core.cpp", "line 10\n", "turbo 10\n")
+    commit(project.tree, f"For dos alone{TRAILERS}Needs: src/dos.h\n")
+    project.edit("src/core.cpp", "line 12\n", "turbo 12\n")
+    project.commit("Beside it")
+    project.edit("src/core.cpp", "turbo 10\n", "turbo ten\n")
+    project.commit("On top of it")
+    export(project.session)
+    done = rehearsed(project, without_dos(project, "v2"))
+    assert [state for _, state in states(done)] == ["absent", "merged", "conflict"]
+
+
+def test_a_patch_whose_subject_is_there_is_tried_as_any_other(project: Project) -> None:
+    ensure_applied(project.session)
+    name = one_model(project)
+    done = rehearsed(project, release(project, "v2", {"src/dos.h": "one\r\n2\r\n3\r\n"}))
+    assert states(done) == [(name, "conflict"), ("come-last.patch", "clean")]
 
 
 def test_the_page_has_a_column_for_each_upstream_and_every_hunk_that_clashes(patched: Project) -> None:

@@ -17,7 +17,7 @@ from turbotool.system.documents import document, encode, read
 from turbotool.system.files import scratch_folder, write_file
 from turbotool.system.git import BASE_REF, Git
 from turbotool.system.session import Session
-from turbotool.upstream import pypi, sources
+from turbotool.upstream import correction, pypi, sources
 from turbotool.upstream.lock import Upstream, read_lock
 from turbotool.upstream.sources import SOURCES, FetchRequest
 from turbotool.upstream.tree import commit_files
@@ -66,6 +66,7 @@ def pristine(there: Session, wanted: Upstream, path: Path | None) -> Pristine:
     repo = repository(there)
     wanted = _identified(there, repo, wanted, path)
     record = there.layout.work / f"{_key(wanted)}.json"
+    wanted = replace(wanted, correction=correction.known(there.layout, wanted))
     if (known := _known(repo, record, wanted)) is not None:
         return known
     with scratch_folder(there.layout, "upstream") as scratch:
@@ -83,10 +84,15 @@ def _known(repo: Git, record: Path, wanted: Upstream) -> Pristine | None:
     upstream = _noted(record)
     if upstream is None or _key(upstream) != record.stem:
         return None
-    if (upstream.subdir, upstream.tag) != (wanted.subdir, wanted.tag):  # another folder of the same archive
+    if _content(upstream) != _content(wanted):  # of the same archive
         return None
     base = repo.resolve(f"{REFS}/{upstream.tree}")
     return Pristine(upstream, base, cached=True) if base else None
+
+
+def _content(upstream: Upstream) -> tuple[str, ...]:
+    """What decides, beside the archive, which files an upstream has and what it is called."""
+    return upstream.subdir, upstream.tag, upstream.correction
 
 
 def _noted(record: Path) -> Upstream | None:

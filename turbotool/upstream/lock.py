@@ -40,7 +40,8 @@ class Upstream:
 
     `commit` is only what the source itself records; where it records none, `tag` is the tag of upstream's repository
     that it says it is. `date` is the day of that upstream as its source tells it, such as 2026-10-01. Each is '' where
-    the source does not tell it.
+    the source does not tell it. `correction` is the SHA-256 of the patch that takes back what a packager changed, ''
+    where there is none.
     """
 
     source: str
@@ -56,6 +57,7 @@ class Upstream:
     ref: str = ""
     date: str = ""
     tag: str = ""
+    correction: str = ""
 
     @property
     def known_as(self) -> str:

@@ -14,6 +14,7 @@ from turbotool.system import archive, git
 from turbotool.system.digest import check_sha256, sha256_file
 from turbotool.system.files import need_space, space_guard
 from turbotool.system.session import Session
+from turbotool.upstream.correction import correct
 from turbotool.upstream.lock import FULL_ID, Upstream
 from turbotool.upstream.pypi import fetch_pypi, learn_release
 
@@ -45,7 +46,7 @@ def pypi(request: FetchRequest, folder: Path) -> Upstream:
     path = fetch_pypi(up.package, up.version, up.archive, up.sha256, up.size, into, request.session.out)
     need_space(request.scratch, 8 * path.stat().st_size, f"unpacking {up.archive}")
     archive.unpack(path, folder, subdir=up.subdir)
-    return up
+    return replace(up, correction=correct(request.session, up, folder, bound=bool(up.tree) and not request.relock))
 
 
 def local_archive(request: FetchRequest, folder: Path) -> Upstream:

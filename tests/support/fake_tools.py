@@ -25,6 +25,7 @@ from turbotool.build.tools import find_tools
 from turbotool.layout import Layout
 from turbotool.system.output import Output
 from turbotool.system.session import Session
+from turbotool.upstream.lock import Upstream
 
 # A shell starts background jobs with Ctrl-C ignored, and so would be what the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -173,6 +174,9 @@ def commit(folder: Path, files: Mapping[str, str]) -> str:
     return git(folder, "rev-parse", "HEAD^{tree}")
 
 
+UPSTREAM = Upstream("pypi", "ab" * 20, commit="0c1e57098bba43ac29e6e3b677cdceebdd22334f")
+
+
 @dataclass(frozen=True)
 class Site:
     """A work folder with a committed source tree, an environment and a request: all that a build needs."""
@@ -181,6 +185,7 @@ class Site:
     env: Mapping[str, str]
     request: BuildRequest
     private: bool = False
+    upstream: Upstream = UPSTREAM
 
     @property
     def folder(self) -> Path:
@@ -188,7 +193,7 @@ class Site:
 
     def plan(self) -> BuildPlan:
         tree = git(self.layout.tree, "rev-parse", "HEAD^{tree}")
-        source = PatchedSource(self.layout.tree, tree, "0c1e57098bba43ac29e6e3b677cdceebdd22334f", "pypi", "series")
+        source = PatchedSource(self.layout.tree, tree, self.upstream, "series")
         names = ("cmake", "ninja", "c", "c++", "ccache", "sccache", *self.request.backend.tools)
         return make_plan(self.layout, self.request, source, find_tools(self.env, names, private=self.private), self.env)
 

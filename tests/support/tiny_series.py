@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from turbotool.layout import Layout
+from turbotool.series.export import export
 from turbotool.system import git
 from turbotool.system.output import Output
 from turbotool.system.session import Session
@@ -124,3 +125,20 @@ def release(project: Project, tag: str, files: dict[str, str]) -> str:
     commit(project.upstream, tag)
     project.upstream.run("tag", tag)
     return f"{project.upstream.folder}@{tag}"
+
+
+def one_model(project: Project) -> str:
+    """Commit and export a patch about `src/dos.h`, an overlay file beside it, and a patch after it; its name."""
+    write(project.layout.tree, "src/dos/turbo.c", "int dos;\n")
+    project.edit("src/dos.h", "three\r\n", "THREE\r\n")
+    commit(project.tree, f"Count to three{TRAILERS}Needs: src/dos.h\nNeeds: src\n")
+    project.edit("src/cache.cpp", "cache 5\n", "turbo 5\n")
+    project.commit("Come last")
+    export(project.session)
+    return "count-to-three.patch"
+
+
+def without_dos(project: Project, tag: str) -> str:
+    """A tag of the tiny upstream without what `one_model` is about; returns ADDRESS@REF."""
+    (project.upstream.folder / "src/dos.h").unlink()
+    return release(project, tag, {})

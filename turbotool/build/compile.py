@@ -186,13 +186,14 @@ def describe(
     plan: BuildPlan, outputs: tuple[Built, ...], links: Mapping[str, str], notes: tuple[str, ...], seconds: float
 ) -> BuildRecord:
     """The record of a build that is finished; `seconds` is the wall time that it took."""
+    upstream = plan.source.upstream
     return BuildRecord(
         key=plan.key,
         inputs=dict(plan.inputs),
         backend=plan.request.backend.name,
         tree=plan.source.tree,
         series=plan.source.series,
-        lock=BuiltFrom(plan.source.commit, plan.source.origin),
+        lock=BuiltFrom(upstream.commit, upstream.source, upstream.tag, upstream.tree),
         reports=build_commit(plan.source),
         tools={name: UsedTool(tool.path, tool.version, tool.banner) for name, tool in used_tools(plan).items()},
         options=dict(plan.options),

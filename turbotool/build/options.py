@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 
 from turbotool.build.request import BuildRequest, PatchedSource
 from turbotool.build.tools import Tools
@@ -32,5 +33,6 @@ def cmake_options(request: BuildRequest, source: PatchedSource, tools: Tools) ->
 
 
 def build_commit(source: PatchedSource) -> str:
-    """What the programs report with --version: nine digits each of the upstream commit and of the patched tree."""
-    return f"{source.commit[:9]}-turbo-{source.tree[:9]}"
+    """What the programs report with --version: upstream, as it is known, and nine digits of the patched tree."""
+    known = re.sub(r"[^\w.-]", "-", source.upstream.short)  # it becomes a part of file names, too
+    return f"{known}-turbo-{source.tree[:9]}"

@@ -16,6 +16,7 @@ from turbotool.build.request import Asked
 from turbotool.errors import DocumentError
 from turbotool.system.digest import sha256_file
 from turbotool.system.documents import convert, document, kind_of, parse
+from turbotool.upstream.lock import known_as
 
 NAME = "build.json"
 T = TypeVar("T")
@@ -34,10 +35,16 @@ class Built:
 
 @dataclass(frozen=True)
 class BuiltFrom:
-    """The locked upstream: its commit, and the kind of source that it came from, such as `pypi`."""
+    """The locked upstream: commit and tag, '' if not known, tree, and the kind of its source, such as `pypi`."""
 
     commit: str
     source: str
+    tag: str = ""
+    tree: str = ""
+
+    @property
+    def known_as(self) -> str:
+        return known_as(self.tag, self.commit, self.tree)
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,16 @@ from turbotool.build.backends import Backend
 from turbotool.build.host import Choices
 from turbotool.build.platforms import Platform
 from turbotool.build.targets import PACKAGED
+from turbotool.upstream.lock import Upstream
 
 
 @dataclass(frozen=True)
 class PatchedSource:
-    """The patched tree: its folder and git tree hash, the upstream commit and source, the series' hash."""
+    """The patched tree: its folder and git tree hash, the locked upstream, the series' hash."""
 
     path: Path
     tree: str
-    commit: str
-    origin: str
+    upstream: Upstream
     series: str
 
 

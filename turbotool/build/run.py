@@ -27,9 +27,7 @@ def build_product(session: Session, request: BuildRequest, env: Mapping[str, str
     with work_lock(session, f"build {request.backend.name}") as held:
         lock = read_lock(held.layout)
         applied = ensure_applied(held)
-        source = PatchedSource(
-            held.layout.tree, applied.tree, lock.upstream.commit, lock.upstream.source, series_hash(held.layout)
-        )
+        source = PatchedSource(held.layout.tree, applied.tree, lock.upstream, series_hash(held.layout))
         plan = make_plan(held.layout, request, source, tools, env)
         announce(plan, held.out)
         outcome = build(plan, held)

@@ -19,6 +19,7 @@ from turbotool.system.output import Output
 from turbotool.system.session import Session
 
 MAX_DIGITS = 10
+SUBDIR = "The folder that holds the sources, in an archive or in that of PACKAGE==VERSION."
 F = TypeVar("F", bound=Callable[..., Any])
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from turbotool.cli import repair
-from turbotool.cli.options import fail, session_options
+from turbotool.cli.options import SUBDIR, fail, session_options
 from turbotool.series import files as series
 from turbotool.series.new import OPEN
 from turbotool.series.patchfile import REASONS
@@ -94,9 +94,9 @@ def export(source: Path | None, session: Session) -> None:
     required=True,
     multiple=True,
     metavar="REF",
-    help="A version, an archive, a git ref, or ADDRESS@REF.",
+    help="A version, PACKAGE==VERSION, an archive, a git ref, or ADDRESS@REF.",
 )
-@click.option("--subdir", default="", help="The folder inside an archive that holds the sources.")
+@click.option("--subdir", default="", help=SUBDIR)
 @click.option("--report", type=click.Path(path_type=Path), help="Write what happened to a Markdown file.")
 @session_options
 def rehearse_(refs: tuple[str, ...], subdir: str, report: Path | None, session: Session) -> None:
@@ -137,13 +137,18 @@ def rehearse_(refs: tuple[str, ...], subdir: str, report: Path | None, session: 
 @click.option("--reason", type=click.Choice(REASONS), default="feature", show_default=True)
 @click.option("--upstream", default="none", show_default=True, help="Link to upstream's issue or pull request.")
 @click.option("--drop-when", default=OPEN, help="The condition under which the patch can go.")
+@click.option(
+    "--needs", multiple=True, metavar="PATH", help="A file or folder of upstream that the patch is about. Repeatable."
+)
 @session_options
-def new(name: str, why: str, reason: str, upstream: str, drop_when: str, session: Session) -> None:
+def new(
+    name: str, why: str, reason: str, upstream: str, drop_when: str, needs: tuple[str, ...], session: Session
+) -> None:
     """Make the edits in the vendored tree the last patch of the series. NAME is its name or its subject."""
     from turbotool.series.document import patch_new
     from turbotool.series.new import Message, new_patch, subject_of
 
-    message = Message(subject_of(name), why, reason, upstream, drop_when)
+    message = Message(subject_of(name), why, reason, upstream, drop_when, needs)
     made, done = new_patch(session, message)
     session.out.result(f"{session.layout.patches / made}: written; say in patches/README.md why it exists")
     if not message.complete:
@@ -186,6 +191,8 @@ def log(session: Session) -> None:
         session.out.result(f"{entry.name}  +{entry.added} -{entry.removed} in {len(entry.files)} files")
         session.out.result(f"    {entry.reason or 'no reason'}: {entry.subject}")
         session.out.result(f"    drop when: {entry.trailers.get('Drop-when', 'not said')}")
+        for path in entry.needs:
+            session.out.result(f"    needs: {path}")
         for line in entry.body.splitlines() if session.out.verbose else ():
             session.out.result(f"    | {line}")
     session.out.document(patch_log(patches))

@@ -60,14 +60,19 @@ def publish(bumped: Bumped, session: Session) -> None:
     """Say what the pin is now."""
     from turbotool.pin.candidates import describe
     from turbotool.pin.document import bump_document
+    from turbotool.series.needs import lacks
 
     up = bumped.upstream
-    name = f"{describe(up)} ({up.commit[:9] or up.tree[:9]})"
+    name = f"{describe(up)} ({up.short})"
     if not bumped.moved:
         session.out.result(f"nothing to do: {name} is the pin")
     else:
+        absent = {one.patch: one.missing for one in bumped.absent}
         for patch in bumped.dropped:
-            session.out.result(f"fell away: {patch}; take its line out of patches/README.md")
+            why = f", since {lacks(absent[patch])}" if patch in absent else ""
+            session.out.result(f"fell away{why}: {patch}; take its line out of patches/README.md")
+        if absent:
+            session.out.result("what was left out for that is in git's history, for an upstream that has it")
         proof = "built and verified" if bumped.proven else "NOT built, NOT verified"
         session.out.result(
             f"the pin is {name} with {len(bumped.patches)} patches, {proof}; commit patches/ and vendor/lock.toml"

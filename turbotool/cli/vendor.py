@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from turbotool.cli.options import proof_options, session_options
+from turbotool.cli.options import SUBDIR, proof_options, session_options
 from turbotool.cli.repair import publish
 from turbotool.layout import Layout
 from turbotool.system.session import Session
@@ -19,9 +19,9 @@ from turbotool.upstream.tree import ensure_vendored
 @click.group(invoke_without_command=True)
 @click.option("--source", type=click.Choice(SOURCES), help="Take upstream from here instead of from the locked source.")
 @click.option("--url", default="", help="git: address of the repository.")
-@click.option("--ref", default="", help="git: branch, tag or full commit id.")
+@click.option("--ref", default="", help="git: branch, tag or full commit id. pypi: PACKAGE==VERSION, or a version.")
 @click.option("--path", type=click.Path(path_type=Path), help="archive, dir: the file or folder.")
-@click.option("--subdir", default="", help="archive: the folder inside it that holds the sources.")
+@click.option("--subdir", default="", help="archive, pypi: the folder inside it that holds the sources.")
 @click.option("--relock", is_flag=True, help="Write what was found to vendor/lock.toml instead of checking it.")
 @click.option("--force", is_flag=True, help="Drop somebody's edits in the vendored tree.")
 @session_options
@@ -52,7 +52,7 @@ def vendor(
         raise click.UsageError(f"--source {upstream.source} needs --path")
     done = ensure_vendored(session, upstream=upstream, path=path, relock=relock, force=force)
     session.out.result(
-        f"{done.path}: llama.cpp {done.commit[:9] or done.tree[:9]} from {done.source}"
+        f"{done.path}: llama.cpp {done.upstream.short} from {done.upstream.source}"
         + (", already there" if done.cached else "")
     )
     session.out.document(vendor_document(done))
@@ -60,20 +60,31 @@ def vendor(
 
 def _chosen(layout: Layout, source: str, url: str, ref: str, subdir: str) -> Upstream:
     locked = read_lock(layout).upstream
+    if source == "pypi" and ref:
+        return _release(layout, ref, subdir)
     if source == "pypi":
         if locked.source != "pypi":
-            raise click.UsageError("the lock names no PyPI release")
+            raise click.UsageError("the lock names no PyPI release: --ref PACKAGE==VERSION")
         return locked
     return replace(Upstream(source, ""), url=url, ref=ref, subdir=subdir)
 
 
+def _release(layout: Layout, ref: str, subdir: str) -> Upstream:
+    from turbotool.pin.reference import parse_reference
+
+    found = parse_reference(layout, ref, subdir=subdir).upstream
+    if found.source != "pypi":
+        raise click.UsageError(f"'{ref}' is no release: --ref PACKAGE==VERSION")
+    return found
+
+
 @vendor.command("bump")
 @click.argument("ref")
-@click.option("--subdir", default="", help="The folder inside an archive that holds the sources.")
+@click.option("--subdir", default="", help=SUBDIR)
 @proof_options
 @session_options
 def bump_(ref: str, subdir: str, backend: str | None, no_verify: bool, session: Session) -> None:
-    """Move the pin to REF: a version, an archive, a git ref, or ADDRESS@REF.
+    """Move the pin to REF: a version, PACKAGE==VERSION, an archive, a git ref, or ADDRESS@REF.
 
     The series is merged onto it, built and verified; only then do lock, patches and vendored tree change.
     """

@@ -49,13 +49,18 @@ class PythonFields:
 
 @dataclass(frozen=True)
 class PinFields:
-    """What is pinned and its age in days, or the `error` that keeps the lock from being read."""
+    """What is pinned and its age in days, null if unknown, or the `error` that keeps the lock from being read.
+
+    `known_as` is the tag, else the commit, else git's tree id of the pristine files; what is not known is ''.
+    """
 
     commit: str | UnsetType = UNSET
     source: str | UnsetType = UNSET
     tree: str | UnsetType = UNSET
     date: str | UnsetType = UNSET
     age_days: int | UnsetType | None = UNSET
+    tag: str | UnsetType = UNSET
+    known_as: str | UnsetType = UNSET
     error: str | UnsetType = UNSET
 
 

@@ -144,7 +144,15 @@ def _pin(layout: Layout, today: date) -> dict[str, object]:
         return {"error": error.message}
     up = lock.upstream
     age = (today - date.fromisoformat(up.date)).days if up.date else None
-    return {"commit": up.commit, "source": up.source, "tree": lock.series.tree, "date": up.date, "age_days": age}
+    return {
+        "commit": up.commit,
+        "source": up.source,
+        "tree": lock.series.tree,
+        "date": up.date,
+        "age_days": age,
+        "tag": up.tag,
+        "known_as": up.known_as,
+    }
 
 
 def _tree(layout: Layout, locked: object) -> dict[str, object]:

@@ -83,8 +83,8 @@ def _facts(report: DoctorReport) -> list[str]:
 def _describe_pin(pin: Mapping[str, object]) -> str:
     if "error" in pin:
         return str(pin["error"])
-    dated = f", of {pin['date']} ({pin['age_days']} days ago)" if pin["date"] else ""
-    return f"{pin['commit']} from {pin['source']}{dated}"
+    dated = f"of {pin['date']} ({pin['age_days']} days ago)" if pin["date"] else "age unknown"
+    return f"{pin['known_as']} from {pin['source']}, {dated}"
 
 
 def _describe_tree(tree: Mapping[str, object]) -> str:

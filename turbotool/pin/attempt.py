@@ -20,7 +20,7 @@ from turbotool.system.files import scratch_folder, space_guard, write_file
 from turbotool.system.git import BASE_REF, PREVIOUS_REF, Git
 from turbotool.system.locks import work_lock
 from turbotool.system.session import Session
-from turbotool.upstream import journal
+from turbotool.upstream import correction, journal
 from turbotool.upstream.lock import Upstream, read_lock, write_upstream
 from turbotool.upstream.tree import dirty, find_edits
 
@@ -126,9 +126,11 @@ def _fill(layout: Layout, to: Path, upstream: Upstream) -> None:
             goal.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file.path, goal)
     write_file(new.lock_file, layout.lock_file.read_bytes())
+    if correction.folder(layout).is_dir():
+        shutil.copytree(correction.folder(layout), correction.folder(new))
     locked = read_lock(layout).upstream
     write_upstream(new, upstream)
-    conflict.written_for(new).write_text(locked.commit or locked.tree, encoding="ascii")
+    conflict.written_for(new).write_text(locked.known_as, encoding="ascii")
 
 
 def _clone(store: Path, tree: Path, base: str, applied: str) -> None:

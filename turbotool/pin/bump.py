@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from turbotool.build.backends import find_backend
 from turbotool.errors import TurbotoolError
+from turbotool.layout import Layout
 from turbotool.pin.attempt import Attempt, begin, check_pin, find_attempt, place
 from turbotool.pin.reference import Reference
 from turbotool.series import files as series
-from turbotool.series import repair, resume
+from turbotool.series import needs, repair, resume
 from turbotool.series.apply import ensure_applied
 from turbotool.series.export import export
+from turbotool.system.git import BASE_REF, Git
 from turbotool.system.locks import work_lock
 from turbotool.system.session import Session
 from turbotool.upstream import journal
@@ -27,10 +29,19 @@ UNPROVEN = (
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A patch that fell away because upstream does not have the paths that it is about."""
+
+    patch: str
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Bumped:
     """The new pin: upstream, git tree with the series, patches in order, those that fell away; is it proven?
 
-    `moved` is False if the upstream was the pin already.
+    `absent` are those of the last whose subject upstream does not have. `moved` is False if the upstream was the pin
+    already.
     """
 
     upstream: Upstream
@@ -39,6 +50,7 @@ class Bumped:
     dropped: tuple[str, ...]
     proven: bool
     moved: bool = True
+    absent: tuple[LeftOut, ...] = ()
 
 
 def bump(session: Session, reference: Reference, *, backend: str | None) -> Bumped:
@@ -123,9 +135,18 @@ def _complete(session: Session, attempt: Attempt) -> Bumped:
     else:
         prove(session.at(there), attempt.backend)
     lock, names = read_lock(there), series.names(there)
-    journal.adopt_bump(session.layout, place(session.layout), there)
     dropped = tuple(name for name in attempt.names if name not in names)
-    return Bumped(lock.upstream, lock.series.tree, names, dropped, proven=attempt.backend is not None)
+    absent = _absent(session, there, dropped)
+    journal.adopt_bump(session.layout, place(session.layout), there)
+    return Bumped(lock.upstream, lock.series.tree, names, dropped, attempt.backend is not None, absent=absent)
+
+
+def _absent(session: Session, there: Layout, dropped: Sequence[str]) -> tuple[LeftOut, ...]:
+    """Those of the patches that fell away of which `there` does not have the subject."""
+    paths = needs.paths(Git(there.tree, session.keep), BASE_REF)
+    patches = (patch for patch in series.load(session.layout) if patch.name in dropped)
+    found = (LeftOut(patch.name, needs.missing(patch, paths)) for patch in patches)
+    return tuple(one for one in found if one.missing)
 
 
 def prove(there: Session, backend: str) -> None:

@@ -17,7 +17,7 @@ from turbotool.system.documents import document, encode, read
 from turbotool.system.files import scratch_folder, write_file
 from turbotool.system.git import BASE_REF, Git
 from turbotool.system.session import Session
-from turbotool.upstream import pypi, sources
+from turbotool.upstream import correction, pypi, sources
 from turbotool.upstream.lock import Upstream, read_lock
 from turbotool.upstream.sources import SOURCES, FetchRequest
 from turbotool.upstream.tree import commit_files
@@ -66,7 +66,8 @@ def pristine(there: Session, wanted: Upstream, path: Path | None) -> Pristine:
     repo = repository(there)
     wanted = _identified(there, repo, wanted, path)
     record = there.layout.work / f"{_key(wanted)}.json"
-    if (known := _known(repo, record)) is not None:
+    wanted = replace(wanted, correction=correction.known(there.layout, wanted))
+    if (known := _known(repo, record, wanted)) is not None:
         return known
     with scratch_folder(there.layout, "upstream") as scratch:
         there.out.say(f"unpacking llama.cpp of {describe(wanted)}")
@@ -79,12 +80,19 @@ def pristine(there: Session, wanted: Upstream, path: Path | None) -> Pristine:
     return Pristine(found, base, cached=False)
 
 
-def _known(repo: Git, record: Path) -> Pristine | None:
+def _known(repo: Git, record: Path, wanted: Upstream) -> Pristine | None:
     upstream = _noted(record)
     if upstream is None or _key(upstream) != record.stem:
         return None
+    if _content(upstream) != _content(wanted):  # of the same archive
+        return None
     base = repo.resolve(f"{REFS}/{upstream.tree}")
     return Pristine(upstream, base, cached=True) if base else None
+
+
+def _content(upstream: Upstream) -> tuple[str, ...]:
+    """What decides, beside the archive, which files an upstream has and what it is called."""
+    return upstream.subdir, upstream.tag, upstream.correction
 
 
 def _noted(record: Path) -> Upstream | None:
@@ -109,16 +117,12 @@ def _identified(there: Session, repo: Git, wanted: Upstream, path: Path | None) 
 
 
 def _release(there: Session, wanted: Upstream) -> Upstream:
-    """The release's source distribution with sha256, size and llama.cpp's commit; asked of the index only once."""
+    """The release's source distribution with what only it tells; asked of the index only once."""
     note = there.layout.work / f"release-{wanted.package}-{wanted.version}.json"
     noted = _noted(note)
     if noted is not None and noted.sha256 and noted == _learned(wanted, noted):
         return noted
-    downloads = there.layout.cache / "downloads"
-    sha256 = pypi.learn_sha256(wanted.package, wanted.version, wanted.archive, downloads, there.out)
-    path = pypi.fetch_pypi(wanted.package, wanted.version, wanted.archive, sha256, 0, downloads, there.out)
-    commit, date = pypi.submodule_commit(path, wanted.subdir), pypi.submodule_date(path, wanted.subdir)
-    found = replace(wanted, sha256=sha256, size=path.stat().st_size, commit=commit, date=date)
+    found = pypi.learn_release(wanted, there.layout.cache / "downloads", there.out)
     write_file(note, encode(Found(found)))
     return found
 
@@ -137,7 +141,7 @@ def describe(upstream: Upstream) -> str:
     if upstream.source == "pypi":
         return f"{upstream.package} {upstream.version}"
     if upstream.source == "git":
-        return f"{upstream.url} {upstream.ref or upstream.commit[:9]}"
+        return f"{upstream.url} {upstream.ref or upstream.short}"
     return upstream.archive or f"tree {upstream.tree[:9]}"
 
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from msgspec import UNSET, UnsetType
 
-from turbotool.pin.bump import Bumped
+from turbotool.pin.bump import Bumped, LeftOut
 from turbotool.pin.rehearse import ClashingPatch, Rehearsal
 from turbotool.series.trial import Trial
 from turbotool.system.documents import ErrorFields, document
@@ -19,8 +19,10 @@ F = TypeVar("F", bound="RehearsalFields")
 
 @dataclass(frozen=True)
 class RehearsalFields:
-    """How each patch fares on another upstream, which can be dropped there, and which need repair; `seconds` of wall
-    time, fetching included unless the upstream was `cached`.
+    """How each patch fares on another upstream, which can be dropped there, which are left out there, since upstream
+    lacks what they are about, and which need repair; `seconds` of wall time, fetching included unless the upstream was
+    `cached`. `commit` and `tag` are '' where the source does not tell them; `known_as` is the tag, else the commit,
+    else the tree.
     """
 
     ok: bool
@@ -34,6 +36,9 @@ class RehearsalFields:
     patches: tuple[Trial, ...]
     droppable: tuple[str, ...]
     conflicts: tuple[ClashingPatch, ...]
+    tag: str
+    known_as: str
+    absent: tuple[str, ...]
     error: ErrorFields | UnsetType = UNSET
 
 
@@ -58,7 +63,8 @@ class RehearsalsDocument:
 class BumpDocument:
     """The new pin: upstream, git tree with the series, patches in order, those that fell away, whether it is proven.
 
-    `moved` is false if the upstream was the pin already.
+    `absent` are those that fell away because upstream lacks the paths that they are about. `moved` is false if the
+    upstream was the pin already.
     """
 
     ok: bool
@@ -68,6 +74,7 @@ class BumpDocument:
     dropped: tuple[str, ...]
     proven: bool
     moved: bool
+    absent: tuple[LeftOut, ...]
 
 
 def rehearsal_document(done: Sequence[Rehearsal]) -> RehearsalDocument | RehearsalsDocument:
@@ -92,8 +99,13 @@ def _fields(of: type[F], done: Rehearsal) -> F:
         patches=done.trials,
         droppable=done.droppable,
         conflicts=done.conflicts(),
+        tag=up.tag,
+        known_as=up.known_as,
+        absent=done.absent,
     )
 
 
 def bump_document(done: Bumped) -> BumpDocument:
-    return BumpDocument(True, done.upstream, done.tree, done.patches, done.dropped, done.proven, done.moved)
+    return BumpDocument(
+        True, done.upstream, done.tree, done.patches, done.dropped, done.proven, done.moved, done.absent
+    )

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from turbotool.pin.rehearse import STATES, Rehearsal
 from turbotool.series import merge
 from turbotool.series.trial import Trial
+from turbotool.upstream.lock import short
 
 INTRO = """\
 What the series of this checkout meets on other upstreams, without any edit by hand. clean: every line of the patch
-stands as it expects. merged: a 3-way merge places it. upstream: its change is there already. conflict: the hunks below
-need a person. A patch after one in conflict is tried as if that one had been repaired.
+stands as it expects. merged: a 3-way merge places it. upstream: its change is there already. absent: upstream does not
+have what it is about, so that it is left out. conflict: the hunks below need a person. A patch after one in conflict is
+tried as if that one had been repaired.
 """
 
 
@@ -20,7 +22,7 @@ def page(rehearsals: Sequence[Rehearsal], command: str, date: str) -> str:
     lines = ["# Rehearsals", "", INTRO, f"Made on {date} by", "", "```sh", command, "```", ""]
     pin = rehearsals[0].old_base if rehearsals else ""
     lines += [
-        f"The series is written for llama.cpp `{pin[:9]}`. Seconds include fetching, unless cached.",
+        f"The series is written for llama.cpp `{short(pin)}`. Seconds include fetching, unless cached.",
         "",
     ]
     lines += _totals(rehearsals) + _matrix(rehearsals) + _clashes(rehearsals)
@@ -32,7 +34,7 @@ def _totals(rehearsals: Sequence[Rehearsal]) -> list[str]:
     for done in rehearsals:
         counts = " | ".join(str(sum(trial.state == state for trial in done.trials)) for state in STATES)
         seconds = f"{done.seconds:.0f}{' (cached)' if done.onto.cached else ''}"
-        commit = (done.onto.upstream.commit or done.onto.upstream.tree)[:9]
+        commit = done.onto.upstream.short
         lines.append(f"| {done.ref} | `{commit}` | {counts} | {seconds} |")
     return [*lines, ""]
 
@@ -48,6 +50,13 @@ def _matrix(rehearsals: Sequence[Rehearsal]) -> list[str]:
 def _clashes(rehearsals: Sequence[Rehearsal]) -> list[str]:
     lines = []
     for done in rehearsals:
+        if done.absent:
+            lines += [f"## Left out on {done.ref}", ""]
+            lines += [
+                f"- `{trial.name.removesuffix('.patch')}`: upstream has no `{'`, no `'.join(trial.missing)}`"
+                for trial in done.trials
+                if trial.missing
+            ] + [""]
         failed = [trial for trial in done.trials if trial.state == merge.CONFLICT]
         if failed:
             lines += [f"## Conflicts on {done.ref}", ""]

@@ -57,6 +57,11 @@ class Rehearsal:
     def droppable(self) -> tuple[str, ...]:
         return tuple(trial.name for trial in self.trials if trial.state == merge.UPSTREAM)
 
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """The patches about something that this upstream does not have."""
+        return tuple(trial.name for trial in self.trials if trial.state == merge.ABSENT)
+
     def error(self) -> PatchConflict | None:
         """The error with its report if some patches conflict, else None."""
         names = [trial.name for trial in self.trials if trial.state == merge.CONFLICT]
@@ -77,7 +82,7 @@ class Rehearsal:
                 reason=patch.reason,
                 drop_when=patch.trailers.get("Drop-when", ""),
                 old_base=self.old_base,
-                new_base=self.onto.upstream.commit or self.onto.upstream.tree,
+                new_base=self.onto.upstream.known_as,
                 files=trial.files,
                 later=tuple(conflict.later(self.patches, at)),
             )
@@ -100,7 +105,7 @@ def rehearse(session: Session, reference: Reference) -> Rehearsal:
         trials = try_patches(there, Git(there.layout.tree, there.keep), patches, base=onto.base)
     locked = read_lock(session.layout).upstream
     taken = time.monotonic() - started
-    return Rehearsal(onto, reference.text, locked.commit or locked.tree, tuple(trials), patches, taken)
+    return Rehearsal(onto, reference.text, locked.known_as, tuple(trials), patches, taken)
 
 
 def know_series(layout: Layout, there: Session, patches: Sequence[Patch]) -> tuple[candidates.Pristine, str]:
@@ -130,11 +135,12 @@ def lines(rehearsal: Rehearsal) -> list[str]:
     up = rehearsal.onto.upstream
     counts = {state: sum(trial.state == state for trial in rehearsal.trials) for state in STATES}
     said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    found.append(f"{candidates.describe(up)} ({up.commit[:9] or up.tree[:9]}): {said or 'no patches'}")
+    found.append(f"{candidates.describe(up)} ({up.short}): {said or 'no patches'}")
     if rehearsal.error():
         found.append("a patch after one in conflict was tried as if that one had been repaired")
     found += [f"can be dropped, upstream has it: {name}" for name in rehearsal.droppable]
+    found += [f"left out, {trial.detail}: {trial.name}" for trial in rehearsal.trials if trial.missing]
     return found
 
 
-STATES = (merge.CLEAN, merge.MERGED, merge.UPSTREAM, merge.CONFLICT)
+STATES = (merge.CLEAN, merge.MERGED, merge.UPSTREAM, merge.ABSENT, merge.CONFLICT)

@@ -102,7 +102,7 @@ def assemble(
     members |= {f"licenses/{file}": Member(text.encode()) for file, text in texts.items()}
     members[RECORD] = Member(encode(portable_record(record, needs)))
     hashes = {f"bin/{output.name}": output.sha256 for output in record.outputs}
-    members[sbom.NAME] = Member(sbom.bill(name, record.reports, record.lock.commit, hashes, layout.tree, epoch))
+    members[sbom.NAME] = Member(sbom.bill(name, record.reports, record.lock, hashes, layout.tree, epoch))
     return with_sums(members)
 
 

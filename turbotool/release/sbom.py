@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from turbotool import __version__
+from turbotool.build.record import BuiltFrom
 from turbotool.release.parts import GITHUB, PARTS, PUBLIC, Part, version_of
 from turbotool.system.extras import require_library
 
@@ -23,10 +24,11 @@ def require() -> None:
     require_library("cyclonedx-python-lib>=8", "package", "the bill of materials needs", module="cyclonedx")
 
 
-def bill(package: str, version: str, commit: str, hashes: Mapping[str, str], tree: Path, epoch: int) -> bytes:
+def bill(package: str, version: str, upstream: BuiltFrom, hashes: Mapping[str, str], tree: Path, epoch: int) -> bytes:
     """The document: the package, its files by name with their sha256, and the parts that are compiled into them.
 
-    `version` is what the programs report, `commit` upstream's, `tree` the vendored sources, `epoch` a time in seconds.
+    `version` is what the programs report, `tree` the vendored sources, `epoch` a time in seconds. An upstream of which
+    only git's tree id is known has that as its version, but not in its address, where it would name nothing.
     """
     from cyclonedx.model import HashAlgorithm, HashType
     from cyclonedx.model.bom import Bom
@@ -34,7 +36,7 @@ def bill(package: str, version: str, commit: str, hashes: Mapping[str, str], tre
     from cyclonedx.output.json import JsonV1Dot6
 
     root = Component(name=package, version=version, type=ComponentType.APPLICATION, bom_ref=package)
-    parts = [component(part, commit if part.name == "llama.cpp" else version_of(part, tree)) for part in PARTS]
+    parts = [component(part, upstream, tree) for part in PARTS]
     files = [
         Component(
             name=name,
@@ -55,13 +57,15 @@ def bill(package: str, version: str, commit: str, hashes: Mapping[str, str], tre
     return f"{JsonV1Dot6(document).output_as_string(indent=2)}\n".encode()
 
 
-def component(part: Part, version: str) -> Component:
+def component(part: Part, upstream: BuiltFrom, tree: Path) -> Component:
     """A part as CycloneDX names it."""
     from cyclonedx.model import ExternalReference, ExternalReferenceType, XsUri
     from cyclonedx.model.component import Component, ComponentType
     from cyclonedx.model.license import DisjunctiveLicense, LicenseExpression
     from packageurl import PackageURL
 
+    version = upstream.known_as if part.name == "llama.cpp" else version_of(part, tree)
+    address = version if version != upstream.tree else ""  # git's id of files is nothing that a home knows
     owner, _, name = part.home.removeprefix(f"{GITHUB}/").partition("/")
     references = [ExternalReference(type=ExternalReferenceType.VCS, url=XsUri(part.home))] if part.home else []
     return Component(
@@ -70,6 +74,6 @@ def component(part: Part, version: str) -> Component:
         type=ComponentType.LIBRARY,
         bom_ref=part.name,
         licenses=[LicenseExpression(part.licence) if part.licence != PUBLIC else DisjunctiveLicense(name=PUBLIC)],
-        purl=PackageURL("github", owner, name, version or None) if part.home else None,
+        purl=PackageURL("github", owner, name, address or None) if part.home else None,
         external_references=references,
     )

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from turbotool.errors import HashMismatch, PatchConflict
 from turbotool.layout import Layout
-from turbotool.series import conflict, merge, repair
+from turbotool.series import conflict, merge, needs, repair
 from turbotool.series import files as series
 from turbotool.series.classify import classify
 from turbotool.series.patchfile import Patch
 from turbotool.series.worktree import commit_overlay, work_tree
-from turbotool.system.git import APPLIED_REFS, Git
+from turbotool.system.git import APPLIED_REFS, BASE_REF, Git
 from turbotool.system.locks import work_lock
 from turbotool.system.session import Session
 from turbotool.upstream import journal
@@ -72,11 +72,13 @@ def adopt(layout: Layout, tree: Git, head: str, ref: str) -> None:
 
 
 def _apply(session: Session, tree: Git) -> str:
-    patches = series.load(session.layout)
+    patches, there = series.load(session.layout), needs.paths(tree, BASE_REF)
+    if not conflict.written_for(session.layout).is_file():  # in an attempt to move the pin they are left out
+        needs.require(session.layout, patches, there)
     session.out.say(f"applying the overlay and {len(patches)} patches")
     with work_tree(session.layout, tree, "apply") as scratch:
         commit_overlay(session.layout, scratch)
-        if not _apply_exactly(scratch, patches):
+        if any(needs.missing(patch, there) for patch in patches) or not _apply_exactly(scratch, patches):
             apply_rest(session, tree, scratch, patches, 1)
         return scratch.text("rev-parse", "HEAD")
 
@@ -101,11 +103,18 @@ def apply_rest(
 ) -> list[merge.MergeOutcome]:
     """Apply the patches from the one at position `first` (from 1). Raises PatchConflict at the first that fails.
 
+    A patch about something that upstream does not have is left out, and named.
+
     `scratch` is then kept, as the place to repair it in, and `repair` remembers where it stands.
     """
     outcomes = []
+    there = needs.paths(tree, BASE_REF)
     for position in range(first, len(patches) + 1):
         patch = patches[position - 1]
+        if missed := needs.missing(patch, there):
+            session.out.warn(f"{patch.name} is left out: {needs.lacks(missed)}")
+            outcomes.append(merge.MergeOutcome(merge.ABSENT, needs.lacks(missed)))
+            continue
         outcome = merge.apply_patch(scratch, patch)
         if outcome.state == merge.CONFLICT:
             raise _stopped(session.layout, tree, scratch, patches, position, outcome)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from turbotool.errors import HashMismatch, PatchConflict, SeriesError, TurbotoolError
 from turbotool.series import files as series
+from turbotool.series import merge
 from turbotool.series.files import Problem
 from turbotool.series.trial import Trial, try_patches
 from turbotool.system.documents import plain
@@ -58,4 +59,6 @@ def check_series(session: Session) -> Checked:
         every = (
             trials.get(name, Trial(name, "conflict", "missing or malformed")) for name in series.names(held.layout)
         )
-        return Checked(tuple(every), tuple(problems))
+        found = tuple(every)
+        problems += [Problem(trial.name, f"Needs: {trial.detail}") for trial in found if trial.state == merge.ABSENT]
+        return Checked(found, tuple(problems))

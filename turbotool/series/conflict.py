@@ -42,16 +42,15 @@ def written_for(layout: Layout) -> Path:
 
 
 def old_base(layout: Layout) -> str:
-    """The commit (or git tree) of the upstream that the patches were written for."""
+    """What is known of the upstream that the patches were written for: tag, commit or git tree."""
     if written_for(layout).is_file():
         return written_for(layout).read_text(encoding="ascii").strip()
-    locked = read_lock(layout).upstream
-    return locked.commit or locked.tree
+    return read_lock(layout).upstream.known_as
 
 
 def new_base(layout: Layout, tree: Git) -> str:
-    """What they are applied to: upstream's commit in an attempt to move the pin, else that of the vendored tree."""
-    attempted = read_lock(layout).upstream.commit if written_for(layout).is_file() else ""
+    """What they are applied to: the upstream of an attempt to move the pin, else the vendored tree's commit."""
+    attempted = read_lock(layout).upstream.known_as if written_for(layout).is_file() else ""
     return attempted or tree.text("rev-parse", BASE_REF)
 
 

@@ -31,11 +31,12 @@ class PatchFields:
 
 @dataclass(frozen=True)
 class LoggedPatch(PatchFields):
-    """One patch with what its message says."""
+    """One patch with what its message says; `needs` are the paths of upstream that it is about."""
 
     upstream: str
     drop_when: str
     body: str
+    needs: tuple[str, ...]
 
 
 @document("patch-list")
@@ -161,5 +162,5 @@ def _fields(patch: Patch) -> tuple[str, str, str, tuple[str, ...], int, int]:
     return patch.name, patch.subject, patch.reason, files, patch.added, patch.removed
 
 
-def _message(patch: Patch) -> tuple[str, str, str]:
-    return patch.trailers.get("Upstream", ""), patch.trailers.get("Drop-when", ""), patch.body
+def _message(patch: Patch) -> tuple[str, str, str, tuple[str, ...]]:
+    return patch.trailers.get("Upstream", ""), patch.trailers.get("Drop-when", ""), patch.body, patch.needs

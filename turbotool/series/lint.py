@@ -6,16 +6,18 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from turbotool.errors import SeriesError
 from turbotool.layout import Layout
 from turbotool.series import files as series
+from turbotool.series import needs
 from turbotool.series.files import OverlayFile, Problem
 from turbotool.series.patchfile import SIZE_LIMIT, FileDiff, Hunk, Patch, trailer_problems
 from turbotool.system import process
+from turbotool.system.git import BASE_REF, Git
 
 LINES_LIMIT = 400  # lines that a patch may add and remove; more is more than one concern, or code for the overlay
 BLOCK_LIMIT = 60  # lines that a hunk may add in a row; a call site is short
@@ -48,7 +50,8 @@ def lint(layout: Layout, env: Mapping[str, str]) -> Linted:
     problems = [Problem(patch.name, text) for patch in patches for text in _patch(patch)]
     problems += [Problem(f"overlay/{file.name}", text) for file in files for text in _overlay_file(file)]
     unformatted, skipped = _formatting(layout, files, env)
-    return Linted(tuple(problems + unformatted), skipped, len(patches), len(files))
+    lacking, unknown = _needs(layout, patches)
+    return Linted(tuple(problems + lacking + unformatted), unknown + skipped, len(patches), len(files))
 
 
 def _patch(patch: Patch) -> Iterator[str]:
@@ -72,6 +75,18 @@ def _trailers(patch: Patch) -> Iterator[str]:
         yield f"Upstream is {upstream!r}, neither a link nor none"
     if drop.lower().strip(" .") in ("todo", "tbd", "unknown", "?", "none", "n/a"):
         yield f"Drop-when is {drop!r}, which is no condition that anybody can check"
+
+
+def _needs(layout: Layout, patches: Sequence[Patch]) -> tuple[list[Problem], tuple[str, ...]]:
+    """Paths that patches need and the pinned upstream does not have; or why that was not looked at."""
+    if not any(patch.needs for patch in patches):
+        return [], ()
+    tree = Git(layout.tree)
+    if not (layout.tree / ".git").is_dir() or tree.resolve(BASE_REF) is None:
+        return [], (f"what patches need of upstream: nothing is vendored at {layout.tree}; turbotool vendor",)
+    there = needs.paths(tree, BASE_REF)
+    missed = ((patch.name, needs.missing(patch, there)) for patch in patches)
+    return [Problem(name, f"Needs: {needs.lacks(paths)}") for name, paths in missed if paths], ()
 
 
 def _hunk(file: FileDiff, hunk: Hunk) -> Iterator[str]:

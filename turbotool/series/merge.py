@@ -25,7 +25,7 @@ AM = (
     "--committer-date-is-author-date",  # commit ids depend on the patches only
 )
 MARKERS = ("<<<<<<<", "|||||||", "=======", ">>>>>>>")
-CLEAN, MERGED, UPSTREAM, CONFLICT = "clean", "merged", "upstream", "conflict"
+CLEAN, MERGED, UPSTREAM, CONFLICT, ABSENT = "clean", "merged", "upstream", "conflict", "absent"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ Failing = Mapping[tuple[str, int], tuple[Clash, ...]] | None
 
 @dataclass(frozen=True)
 class MergeOutcome:
-    """How a patch fared: clean (all its lines stand as it has them), merged, upstream or conflict."""
+    """How a patch fared: clean (all its lines stand as it has them), merged, upstream, absent or conflict."""
 
     state: str
     detail: str = ""

@@ -26,6 +26,7 @@ class Message:
     reason: str = "feature"
     upstream: str = "none"
     drop_when: str = OPEN
+    needs: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -33,6 +34,7 @@ class Message:
 
     def text(self) -> str:
         trailers = f"Reason: {self.reason}\nUpstream: {self.upstream}\nDrop-when: {self.drop_when}"
+        trailers += "".join(f"\nNeeds: {path}" for path in self.needs)
         return f"{self.subject}\n\n{self.why}\n\n{trailers}\n"
 
 

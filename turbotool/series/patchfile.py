@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from turbotool.errors import SeriesError
 
@@ -17,6 +17,7 @@ SIZE_LIMIT = 16 << 20
 TRAILERS = ("Reason", "Upstream", "Drop-when")
 REASONS = ("feature", "fix", "portability")
 HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
+NEEDS = "Needs"  # may be there several times, or not at all
 TRAILER = re.compile(r"([A-Z][A-Za-z-]*): +(\S.*)")
 
 
@@ -76,6 +77,11 @@ class Patch:
         return self.trailers.get("Reason", "")
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        """The paths of upstream that it is about: where one is missing, there is nothing for it to do."""
+        return tuple(value for name, value in _trailer_lines(self.body) if name == NEEDS)
+
+    @property
     def added(self) -> int:
         """Lines that it adds."""
         return sum(file.count("+") for file in self.files)
@@ -123,9 +129,16 @@ def malformed(path: Path, line: int, why: str) -> SeriesError:
 
 def trailers(body: str) -> dict[str, str]:
     """The `Key: value` lines of a message's last paragraph."""
-    last = body.strip().rpartition("\n\n")[2]
-    matches = (TRAILER.fullmatch(line.strip()) for line in last.splitlines())
-    return {match[1]: match[2].strip() for match in matches if match}
+    return dict(_trailer_lines(body))
+
+
+def _trailer_lines(body: str) -> list[tuple[str, str]]:
+    matches = (TRAILER.fullmatch(line.strip()) for line in _last_paragraph(body).splitlines())
+    return [(match[1], match[2].strip()) for match in matches if match]
+
+
+def _last_paragraph(body: str) -> str:
+    return body.strip().rpartition("\n\n")[2]
 
 
 def trailer_problems(patch: Patch) -> list[str]:
@@ -133,7 +146,19 @@ def trailer_problems(patch: Patch) -> list[str]:
     missing = [f"its message has no `{name}:` trailer" for name in TRAILERS if name not in patch.trailers]
     if patch.reason and patch.reason not in REASONS:
         missing.append(f"Reason is {patch.reason!r}, not one of {', '.join(REASONS)}")
-    return missing
+    missing += [
+        f"Needs is {path!r}, which is not one file or folder of upstream such as src/llama.cpp"
+        for path in patch.needs
+        if not _is_inside(path)
+    ]
+    said = re.findall(r"(?im)^\s*needs?\s*:.*", _last_paragraph(patch.body)) if NEEDS not in patch.trailers else ()
+    return missing + [f"{line.strip()!r} is no trailer: `{NEEDS}: PATH`" for line in said]
+
+
+def _is_inside(path: str) -> bool:
+    plain = PurePosixPath(path)
+    usual = str(plain) == path != "." and "\\" not in path
+    return usual and not plain.is_absolute() and ".." not in plain.parts
 
 
 def slug(subject: str) -> str:

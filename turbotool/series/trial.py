@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from turbotool.series import merge
+from turbotool.series import merge, needs
 from turbotool.series.classify import FileReport, classify
 from turbotool.series.patchfile import Patch
 from turbotool.series.worktree import commit_overlay, work_tree
@@ -15,12 +15,16 @@ from turbotool.system.session import Session
 
 @dataclass(frozen=True)
 class Trial:
-    """How one patch fared: clean, merged (3-way), conflict or upstream; the files tell where a conflict is."""
+    """How one patch fared: clean, merged (3-way), conflict, upstream or absent; the files tell where a conflict is.
+
+    A patch is absent, and left out, where upstream does not have the paths that it is about; `missing` are those.
+    """
 
     name: str
     state: str
     detail: str = ""
     files: tuple[FileReport, ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 def try_patches(
@@ -33,16 +37,19 @@ def try_patches(
     """
     trials: list[Trial] = []
     with work_tree(session.layout, tree, "check", base) as scratch, session.out.progress("checking") as step:
+        there = needs.paths(scratch, "HEAD")
         commit_overlay(session.layout, scratch)
         for done, patch in enumerate(patches):
             step(done, len(patches), patch.name)
-            trials.append(_try(scratch, patch))
+            trials.append(_try(scratch, patch, there))
         if keep_as:
             tree.run("update-ref", keep_as, scratch.text("rev-parse", "HEAD"))
     return trials
 
 
-def _try(scratch: Git, patch: Patch) -> Trial:
+def _try(scratch: Git, patch: Patch, there: Collection[str]) -> Trial:
+    if missed := needs.missing(patch, there):
+        return Trial(patch.name, merge.ABSENT, needs.lacks(missed), missing=missed)
     outcome = merge.apply_patch(scratch, patch)
     if outcome.state != merge.CONFLICT:
         return Trial(patch.name, outcome.state, outcome.detail)

@@ -21,6 +21,7 @@ from turbotool.system.files import space_guard
 
 CHUNK = 1 << 20
 HEADER_LIMIT = 1 << 20  # the longest name or pax record that is believed, bytes
+LAST_TIME = 253_402_300_800  # seconds since 1970 at the end of the year 9999, the last that has a date
 LINK_LIMIT = 4096  # bytes of a link's target in a zip
 RATIO_FREE = 16 << 20  # unpacked bytes below which the ratio says nothing
 HINT = "get the archive again, or name another one"
@@ -172,15 +173,39 @@ def read_member(archive: Path, member: str, into: Path, *, limit: int = Limits.t
 
 def read_text(archive: Path, member: str, *, limit: int) -> str:
     """The first `limit` bytes of a file in a .tar or .tar.gz, '' if none has that name. Raises ArchiveError."""
+    with _members(archive) as (tar, members):
+        for item in members:
+            if item.name == member and item.isreg():
+                return cast(IO[bytes], tar.extractfile(item)).read(limit).decode("ascii", "replace")
+    return ""
+
+
+def newest_time(archive: Path, subdir: str) -> int:
+    """The newest time, in whole seconds since 1970, of a file below `subdir` in a .tar or .tar.gz; 0 if there is none.
+
+    Raises ArchiveError, also for a time that no calendar has.
+    """
+    with _members(archive) as (_, members):
+        newest = max((item.mtime for item in members if item.isreg() and item.name.startswith(f"{subdir}/")), default=0)
+        if not 0 <= newest < LAST_TIME:
+            raise ArchiveError(f"{archive}: a member is of the time {newest}", hint=HINT)
+        return int(newest)
+
+
+@contextmanager
+def _members(archive: Path) -> Iterator[tuple[tarfile.TarFile, Iterator[tarfile.TarInfo]]]:
+    """A tar that is open to be read once, and its members in order, each counted."""
     with _guarded(archive), archive.open("rb") as raw, _decompressed(raw) as source:
         meter = Meter(archive, Limits(), archive.stat().st_size)
         headers = cast(IO[bytes], _Headers(cast(BinaryIO, source), archive))
         with tarfile.open(fileobj=headers, mode="r:") as tar:
-            for item in tar:
-                meter.member(item.name)
-                if item.name == member and item.isreg():
-                    return cast(IO[bytes], tar.extractfile(item)).read(limit).decode("ascii", "replace")
-    return ""
+
+            def counted() -> Iterator[tarfile.TarInfo]:
+                for item in tar:
+                    meter.member(item.name)
+                    yield item
+
+            yield tar, counted()
 
 
 @contextmanager

@@ -11,7 +11,10 @@ from turbotool.upstream.tree import Vendored
 @document("vendor")
 @dataclass(frozen=True)
 class VendorDocument:
-    """The vendored tree: upstream's commit, its source, where it is, its base commit and git tree id."""
+    """The vendored tree: upstream's commit, its source, where it is, its base commit and git tree id.
+
+    `commit` and `tag` are '' where the source does not tell them; `known_as` is the tag, else commit, else tree.
+    """
 
     ok: bool
     commit: str
@@ -20,7 +23,11 @@ class VendorDocument:
     base: str
     tree: str
     cached: bool
+    tag: str
+    known_as: str
 
 
 def vendor_document(done: Vendored) -> VendorDocument:
-    return VendorDocument(True, done.commit, done.source, str(done.path.absolute()), done.base, done.tree, done.cached)
+    up = done.upstream
+    path = str(done.path.absolute())
+    return VendorDocument(True, up.commit, up.source, path, done.base, up.tree, done.cached, up.tag, up.known_as)

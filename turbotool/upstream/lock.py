@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,13 +16,32 @@ from turbotool.system.output import Output
 
 SOURCES = ("pypi", "git", "archive", "dir")
 RESTORE = "git checkout -- vendor/lock.toml"
+FULL_ID = re.compile(r"[0-9a-f]{40}")
+TAG = re.compile(r"[0-9A-Za-z][\w.+/-]*", re.ASCII)
+DIGITS = 9  # of an id where people read it
+
+
+def known_as(tag: str, commit: str, tree: str) -> str:
+    """What is known of an upstream, in the order in which people ask for it: its tag, else its commit, else its tree.
+
+    This is the only place that chooses; what a source does not tell is never made up.
+    """
+    return tag or commit or tree
+
+
+def short(name: str) -> str:
+    """An upstream's name as people read it: nine digits of an id, a tag as it is."""
+    return name[:DIGITS] if FULL_ID.fullmatch(name) else name
 
 
 @dataclass(frozen=True)
 class Upstream:
     """Where the source came from. `tree`, git's id of the pristine files, decides; the rest finds them again.
 
-    `date` is the day of that upstream as its source tells it, such as 2026-10-01; '' where it does not.
+    `commit` is only what the source itself records; where it records none, `tag` is the tag of upstream's repository
+    that it says it is. `date` is the day of that upstream as its source tells it, such as 2026-10-01. Each is '' where
+    the source does not tell it. `correction` is the SHA-256 of the patch that takes back what a packager changed, ''
+    where there is none.
     """
 
     source: str
@@ -36,6 +56,16 @@ class Upstream:
     url: str = ""
     ref: str = ""
     date: str = ""
+    tag: str = ""
+    correction: str = ""
+
+    @property
+    def known_as(self) -> str:
+        return known_as(self.tag, self.commit, self.tree)
+
+    @property
+    def short(self) -> str:
+        return short(self.known_as)
 
 
 @dataclass(frozen=True)
@@ -94,6 +124,8 @@ def read_lock(layout: Layout, out: Output | None = None) -> Lock:
             f"{path}: [upstream] source is {lock.upstream.source!r}, not one of {', '.join(SOURCES)}", hint=RESTORE
         )
     _check_date(path, lock.upstream.date)
+    if lock.upstream.tag and not TAG.fullmatch(lock.upstream.tag):
+        raise LockError(f"{path}: [upstream] tag is {lock.upstream.tag!r}, not the name of a tag", hint=RESTORE)
     return lock
 
 

@@ -14,10 +14,9 @@ from turbotool.system import archive, git
 from turbotool.system.digest import check_sha256, sha256_file
 from turbotool.system.files import need_space, space_guard
 from turbotool.system.session import Session
-from turbotool.upstream.lock import Upstream
-from turbotool.upstream.pypi import fetch_pypi
-
-FULL_ID = re.compile(r"[0-9a-f]{40}")
+from turbotool.upstream.correction import correct
+from turbotool.upstream.lock import FULL_ID, Upstream
+from turbotool.upstream.pypi import fetch_pypi, learn_release
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,14 @@ class Fetcher(Protocol):
 
 
 def pypi(request: FetchRequest, folder: Path) -> Upstream:
-    up = request.upstream
-    into = request.session.layout.cache / "downloads"
+    """Unpack the source distribution of a release, locked or not: without a sha256 the index tells it."""
+    up, into = request.upstream, request.session.layout.cache / "downloads"
+    if not up.sha256:
+        up = learn_release(up, into, request.session.out)
     path = fetch_pypi(up.package, up.version, up.archive, up.sha256, up.size, into, request.session.out)
     need_space(request.scratch, 8 * path.stat().st_size, f"unpacking {up.archive}")
     archive.unpack(path, folder, subdir=up.subdir)
-    return up
+    return replace(up, correction=correct(request.session, up, folder, bound=bool(up.tree) and not request.relock))
 
 
 def local_archive(request: FetchRequest, folder: Path) -> Upstream:

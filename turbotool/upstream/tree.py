@@ -24,14 +24,17 @@ MESSAGE = "Upstream llama.cpp, as released\n"
 
 @dataclass(frozen=True)
 class Vendored:
-    """The vendored tree: upstream's commit, the source it came from, where it is, its base commit and git tree id."""
+    """The vendored tree: which upstream it is, where it is, and its base commit; `cached` if it was there already."""
 
-    commit: str
-    source: str
+    upstream: Upstream
     path: Path
     base: str
-    tree: str
     cached: bool
+
+    @property
+    def tree(self) -> str:
+        """Git's tree id of the pristine files."""
+        return self.upstream.tree
 
 
 def ensure_vendored(
@@ -63,7 +66,7 @@ def ensure_vendored(
         if edits and right:
             _discard(tree)
         if right and base and upstream is None:
-            return Vendored(locked.commit, locked.source, held.layout.tree, base, locked.tree, cached=True)
+            return Vendored(locked, held.layout.tree, base, cached=True)
         return _materialise(held, wanted=upstream or locked, path=path, locked=locked, relock=relock)
 
 
@@ -107,7 +110,7 @@ def _materialise(
     relock: bool,
 ) -> Vendored:
     with scratch_folder(session.layout, "vendor") as scratch:
-        session.out.say(f"vendoring llama.cpp {wanted.commit[:9]} from {wanted.source}")
+        session.out.say(f"vendoring llama.cpp {wanted.short} from {wanted.source}")
         folder = scratch / "llama.cpp"
         found = SOURCES[wanted.source](FetchRequest(session, wanted, scratch, path, relock), folder)
         new, tree_id = _commit_pristine(folder, session.keep)
@@ -117,14 +120,21 @@ def _materialise(
                 f"locked is {locked.tree} ({session.layout.lock_file})",
                 hint="use the locked source, or repeat the command with --relock to lock this one",
             )
-        found = replace(found, tree=tree_id, commit=found.commit or (locked.commit if tree_id == locked.tree else ""))
+        found = replace(found, tree=tree_id)
+        if tree_id == locked.tree:  # what is known of these very files stays known, whichever source gave them now
+            found = replace(
+                found,
+                commit=found.commit or locked.commit,
+                tag=found.tag or locked.tag,
+                date=found.date or locked.date,
+            )
         base = new.text("rev-parse", BASE_REF)
         if not session.layout.tree.exists() or Git(session.layout.tree, session.keep).resolve(BASE_REF) != base:
             _inherit(session.layout, new)
             _swap(session.layout, folder, scratch)
         if relock:
             write_upstream(session.layout, found)
-    return Vendored(found.commit, found.source, session.layout.tree, base, tree_id, cached=False)
+    return Vendored(found, session.layout.tree, base, cached=False)
 
 
 def _commit_pristine(folder: Path, keep: tuple[int, ...]) -> tuple[Git, str]:

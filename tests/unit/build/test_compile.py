@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from fake_tools import Site, commit, cpu_seconds, fake_site, says
+from fake_tools import UPSTREAM, Site, commit, cpu_seconds, fake_site, says
 
 from turbotool.build import plan as buildplan
 from turbotool.build.backends import BACKENDS, find_backend
@@ -26,6 +26,7 @@ from turbotool.programs.choose import choose_binaries
 from turbotool.system.documents import as_builtins, encode
 from turbotool.system.output import Output
 from turbotool.system.session import Session
+from turbotool.upstream.lock import Upstream
 
 
 @pytest.fixture
@@ -72,17 +73,27 @@ def test_json_contract(site: Site) -> None:
 def test_build_json_names_lock_series_tools_flags_and_log(site: Site) -> None:
     site.build()
     document = json.loads((site.folder / "build.json").read_text())
-    assert document["lock"] == {"commit": "0c1e57098bba43ac29e6e3b677cdceebdd22334f", "source": "pypi"}
+    assert document["lock"] == {"commit": UPSTREAM.commit, "source": "pypi", "tag": "", "tree": UPSTREAM.tree}
     assert document["series"] == "series"
     assert document["tools"]["c++"]["version"] == "12.2.0"
     assert document["options"]["CMAKE_BUILD_TYPE"] == "Release"
     assert (site.folder / document["log"]).is_file()
 
 
-def test_version_reports_upstream_commit_and_tree(site: Site) -> None:
+@pytest.mark.parametrize(
+    ("upstream", "known"),
+    [
+        (UPSTREAM, "0c1e57098"),
+        (replace(UPSTREAM, commit="", tag="b11549"), "b11549"),
+        (replace(UPSTREAM, commit="", tag="release/7"), "release-7"),
+        (replace(UPSTREAM, commit=""), "ababababa"),
+    ],
+)
+def test_version_reports_upstream_as_it_is_known_and_tree(site: Site, upstream: Upstream, known: str) -> None:
+    site = replace(site, upstream=upstream)
     plan = site.plan()
     site.build()
-    assert f"-DLLAMA_BUILD_COMMIT=0c1e57098-turbo-{plan.source.tree[:9]}" in configured(site)
+    assert f"-DLLAMA_BUILD_COMMIT={known}-turbo-{plan.source.tree[:9]}" in configured(site)
 
 
 def test_changed_tree_is_the_reason(site: Site) -> None:

@@ -32,6 +32,7 @@ from turbotool.system.locks import describe_holder, work_lock
 from turbotool.upstream import pypi, sources
 from turbotool.upstream.journal import Journal, Move, begin, journal_file
 from turbotool.upstream.lock import read_lock
+from turbotool.upstream.packages import DEFAULT
 
 CLASHES = LINES.replace("line 10\n", "line ten\n")
 
@@ -218,7 +219,7 @@ def test_what_an_index_said_about_a_release_is_asked_again_where_the_note_is_dam
         return ask
 
     there = candidates.store(here.session)
-    wanted = release(read_lock(here.layout).upstream, "0.3.34")
+    wanted = release(read_lock(here.layout).upstream, DEFAULT, "0.3.34")
     note = there.layout.work / f"release-{wanted.package}-0.3.34.json"
     known = candidates.Found(replace(wanted, sha256="ab" * 32, size=7, commit="cd" * 20))
     write(note.parent, note.name, encode(known).decode())

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_series import LINES, QUIET, REGISTER, ROTATE, Project, release, write
+from tiny_series import FILES, LINES, QUIET, REGISTER, ROTATE, Project, one_model, release, without_dos, write
 
 from turbotool.errors import CompileFailed, DirtyTree, HashMismatch, PatchConflict, SeriesError
 from turbotool.layout import Layout
 from turbotool.pin import bump
 from turbotool.pin.attempt import find_attempt
-from turbotool.pin.bump import Bumped, give_up, go_on
+from turbotool.pin.bump import Bumped, LeftOut, give_up, go_on
+from turbotool.pin.document import bump_document
 from turbotool.pin.reference import parse_reference
 from turbotool.series import files as series
 from turbotool.series.apply import ensure_applied
@@ -73,6 +74,38 @@ def test_after_a_bump_every_patch_is_clean_and_the_round_trip_exact(patched: Pro
     ensure_applied(patched.session)
     assert not export(patched.session).changed
     assert patched.snapshot() == before
+
+
+def test_a_patch_about_something_that_upstream_does_not_have_falls_away_and_is_named(project: Project) -> None:
+    ensure_applied(project.session)
+    name = one_model(project)
+    done = bumped(project, without_dos(project, "v2"))
+    assert (done.patches, done.dropped) == (("come-last.patch",), (name,))
+    assert done.absent == (LeftOut(name, ("src/dos.h",)),)
+    assert bump_document(done).absent == done.absent
+    assert not (project.layout.patches / name).exists()
+    assert (project.layout.overlay / "src/dos/turbo.c").is_file()  # nobody can tell whether another patch uses it
+    assert check_series(project.session).error() is None
+
+
+def test_a_patch_that_upstream_has_by_now_is_not_called_absent(patched: Project) -> None:
+    done = bumped(patched, release(patched, "v2", {"src/core.cpp": LINES.replace("line 10\n", "line 10\nturbo 10\n")}))
+    assert (done.dropped, done.absent) == ((REGISTER,), ())
+
+
+def test_an_absent_patch_stays_out_when_a_later_conflict_is_repaired(project: Project) -> None:
+    ensure_applied(project.session)
+    name = one_model(project)
+    (project.upstream.folder / "src/dos.h").unlink()
+    ref = release(project, "v2", {"src/cache.cpp": FILES["src/cache.cpp"].replace("cache 5\n", "cache five\n")})
+    with pytest.raises(PatchConflict) as caught:
+        bumped(project, ref)
+    place = Path(str((caught.value.report or {})["work_tree"]))
+    write(place, "src/cache.cpp", FILES["src/cache.cpp"].replace("cache 5\n", "turbo five\n"))
+    done = go_on(project.session, skip=False)
+    assert done is not None
+    assert (done.patches, done.dropped) == (("come-last.patch",), (name,))
+    assert [one.patch for one in done.absent] == [name]
 
 
 def test_without_a_proof_the_bump_says_what_is_not_proven(patched: Project, capsys: pytest.CaptureFixture[str]) -> None:

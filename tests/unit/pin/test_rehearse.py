@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny_series import FILES, LINES, REGISTER, ROTATE, Project, release
+from tiny_series import FILES, LINES, REGISTER, ROTATE, TRAILERS, Project, commit, one_model, release, without_dos
 
 from turbotool.errors import PatchConflict, SeriesError, SourceError
 from turbotool.pin import candidates
@@ -16,8 +17,11 @@ from turbotool.pin.document import rehearsal_document
 from turbotool.pin.reference import REPOSITORY, parse_reference
 from turbotool.pin.rehearsal_page import page
 from turbotool.pin.rehearse import Rehearsal, lines, rehearse
+from turbotool.series.apply import ensure_applied
 from turbotool.series.export import export
 from turbotool.system.documents import as_builtins
+from turbotool.upstream.lock import Upstream, write_upstream
+from turbotool.upstream.packages import DEFAULT
 
 
 def rehearsed(project: Project, ref: str) -> Rehearsal:
@@ -145,9 +149,113 @@ def test_references_are_versions_archives_refs_and_addresses(patched: Project, t
             parse_reference(layout, wrong)
 
 
+def test_a_release_of_any_package_is_known_by_its_name_and_folder(patched: Project) -> None:
+    found = parse_reference(patched.layout, "xllamacpp==2026.10.11549").upstream
+    assert (found.archive, found.tag, found.commit) == ("xllamacpp-2026.10.11549.tar.gz", "b11549", "")
+    assert found.subdir == "xllamacpp-2026.10.11549/thirdparty/llama.cpp"
+    assert parse_reference(patched.layout, "xllamacpp==0.2.7").upstream.tag == ""  # its versions told nothing then
+    for folder in ("deps/llama.cpp", "foo_bar-2.0/deps/llama.cpp/"):
+        found = parse_reference(patched.layout, "Foo.Bar==2.0", subdir=folder).upstream
+        assert (found.package, found.archive, found.tag) == ("foo-bar", "foo_bar-2.0.tar.gz", "")
+        assert found.subdir == "foo_bar-2.0/deps/llama.cpp"
+    with pytest.raises(SourceError, match="source distribution of foo-bar") as caught:
+        parse_reference(patched.layout, "Foo.Bar==2.0")
+    assert "--subdir" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("package", ["xllamacpp", "foo"])
+def test_whatever_is_locked_a_bare_version_is_one_of_the_default_package(patched: Project, package: str) -> None:
+    locked = Upstream(
+        "pypi",
+        "e" * 40,
+        package=package,
+        version="1.0",
+        archive=f"{package}-1.0.tar.gz",
+        sha256="a" * 64,
+        size=7,
+        subdir=f"{package}-1.0/x/y",
+        tag="b7",
+    )
+    write_upstream(patched.layout, locked)
+    assert parse_reference(patched.layout, "0.3.36").upstream.archive == "llama_cpp_python-0.3.36.tar.gz"
+    assert parse_reference(patched.layout, "1.0").upstream.package == DEFAULT
+    assert parse_reference(patched.layout, "b11549").upstream.url == REPOSITORY
+    assert parse_reference(patched.layout, f"{package}==1.0").upstream == replace(locked, tree="")
+    other = parse_reference(patched.layout, f"{package}==1.1").upstream
+    inner = "x/y" if package == "foo" else "thirdparty/llama.cpp"
+    assert (other.subdir, other.sha256, other.tag) == (f"{package}-1.1/{inner}", "", "")
+
+
+def test_another_folder_of_the_same_archive_is_another_upstream(patched: Project, tmp_path: Path) -> None:
+    path = tmp_path / "two.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for folder in ("a", "b"):
+            for name, text in {**FILES, "which.txt": folder}.items():
+                info = tarfile.TarInfo(f"{folder}/{name}")
+                info.size = len(text.encode())
+                tar.addfile(info, io.BytesIO(text.encode()))
+    trees = [
+        rehearse(patched.session, parse_reference(patched.layout, str(path), subdir=folder)).onto.upstream.tree
+        for folder in ("a", "b", "a")
+    ]
+    assert (trees[0] == trees[1], trees[0] == trees[2]) == (False, True)
+
+
+def test_an_upstream_without_a_commit_is_called_by_its_tag_and_none_is_invented(patched: Project) -> None:
+    ref = release(patched, "v2", {"src/core.cpp": LINES.replace("line 30\n", "line thirty\n")})
+    done = rehearsed(patched, ref)
+    bare = replace(done.onto.upstream, source="pypi", package="xllamacpp", version="1.0", commit="")
+    done = replace(done, onto=replace(done.onto, upstream=replace(bare, tag="b7")), old_base="b6")
+    fields = as_builtins(rehearsal_document([done]))
+    assert (fields["commit"], fields["tag"], fields["known_as"]) == ("", "b7", "b7")
+    assert fields["conflicts"][0]["new_base"] == "b7"
+    assert "xllamacpp 1.0 (b7): 1 clean, 1 conflict" in lines(done)
+    text = page([done], "x", "2026-01-01")
+    assert "written for llama.cpp `b6`" in text
+    assert f"| {ref} | `b7` |" in text
+    done = replace(done, onto=replace(done.onto, upstream=bare))  # nothing but the files is known
+    assert as_builtins(rehearsal_document([done]))["known_as"] == bare.tree
+    assert f"| {ref} | `{bare.tree[:9]}` |" in page([done], "x", "2026-01-01")
+
+
 def test_an_unknown_ref_is_a_source_error(patched: Project) -> None:
     with pytest.raises(SourceError, match="v9"):
         rehearsed(patched, f"{patched.upstream.folder}@v9")
+
+
+def test_a_patch_about_something_that_upstream_does_not_have_is_absent_and_no_conflict(project: Project) -> None:
+    ensure_applied(project.session)
+    name = one_model(project)
+    done = rehearsed(project, without_dos(project, "v2"))
+    assert states(done) == [(name, "absent"), ("come-last.patch", "clean")]
+    assert (done.absent, done.error()) == ((name,), None)
+    assert done.trials[0].missing == ("src/dos.h",)
+    assert f"left out, upstream has no src/dos.h: {name}" in lines(done)
+    fields = as_builtins(rehearsal_document([done]))
+    assert (fields["ok"], fields["absent"], fields["patches"][0]["missing"]) == (True, [name], ["src/dos.h"])
+    text = page([done], "x", "2026-01-01")
+    assert "| `count-to-three` | absent |" in text
+    assert f"## Left out on {done.ref}\n\n- `count-to-three`: upstream has no `src/dos.h`\n" in text
+
+
+def test_a_patch_is_absent_even_where_its_lines_would_fit_and_later_ones_are_tried_without_it(project: Project) -> None:
+    ensure_applied(project.session)
+    project.edit("src/core.cpp", "line 10\n", "turbo 10\n")
+    commit(project.tree, f"For dos alone{TRAILERS}Needs: src/dos.h\n")
+    project.edit("src/core.cpp", "line 12\n", "turbo 12\n")
+    project.commit("Beside it")
+    project.edit("src/core.cpp", "turbo 10\n", "turbo ten\n")
+    project.commit("On top of it")
+    export(project.session)
+    done = rehearsed(project, without_dos(project, "v2"))
+    assert [state for _, state in states(done)] == ["absent", "merged", "conflict"]
+
+
+def test_a_patch_whose_subject_is_there_is_tried_as_any_other(project: Project) -> None:
+    ensure_applied(project.session)
+    name = one_model(project)
+    done = rehearsed(project, release(project, "v2", {"src/dos.h": "one\r\n2\r\n3\r\n"}))
+    assert states(done) == [(name, "conflict"), ("come-last.patch", "clean")]
 
 
 def test_the_page_has_a_column_for_each_upstream_and_every_hunk_that_clashes(patched: Project) -> None:

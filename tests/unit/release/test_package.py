@@ -22,6 +22,7 @@ from tiny_parts import write_parts
 
 from turbotool.build.environment import source_epoch
 from turbotool.build.platforms import find_platform
+from turbotool.build.record import BuiltFrom
 from turbotool.build.targets import PACKAGED
 from turbotool.errors import (
     ArchiveError,
@@ -284,7 +285,7 @@ def test_licence_that_moved_stops_the_package(tmp_path: Path) -> None:
 def test_bill_is_valid_cyclonedx_and_the_same_every_time(tmp_path: Path) -> None:
     tree = write_parts(tmp_path)
     hashes = {"bin/llama-cli": "ab" * 32}
-    made = [sbom.bill("p", "1-turbo-2", "c" * 40, hashes, tree, EPOCH) for _ in range(2)]
+    made = [sbom.bill("p", "1-turbo-2", BuiltFrom("c" * 40, "git"), hashes, tree, EPOCH) for _ in range(2)]
     assert made[0] == made[1]
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(made[0].decode()) is None
     document = json.loads(made[0])
@@ -292,6 +293,20 @@ def test_bill_is_valid_cyclonedx_and_the_same_every_time(tmp_path: Path) -> None
     assert kinds["bin/llama-cli"]["hashes"] == [{"alg": "SHA-256", "content": "ab" * 32}]
     assert kinds["llama.cpp"]["purl"] == f"pkg:github/ggml-org/llama.cpp@{'c' * 40}"
     assert {part.name for part in PARTS} <= kinds.keys()
+
+
+@pytest.mark.parametrize(
+    ("upstream", "version", "address"),
+    [
+        (BuiltFrom("", "pypi", "b7", "e" * 40), "b7", "@b7"),
+        (BuiltFrom("c" * 40, "pypi", "", "e" * 40), "c" * 40, f"@{'c' * 40}"),
+        (BuiltFrom("", "archive", "", "e" * 40), "e" * 40, ""),
+    ],
+)
+def test_bill_names_upstream_as_it_is_known(tmp_path: Path, upstream: BuiltFrom, version: str, address: str) -> None:
+    made = sbom.bill("p", "1-turbo-2", upstream, {}, write_parts(tmp_path), EPOCH)
+    (part,) = [item for item in json.loads(made)["components"] if item["name"] == "llama.cpp"]
+    assert (part["version"], part["purl"]) == (version, f"pkg:github/ggml-org/llama.cpp{address}")
 
 
 # The record, paths and platforms

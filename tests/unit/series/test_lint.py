@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from tiny_series import Project, commit, write
 from turbotool.errors import SeriesError
 from turbotool.series import files as series
 from turbotool.series.apply import ensure_applied
+from turbotool.series.check import check_series
 from turbotool.series.export import export
 from turbotool.series.lint import Linted, lint
 from turbotool.series.new import Message, new_patch, subject_of
@@ -63,6 +66,43 @@ def test_each_breach_of_the_policy_is_named(project: Project, message: Message, 
     assert any(said in problem for problem in problems(project))
     assert first.startswith(series.names(project.layout)[0])
     assert isinstance(linted(project).error(), SeriesError)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../x", "src/../run.sh", "./run.sh", "src/", ".", "src\\\\core.cpp"])
+def test_a_path_that_is_not_inside_upstream_is_named(project: Project, path: str) -> None:
+    edit_and_export(project, replace(GOOD, needs=(path,)).text(), "x\n")
+    assert any(f"Needs is {path!r}, which is not one" in problem for problem in problems(project))
+
+
+@pytest.mark.parametrize("line", ["Needs:run.sh", "needs: run.sh", "Need: run.sh"])
+def test_a_line_that_only_looks_like_the_trailer_is_named(project: Project, line: str) -> None:
+    edit_and_export(project, GOOD.text() + line + "\n", "x\n")
+    assert f"count-the-nodes.patch: {line!r} is no trailer: `Needs: PATH`" in problems(project)
+
+
+def test_a_path_that_the_pin_does_not_have_is_an_error_of_lint_and_check(project: Project) -> None:
+    edit_and_export(project, replace(GOOD, needs=("src/core.cpp", "src")).text(), "x\n")
+    assert (problems(project), check_series(project.session).error()) == ([], None)
+    path = project.layout.patches / "count-the-nodes.patch"
+    path.write_bytes(path.read_bytes().replace(b"Needs: src\n", b"Needs: src/gone.cpp\n"))
+    assert problems(project) == ["count-the-nodes.patch: Needs: upstream has no src/gone.cpp"]
+    error = check_series(project.session).error()
+    assert isinstance(error, SeriesError)
+    assert "upstream has no src/gone.cpp" in error.message
+    with pytest.raises(SeriesError, match=r"upstream has no src/gone\.cpp"):
+        ensure_applied(project.session, relock=True)
+    shutil.rmtree(project.layout.tree)
+    assert linted(project).skipped == (
+        f"what patches need of upstream: nothing is vendored at {project.layout.tree}; turbotool vendor",
+    )
+
+
+def test_our_own_file_is_nothing_that_upstream_has(project: Project) -> None:
+    write(project.layout.overlay, "src/own.c", "int own;\n")
+    ensure_applied(project.session, relock=True)
+    edit_and_export(project, replace(GOOD, needs=("src/own.c",)).text(), "x\n")
+    assert problems(project) == ["count-the-nodes.patch: Needs: upstream has no src/own.c"]
+    assert [trial.state for trial in check_series(project.session).trials] == ["absent"]
 
 
 def test_a_missing_trailer_and_a_deleted_file_are_named(project: Project) -> None:

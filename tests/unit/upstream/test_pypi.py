@@ -6,28 +6,41 @@ import hashlib
 import io
 import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tiny_series import QUIET
 
 from turbotool.errors import HashMismatch, SourceError
-from turbotool.upstream.pypi import fetch_pypi, learn_sha256, submodule_commit, submodule_date
+from turbotool.upstream import pypi
+from turbotool.upstream.lock import Upstream
+from turbotool.upstream.pypi import fetch_pypi, learn_release, learn_sha256, submodule_commit, submodule_date
 
 pytestmark = pytest.mark.slow  # pip itself takes a second or more a call
 SDIST = "tinypkg-1.0.tar.gz"
 METADATA = "Metadata-Version: 2.1\nName: tinypkg\nVersion: 1.0\n"
 
 
-@pytest.fixture
-def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+# What an archive may say about its build: a backend, one that it holds itself, or nothing, which is setup.py.
+BACKENDS = {
+    "scikit-build": 'requires = ["no-such-thing"]\nbuild-backend = "scikit_build_core.build"\n',
+    "setuptools": 'requires = ["no-such-thing"]\nbuild-backend = "setuptools.build_meta"\n',
+    "an object": 'requires = []\nbuild-backend = "setuptools.build_meta:__legacy__"\n',
+    "its own": 'requires = []\nbuild-backend = "trace"\nbackend-path = ["."]\n',
+    "none named": "",
+}
+
+
+@pytest.fixture(params=["scikit-build"])
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
     """A folder with a source distribution whose backend would leave a trace if it ran, and a wheel."""
     folder = tmp_path / "index"
     folder.mkdir()
     backend = f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"
-    project = '[build-system]\nrequires = []\nbuild-backend = "scikit_build_core.build"\nbackend-path = ["."]\n'
-    project += '[project]\nname = "tinypkg"\nversion = "1.0"\n'
-    files = {"pyproject.toml": project.replace('backend-path = ["."]\n', ""), "setup.py": backend, "PKG-INFO": METADATA}
+    files = {"setup.py": backend, "trace.py": backend, "PKG-INFO": METADATA}
+    if build := BACKENDS[request.param]:
+        files["pyproject.toml"] = f'[build-system]\n{build}[project]\nname = "tinypkg"\nversion = "1.0"\n'
     with tarfile.open(folder / SDIST, "w:gz") as tar:
         for name, text in files.items():
             info = tarfile.TarInfo(f"tinypkg-1.0/{name}")
@@ -61,6 +74,31 @@ def test_a_file_is_downloaded_once_and_nothing_of_it_runs(index: Path, tmp_path:
     assert fetch(index, name, tmp_path / "cache").read_bytes() == (index / name).read_bytes()
 
 
+@pytest.mark.parametrize("index", BACKENDS, indirect=True)
+def test_whichever_backend_an_archive_names_neither_it_nor_its_requirements_are_asked(
+    index: Path, tmp_path: Path
+) -> None:
+    assert fetch(index, SDIST, tmp_path / "cache").read_bytes() == (index / SDIST).read_bytes()
+    assert not (tmp_path / "ran").exists()
+    log = (tmp_path / f"cache/{SDIST}.log").read_text()
+    assert log.count("pip download") == 1  # the quick way did it
+    assert "no-such-thing" not in log
+
+
+def test_what_an_environment_customises_itself_is_not_lost(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "sitecustomize.py").write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'mine ran')!r}).touch()\n")
+    monkeypatch.setenv("PYTHONPATH", str(mine))
+    fetch(index, SDIST, tmp_path / "cache")
+    assert (tmp_path / "mine ran").exists()
+    log = (tmp_path / f"cache/{SDIST}.log").read_text()
+    assert log.count("pip download") == 1
+    assert "Error in sitecustomize" not in log
+
+
 def test_another_file_than_the_locked_one_is_a_mismatch_with_both_values(index: Path, tmp_path: Path) -> None:
     got = hashlib.sha256((index / SDIST).read_bytes()).hexdigest()
     with pytest.raises(HashMismatch) as caught:
@@ -84,6 +122,34 @@ def test_the_hash_of_an_unlocked_release_is_learned_and_nothing_of_it_runs(index
     assert not (tmp_path / "ran").exists()
     with pytest.raises(SourceError, match="no such file"):
         learn_sha256("tinypkg", "9.9", "tinypkg-9.9.tar.gz", tmp_path / "cache", QUIET)
+
+
+TINY = Upstream("pypi", "", package="tinypkg", version="1.0", archive=SDIST, subdir="tinypkg-1.0/vendor/x")
+
+
+def test_a_release_that_records_neither_commit_nor_day_is_learned_without_either(index: Path, tmp_path: Path) -> None:
+    found = learn_release(TINY, tmp_path / "cache", QUIET)
+    data = (index / SDIST).read_bytes()
+    assert found == replace(TINY, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+
+
+def test_the_day_of_a_package_that_keeps_times_is_that_of_its_newest_member(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for name, time in (("x-1/thirdparty/llama.cpp/a", 1791590000), ("x-1/thirdparty/llama.cpp/b", 1791600000)):
+            info = tarfile.TarInfo(name)
+            info.mtime = time
+            tar.addfile(info)
+        late = tarfile.TarInfo("x-1/thirdparty/other")
+        late.mtime = 1891600000
+        tar.addfile(late)
+    monkeypatch.setattr(pypi, "learn_sha256", lambda *_: "0" * 64)
+    monkeypatch.setattr(pypi, "fetch_pypi", lambda *_: path)
+    wanted = Upstream("pypi", "", package="xllamacpp", archive=path.name, subdir="x-1/thirdparty/llama.cpp")
+    assert learn_release(wanted, tmp_path, QUIET).date == "2026-10-10"
+    assert learn_release(replace(wanted, package="other"), tmp_path, QUIET).date == ""
 
 
 CLONE, CHECKOUT = f"{'0' * 40} {'a' * 40} a <b> 1790000000", f"{'a' * 40} {'b' * 40} a <b> 1790833449"

@@ -21,7 +21,7 @@ from turbotool.pin.reference import REPOSITORY
 from turbotool.series import files as series
 from turbotool.series.patchfile import Patch
 from turbotool.system.digest import sha256_file
-from turbotool.upstream.lock import read_lock
+from turbotool.upstream.lock import Upstream, read_lock
 
 DIST = Path("dist")
 TAG = re.compile(r"v\d+\.\d+\.\d+(?:[.-]?[a-z]+\d*)?")
@@ -47,10 +47,9 @@ def notes(layout: Layout, made: Sequence[dict[str, Any]]) -> str:
     """Release notes in Markdown, from the lock, the series, and the archives that were made."""
     lock = read_lock(layout)
     up = lock.upstream
-    link = f"[`{up.commit[:9]}`]({REPOSITORY}/commit/{up.commit})" if up.commit else f"tree `{up.tree[:9]}`"
     dated = f" of {up.date}" if up.date else ""
     lines = [
-        f"llama.cpp {link}{dated} with {len(lock.series.patches)} patches, tree `{lock.series.tree}`,",
+        f"llama.cpp {link(up)}{dated} with {len(lock.series.patches)} patches, tree `{lock.series.tree}`,",
         f"built by turbotool {__version__}. Each archive was unpacked and proven with a real model first.",
         "",
         "| archive | MiB | checks passed | sha256 |",
@@ -61,6 +60,14 @@ def notes(layout: Layout, made: Sequence[dict[str, Any]]) -> str:
     for patch in series.load(layout):
         lines.append(f"- **{patch.subject}** ({patch.reason or 'no reason'}; drop when: {_drop_when(patch)})")
     return "\n".join(lines) + "\n"
+
+
+def link(upstream: Upstream) -> str:
+    """Upstream as it is known, with its address where it has one: git's id of files alone has none."""
+    if upstream.known_as == upstream.tree:
+        return f"tree `{upstream.short}`"
+    kind = "tree" if upstream.tag else "commit"  # of a tag it is the page of its files
+    return f"[`{upstream.short}`]({REPOSITORY}/{kind}/{upstream.known_as})"
 
 
 def _drop_when(patch: Patch) -> str:

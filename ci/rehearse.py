@@ -1,4 +1,6 @@
-"""Try the series on upstream's newest tag and file what happened: `python ci/rehearse.py try`, then `file`.
+"""Try the series on upstream's newest tag, compare the pin with upstream, and file what happened.
+
+`python ci/rehearse.py try`, then `file`.
 
 `try` writes build/rehearsal.md and build/rehearsal.json and needs no rights; `file` needs GitHub's `gh` with GH_TOKEN.
 One open issue with the label holds the last report: it is rewritten each time.
@@ -9,11 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tool import run, turbotool
 
-from turbotool.errors import PatchConflict
+from turbotool.errors import PatchConflict, SourceError, UpstreamDiffers
 from turbotool.pin.reference import REPOSITORY
 
 REPORT = Path("build", "rehearsal.md")
@@ -32,21 +36,43 @@ def newest_tag(listing: str) -> str:
 
 
 def rehearse(address: str) -> None:
-    """Rehearse on the newest tag of the repository at `address`. A conflict is a result, no failure."""
+    """Rehearse on the newest tag of the repository at `address`, and compare the pin with it.
+
+    A conflict, a file that differs and a comparison that could not be made are results, no failures.
+    """
     tag = newest_tag(run(["git", "ls-remote", "--tags", "--refs", "--", address, "b*"]))
     REPORT.parent.mkdir(exist_ok=True)
     words: list[str | Path] = ["patch", "rehearse", "--onto", f"{address}@{tag}", "--report", REPORT]
     document = turbotool(*words, accept=(0, PatchConflict.exit_code))
-    RESULT.write_text(json.dumps({"title": title(tag, document)}), encoding="utf-8")
+    known = (0, SourceError.exit_code, UpstreamDiffers.exit_code)
+    origin = turbotool("vendor", "check", "--url", address, accept=known)
+    with REPORT.open("a", encoding="utf-8") as report:
+        report.write(beside(origin))
+    RESULT.write_text(json.dumps({"title": title(tag, document, origin)}), encoding="utf-8")
 
 
-def title(tag: str, document: dict[str, object]) -> str:
+def title(tag: str, document: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
     """The issue's title: on which tag, and whether somebody has to act."""
-    conflicts, droppable = document["conflicts"], document["droppable"]
-    assert isinstance(conflicts, list)
-    assert isinstance(droppable, list)
-    found = [f"{len(conflicts)} in conflict"] * bool(conflicts) + [f"{len(droppable)} to drop"] * bool(droppable)
-    return f"The series on upstream {tag}: {', '.join(found) or 'fits'}"
+    found = [
+        f"{len(document[what])} {words}"
+        for what, words in (("conflicts", "in conflict"), ("droppable", "to drop"), ("absent", "left out"))
+        if document[what]
+    ]
+    pin = "" if origin["ok"] else "; the pin is NOT upstream's" if origin["checked"] else "; the pin was NOT CHECKED"
+    return f"The series on upstream {tag}: {', '.join(found) or 'fits'}{pin}"
+
+
+def beside(origin: Mapping[str, Any]) -> str:
+    """The section of the report on the pinned files beside upstream's own."""
+    lines = ["", "## The pin beside upstream itself", ""]
+    if not origin["checked"]:
+        return "\n".join([*lines, f"`{origin['known_as']}` was NOT CHECKED: {origin['reason']}", ""])
+    counts = ", ".join(f"{len(origin[what])} {what}" for what in ("altered", "foreign", "lacking"))
+    lines += [
+        f"`{origin['known_as']}` is commit `{origin['commit']}`: {origin['identical']} files identical, {counts}."
+    ]
+    wrong = [file["path"] for file in origin["altered"]] + origin["foreign"]
+    return "\n".join([*lines, "", *(f"- **not upstream's**: `{path}`" for path in wrong), ""])
 
 
 def file() -> None:

@@ -224,6 +224,12 @@ class DocumentError(TurbotoolError):
     exit_code = 34
 
 
+class UpstreamDiffers(TurbotoolError):
+    """The pinned upstream holds files that upstream's own repository does not have, or has otherwise."""
+
+    exit_code = 35
+
+
 class Interrupted(TurbotoolError):
     """Ctrl-C."""
 

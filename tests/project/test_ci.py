@@ -8,15 +8,19 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import variables_of
+from tiny_series import Project, release
 
 from turbotool import __version__
 from turbotool.build.backends import BACKENDS
 from turbotool.layout import find_layout
-from turbotool.upstream.lock import read_lock
+from turbotool.upstream.lock import Upstream, read_lock, write_upstream
+from turbotool.upstream.tree import ensure_vendored
 
 pytest.importorskip("tomllib", reason="the scripts of workflows run on Python 3.11 and newer")
 import each_patch
@@ -93,14 +97,20 @@ def test_notes_name_upstream_each_archive_and_why_each_patch_exists(tmp_path: Pa
     assert publish.collect(tmp_path, list(read_targets().values())) == records
     text = publish.notes(find_layout(), records)
     lock = read_lock(find_layout()).upstream
-    assert lock.commit in text
-    assert f"llama.cpp [`{lock.commit[:9]}`]" in text
-    assert f" of {lock.date} with " in text
+    assert f"llama.cpp {publish.link(lock)}{f' of {lock.date}' if lock.date else ''} with " in text
     assert f"turbotool {__version__}" in text
     assert all(f"| {record['archive']} | 3.0 | 20 | `{record['sha256']}` |" in text for record in records)
     assert len(re.findall(r"^- \*\*.+\*\* \((?:feature|fix|portability); drop when: .+\)$", text, re.MULTILINE)) == (
         len((ROOT / "patches/series").read_text().replace("#", " ").split(".patch")) - 1
     )
+
+
+def test_notes_call_upstream_what_is_known_of_it() -> None:
+    tree, commit = "ab" * 20, "cd" * 20
+    home = "https://github.com/ggml-org/llama.cpp"
+    assert publish.link(Upstream("pypi", tree, commit=commit)) == f"[`cdcdcdcdc`]({home}/commit/{commit})"
+    assert publish.link(Upstream("pypi", tree, tag="b11549")) == f"[`b11549`]({home}/tree/b11549)"
+    assert publish.link(Upstream("archive", tree)) == "tree `ababababa`"
 
 
 def test_sums_are_what_sha256sum_checks(tmp_path: Path) -> None:
@@ -170,13 +180,61 @@ def test_the_newest_tag_is_the_one_with_the_highest_number() -> None:
 
 
 @pytest.mark.parametrize(
-    ("conflicts", "droppable", "said"),
-    [([], [], "b7: fits"), ([{}], [], "b7: 1 in conflict"), ([{}], ["a"], "b7: 1 in conflict, 1 to drop")],
+    ("found", "origin", "said"),
+    [
+        ({}, (True, True), "b7: fits"),
+        ({"conflicts": [{}]}, (True, True), "b7: 1 in conflict"),
+        (
+            {"conflicts": [{}], "droppable": ["a"], "absent": ["b"]},
+            (True, True),
+            "1 in conflict, 1 to drop, 1 left out",
+        ),
+        ({}, (False, True), "b7: fits; the pin is NOT upstream's"),
+        ({}, (False, False), "b7: fits; the pin was NOT CHECKED"),
+    ],
 )
 def test_the_issues_title_says_whether_somebody_has_to_act(
-    conflicts: list[object], droppable: list[object], said: str
+    found: dict[str, object], origin: tuple[bool, bool], said: str
 ) -> None:
-    assert rehearse.title("b7", {"conflicts": conflicts, "droppable": droppable}).endswith(said)
+    document = {"conflicts": [], "droppable": [], "absent": [], **found}
+    title = rehearse.title("b7", document, dict(zip(("ok", "checked"), origin, strict=True)))
+    assert title.endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        ("v1", "`v1` is commit `{commit}`: 7 files identical, 0 altered, 0 foreign, 0 lacking."),
+        ("other", "- **not upstream's**: `src/core.cpp`"),
+        ("gone", "`gone` was NOT CHECKED: "),
+    ],
+)
+def test_the_weekly_report_holds_the_rehearsal_and_the_pin_beside_upstream(
+    project: Project, monkeypatch: pytest.MonkeyPatch, there: str, said: str
+) -> None:
+    ensure_vendored(project.session)
+    release(project, "other", {"src/core.cpp": "other\n"})
+    release(project, "b12", {"src/cache.cpp": "other\n"})
+    locked = read_lock(project.layout).upstream
+    write_upstream(project.layout, replace(locked, source="pypi", commit="", url="", tag=there))
+    for name, value in variables_of(project.layout).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(project.layout.root)
+    rehearse.rehearse(str(project.upstream.folder))
+    text = rehearse.REPORT.read_text()
+    assert "| upstream | llama.cpp | clean |" in text
+    assert "## The pin beside upstream itself" in text
+    assert said.format(commit=project.upstream.text("rev-parse", "v1")) in text
+    assert ("NOT" in json.loads(rehearse.RESULT.read_text())["title"]) is (there != "v1")
+
+
+def test_a_release_is_packaged_only_after_the_pin_was_compared_with_upstream() -> None:
+    text = (ROOT / ".github/workflows/release.yml").read_text()
+    job = text[text.index("\n  upstream:") : text.index("\n  package:")]
+    assert "run: turbotool vendor check\n" in job
+    assert "continue-on-error" not in job
+    assert "needs: [matrix, upstream]" in text[text.index("\n  package:") : text.index("\n  publish:")]
 
 
 @pytest.mark.parametrize(("open_issues", "verb"), [([], "create"), ([{"number": 12}], "edit")])

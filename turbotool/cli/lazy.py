@@ -10,7 +10,7 @@ import click
 
 # command -> (module that holds a click command of that name, one line for --help)
 COMMANDS = {
-    "vendor": ("turbotool.cli.vendor", "Materialise the locked upstream llama.cpp; bump moves the pin."),
+    "vendor": ("turbotool.cli.vendor", "The locked upstream llama.cpp: materialise, check, bump to another."),
     "patch": ("turbotool.cli.patch", "The patch series: list, check, apply, export, rehearse, repair."),
     "build": ("turbotool.cli.build", "Compile the patched tree for a backend."),
     "verify": ("turbotool.cli.verify", "Prove the built binaries with a real model."),

@@ -17,9 +17,29 @@ from turbotool.cli.options import explained, fail
 from turbotool.errors import Interrupted, UsageMistake
 from turbotool.system.output import Output, drop_stdout
 
+VERSION = "Show the version, and which llama.cpp is pinned, and exit."
+
+
+def _version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        click.echo(f"turbotool, version {__version__}{_pinned()}")
+        ctx.exit()
+
+
+def _pinned() -> str:
+    """The pinned llama.cpp as it is known; nothing where the lock does not tell, which is another command's to say."""
+    from turbotool.errors import LockError
+    from turbotool.layout import find_layout
+    from turbotool.upstream.lock import read_lock
+
+    try:
+        return f" (llama.cpp {read_lock(find_layout()).upstream.short})"
+    except LockError:
+        return ""
+
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="turbotool")
+@click.option("--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help=VERSION)
 def main() -> None:
     """Turn a pinned llama.cpp plus the turbo patch series into proven binaries, and find the KV cache to run."""
 

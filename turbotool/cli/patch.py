@@ -121,7 +121,8 @@ def rehearse_(refs: tuple[str, ...], subdir: str, report: Path | None, session: 
         session.out.say(f"{done.seconds:.1f} s{' with the upstream in the cache' if done.onto.cached else ''}")
         rehearsals.append(done)
     if report:
-        words = [word for ref in refs for word in ("--onto", ref)] + ["--report", report.as_posix()]
+        words = [word for ref in refs for word in ("--onto", ref)] + ["--subdir", subdir] * bool(subdir)
+        words += ["--report", report.as_posix()]
         command = f"turbotool patch rehearse {display(words)}"
         write_file(report, page(rehearsals, command, time.strftime("%Y-%m-%d")).encode())
     document = rehearsal_document(rehearsals)

@@ -77,4 +77,6 @@ def publish(bumped: Bumped, session: Session) -> None:
         session.out.result(
             f"the pin is {name} with {len(bumped.patches)} patches, {proof}; commit patches/ and vendor/lock.toml"
         )
+        if up.source != "git":
+            session.out.result("turbotool vendor check compares it with upstream's own repository")
     session.out.document(bump_document(bumped))

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from turbotool.cli.options import SUBDIR, proof_options, session_options
+from turbotool.cli.options import SUBDIR, fail, proof_options, session_options
 from turbotool.cli.repair import publish
 from turbotool.layout import Layout
 from turbotool.system.session import Session
@@ -37,7 +37,10 @@ def vendor(
     force: bool,
     session: Session,
 ) -> None:
-    """Materialise the locked upstream llama.cpp as a git work tree at vendor/llama.cpp; or move the pin: bump."""
+    """Materialise the locked upstream llama.cpp as a git work tree at vendor/llama.cpp.
+
+    Or move the pin (bump), or compare it with upstream's own repository (check).
+    """
     if ctx.invoked_subcommand:
         given = [name for name in ctx.params if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
         if given:
@@ -91,3 +94,24 @@ def bump_(ref: str, subdir: str, backend: str | None, no_verify: bool, session: 
     from turbotool.pin.run import run
 
     publish(run(session, ref, subdir=subdir, backend=None if no_verify else backend or "cpu"), session)
+
+
+@vendor.command()
+@click.option("--url", default="", help="Upstream's own repository. Default: the locked one, else llama.cpp's.")
+@session_options
+def check(url: str, session: Session) -> None:
+    """Compare every pinned file with upstream's own repository: its bytes by git's id, and its mode.
+
+    A file that upstream has otherwise or not at all is an error; what a package left out is listed. Where there is no
+    network nothing was checked, and that is an error of its own.
+    """
+    from turbotool.pin.document import origin_document
+    from turbotool.pin.origin import check_origin, lines
+    from turbotool.upstream.tree import LISTED
+
+    found = check_origin(session, url)
+    for line in lines(found, shown=len(found.lacking) if session.out.verbose else LISTED):
+        session.out.result(line)
+    if error := found.error():
+        fail(error, session.out, origin_document(found))
+    session.out.document(origin_document(found))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from turbotool.errors import DocumentError, SourceError
+from turbotool.errors import DocumentError, HashMismatch, SourceError
 from turbotool.layout import Layout
 from turbotool.system import git
 from turbotool.system.digest import sha256_file
@@ -18,7 +18,7 @@ from turbotool.system.files import scratch_folder, write_file
 from turbotool.system.git import BASE_REF, Git
 from turbotool.system.session import Session
 from turbotool.upstream import correction, pypi, sources
-from turbotool.upstream.lock import Upstream, read_lock
+from turbotool.upstream.lock import RESTORE, Upstream, read_lock
 from turbotool.upstream.sources import SOURCES, FetchRequest
 from turbotool.upstream.tree import commit_files
 
@@ -146,14 +146,23 @@ def describe(upstream: Upstream) -> str:
 
 
 def pin(layout: Layout, there: Session) -> Pristine:
-    """The locked upstream in the repository of `there`: from the vendored tree if it is there, else from its source."""
+    """The locked upstream in the repository of `there`: from the vendored tree if it is there, else from its source.
+
+    Raises HashMismatch if the source does not give the locked tree, and what `pristine` raises.
+    """
     locked = read_lock(layout).upstream
     repo = repository(there)
     ref = f"{REFS}/{locked.tree}"
-    if (base := repo.resolve(ref)) is not None:
-        return Pristine(locked, base, cached=True)
+    if repo.resolve(f"{ref}^{{tree}}") == locked.tree:
+        return Pristine(locked, repo.text("rev-parse", ref), cached=True)
     vendored = Git(layout.tree, there.keep)
     if (layout.tree / ".git").is_dir() and vendored.resolve(f"{BASE_REF}^{{tree}}") == locked.tree:
         repo.run("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", layout.tree, f"+{BASE_REF}:{ref}")
         return Pristine(locked, repo.text("rev-parse", ref), cached=False)
-    return pristine(there, locked, None)
+    found = pristine(there, locked, None)
+    if found.upstream.tree != locked.tree:
+        raise HashMismatch(
+            f"the {locked.source} source has git tree {found.upstream.tree}, locked is {locked.tree}",
+            hint=f"correct {layout.lock_file}: {RESTORE}",
+        )
+    return found

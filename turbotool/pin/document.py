@@ -1,4 +1,4 @@
-"""What rehearsals and bumps print with --json."""
+"""What rehearsals, bumps and the comparison with upstream itself print with --json."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TypeVar
 from msgspec import UNSET, UnsetType
 
 from turbotool.pin.bump import Bumped, LeftOut
+from turbotool.pin.origin import Altered, PinOrigin
 from turbotool.pin.rehearse import ClashingPatch, Rehearsal
 from turbotool.series.trial import Trial
 from turbotool.system.documents import ErrorFields, document
@@ -75,6 +76,48 @@ class BumpDocument:
     proven: bool
     moved: bool
     absent: tuple[LeftOut, ...]
+
+
+@document("vendor-check")
+@dataclass(frozen=True)
+class OriginDocument:
+    """The pinned files beside upstream's own: `checked` is false where nothing could be compared; `reason` says why.
+
+    `tree` is git's id of the pinned files, `ref` what was asked of the repository at `url`, `commit` what it is there.
+    `identical` counts files; `altered` and `foreign` ones are not upstream's, `lacking` ones were left out by whoever
+    packed them.
+    """
+
+    ok: bool
+    checked: bool
+    reason: str
+    known_as: str
+    tree: str
+    url: str
+    ref: str
+    commit: str
+    identical: int
+    altered: tuple[Altered, ...]
+    foreign: tuple[str, ...]
+    lacking: tuple[str, ...]
+    error: ErrorFields | UnsetType = UNSET
+
+
+def origin_document(found: PinOrigin) -> OriginDocument:
+    return OriginDocument(
+        ok=found.error() is None,
+        checked=found.checked,
+        reason=found.reason,
+        known_as=found.pinned.known_as,
+        tree=found.pinned.tree,
+        url=found.url,
+        ref=found.ref,
+        commit=found.commit,
+        identical=found.identical,
+        altered=found.altered,
+        foreign=found.foreign,
+        lacking=found.lacking,
+    )
 
 
 def rehearsal_document(done: Sequence[Rehearsal]) -> RehearsalDocument | RehearsalsDocument:

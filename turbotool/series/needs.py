@@ -30,6 +30,6 @@ def require(layout: Layout, patches: Sequence[Patch], there: Collection[str]) ->
     for patch in patches:
         if missed := missing(patch, there):
             raise SeriesError(
-                f"{patch.name} cannot be about what it `Needs:`, {lacks(missed)}",
+                f"{patch.name} is about something that the pinned upstream does not have: {lacks(missed)}",
                 hint=f"correct its message, or take it out of {layout.series}",
             )

@@ -10,7 +10,7 @@ DEFAULT = "llama-cpp-python"  # what a bare version is one of
 
 
 @dataclass(frozen=True)
-class Package:
+class KnownPackage:
     """`subdir` is below the one folder at the top of an archive.
 
     `version` matches versions that end in the number of llama.cpp's build. With `dated` the archive's members keep the
@@ -28,11 +28,13 @@ class Package:
         return f"b{match[1]}" if match else ""
 
 
-PACKAGES: Mapping[str, Package] = {
+PACKAGES: Mapping[str, KnownPackage] = {
     package.name: package
     for package in (
-        Package(DEFAULT, "vendor/llama.cpp"),  # keeps git's record of the commit
-        Package("xllamacpp", "thirdparty/llama.cpp", re.compile(r"20\d\d\.\d\d?\.(\d+)(?:\.post\d+)?"), dated=True),
+        KnownPackage(DEFAULT, "vendor/llama.cpp"),  # keeps git's record of the commit
+        KnownPackage(
+            "xllamacpp", "thirdparty/llama.cpp", re.compile(r"20\d\d\.\d\d?\.(\d+)(?:\.post\d+)?"), dated=True
+        ),
     )
 }
 

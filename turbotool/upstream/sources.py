@@ -102,21 +102,30 @@ def _copy(root: Path, item: Path, to: Path) -> None:
 def from_git(request: FetchRequest, folder: Path) -> Upstream:
     """Fetch one commit of a repository, without its history. Raises SourceError."""
     up = request.upstream
-    url = address(up.url)
     repository = git.init(request.scratch / "fetched", request.session.keep)
     wanted = up.commit or up.ref
-    if not url or not wanted:
+    if not up.url or not wanted:
         raise SourceError(
             "a git source needs an address and a ref", hint="turbotool vendor --source git --url URL --ref REF"
         )
-    commit = resolve(repository, url, wanted)
-    request.session.out.say(f"fetching {commit} from {up.url}")
-    _network(repository, url, wanted, "fetch", "--quiet", "--depth=1", "--no-tags", "--", url, commit)
+    request.session.out.say(f"fetching {wanted} from {up.url}")
+    commit = fetch_commit(repository, up.url, wanted)
     folder.mkdir()
     index = {"GIT_INDEX_FILE": str(request.scratch / "fetched-index")}
     repository.run("read-tree", commit, env=index)
     repository.run("checkout-index", "--all", f"--prefix={folder}/", env=index)
     return replace(up, commit=commit, date=repository.text("show", "--no-patch", "--format=%cs", commit))
+
+
+def fetch_commit(repository: git.Git, url: str, wanted: str, *options: str) -> str:
+    """Bring a branch, tag or commit of the repository at `url` into this one, without its history; returns its id.
+
+    `options` are further ones of git fetch. Raises SourceError.
+    """
+    commit = resolve(repository, url, wanted)
+    url = address(url)
+    _network(repository, url, wanted, "fetch", "--quiet", "--depth=1", "--no-tags", *options, "--", url, commit)
+    return commit
 
 
 def address(url: str) -> str:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from command_line import private, typed
+from command_line import private, typed, variables_of
+from tiny_series import Project
 
+from turbotool import __version__
 from turbotool.errors import Interrupted, ModelError, NoSpace, UnexpectedFailure
+from turbotool.upstream.lock import read_lock, write_upstream
 
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="this system has no device that is always full")
@@ -111,3 +115,21 @@ def test_a_reader_who_leaves_gets_no_traceback(words: list[str]) -> None:
         child.stdout.close()
         said = child.stderr.read()
         assert (child.wait(timeout=60), "Traceback" in said, "Exception" in said) == (1, False, False)
+
+
+def test_the_version_names_the_pinned_upstream_as_it_is_known(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in variables_of(project.layout).items():
+        monkeypatch.setenv(name, value)
+    locked = read_lock(project.layout).upstream
+    for upstream, known in (
+        (locked, locked.commit[:9]),
+        (replace(locked, tag="b7", commit=""), "b7"),
+        (replace(locked, commit=""), locked.tree[:9]),
+    ):
+        write_upstream(project.layout, upstream)
+        assert typed(["--version"], capsys).stdout == f"turbotool, version {__version__} (llama.cpp {known})\n"
+    project.layout.lock_file.write_text("damaged")
+    done = typed(["--version"], capsys)
+    assert (done.code, done.stdout) == (0, f"turbotool, version {__version__}\n")

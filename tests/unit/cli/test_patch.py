@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from command_line import Done, typed, variables_of
-from tiny_series import Project, commit, write
+from tiny_series import Project, commit, one_model, without_dos, write
+
+from turbotool.errors import SourceError, UsageMistake
+from turbotool.upstream import sources
+from turbotool.upstream.lock import Upstream, read_lock, write_upstream
 
 
 @dataclass(frozen=True)
@@ -24,15 +28,60 @@ class Here(Project):
 
 @pytest.fixture
 def here(patched: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
-    for name, value in variables_of(patched.layout).items():
+    return at(patched, monkeypatch, capsys)
+
+
+def at(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    for name, value in variables_of(project.layout).items():
         monkeypatch.setenv(name, value)
-    return Here(patched.layout, patched.upstream, capsys)
+    return Here(project.layout, project.upstream, capsys)
 
 
 def test_vendor_says_commit_source_and_path(here: Here) -> None:
     done = here.type("vendor")
     assert (done.code, done.document["source"], done.document["path"]) == (0, "git", str(here.layout.tree))
     assert done.document["commit"] == here.upstream.text("rev-parse", "HEAD")
+
+
+def test_vendor_calls_an_upstream_without_a_commit_by_its_tag(here: Here) -> None:
+    write_upstream(here.layout, replace(read_lock(here.layout).upstream, commit="", tag="b7"))
+    done = here.type("vendor")
+    assert (done.document["commit"], done.document["tag"], done.document["known_as"]) == ("", "b7", "b7")
+    assert "llama.cpp b7 from git" in done.stderr
+
+
+def test_vendor_takes_a_release_of_any_package(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def learn(wanted: Upstream, *_: object) -> Upstream:
+        asked.append((wanted.archive, wanted.subdir, wanted.tag))
+        raise SourceError("enough")
+
+    monkeypatch.setattr(sources, "learn_release", learn)
+    words = ["vendor", "--source", "pypi", "--ref"]
+    assert here.type(*words, "xllamacpp==2026.10.11549", "--relock").code == SourceError.exit_code
+    assert here.type(*words, "foo==1.0", "--subdir", "x/y", "--relock").code == SourceError.exit_code
+    assert here.type(*words, "0.3.36").code == SourceError.exit_code
+    assert asked == [
+        ("xllamacpp-2026.10.11549.tar.gz", "xllamacpp-2026.10.11549/thirdparty/llama.cpp", "b11549"),
+        ("foo-1.0.tar.gz", "foo-1.0/x/y", ""),
+        ("llama_cpp_python-0.3.36.tar.gz", "llama_cpp_python-0.3.36/vendor/llama.cpp", ""),
+    ]
+    assert here.type(*words, "v1").code == UsageMistake.exit_code
+    assert here.type(*words[:3]).code == UsageMistake.exit_code  # a lock of a git source names no release
+
+
+def test_a_bump_names_what_was_left_out_and_why(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = at(project, monkeypatch, capsys)
+    assert here.type("patch", "apply").code == 0
+    name = one_model(here)
+    done = here.type("vendor", "bump", without_dos(here, "v2"), "--no-verify")
+    assert (done.code, done.document["dropped"]) == (0, [name])
+    assert done.document["absent"] == [{"patch": name, "missing": ["src/dos.h"]}]
+    assert f"fell away, since upstream has no src/dos.h: {name}" in done.stderr
+    assert "in git's history" in done.stderr
 
 
 def test_a_dirty_tree_ends_with_its_own_code_and_the_next_command(here: Here) -> None:

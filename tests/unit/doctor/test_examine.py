@@ -99,6 +99,16 @@ def test_a_pin_older_than_60_days_is_warned_about_with_the_next_command(
     assert found.pin["age_days"] == age
     assert ["turbotool patch rehearse --onto master" in line for line in found.warnings] == [True] * warned
     assert ("61 days old" in render(found)) is warned
+    assert ("c0ffee from pypi, age unknown" in render(found)) is (age is None)
+
+
+def test_a_pin_without_a_commit_is_called_by_its_tag(tmp_path: Path) -> None:
+    layout = pinned(tmp_path, 'tag = "b7"')
+    layout.lock_file.write_text(layout.lock_file.read_text().replace('commit = "c0ffee"\n', ""))
+    found = report(layout, {})
+    assert "b7 from pypi, age unknown" in render(found)
+    pin = as_builtins(doctor_document(found))["pin"]
+    assert (pin["commit"], pin["tag"], pin["known_as"]) == ("", "b7", "b7")
 
 
 def test_a_day_in_the_lock_that_is_none_is_told(tmp_path: Path) -> None:

@@ -93,15 +93,24 @@ def make_pack(out: Path, given: Ingredients, *, limit_mib: int = LIMIT_MIB, fetc
     """Fill the new folder `out`; returns the bytes of everything apart from the model.
 
     `fetch` downloads the wheels for one Python. Raises SystemExit if the folder exists, the tree is not the locked one,
-    or the pack is too large.
+    or the pack is too large. What is not whole is removed.
     """
     if out.exists():
         raise SystemExit(f"{out} exists: name a new folder")
     tree = patched_tree(given)
     out.mkdir(parents=True)
+    try:
+        return fill(out, given, tree, limit_mib, fetch or download)
+    except BaseException:
+        shutil.rmtree(out)
+        raise
+
+
+def fill(out: Path, given: Ingredients, tree: str, limit_mib: int, fetch: Fetch) -> int:
+    """As `make_pack`, for an empty folder and a tree of that id."""
     names = write_sources(given.tree, out / "llama.cpp.zip")
     copy_turbotool(given.layout, out)
-    wheels = {version: (fetch or download)(out / "wheels", version, given.numpy) for version in given.pythons}
+    wheels = {version: fetch(out / "wheels", version, given.numpy) for version in given.pythons}
     model = Path("cache", "models", sha256_file(given.model), given.model.name)
     facts = {
         "schema": "turbotool.gpu-pack",

@@ -111,14 +111,15 @@ def unpack(folder: Path, pack: Mapping[str, Any]) -> None:
     wheels = [folder / "wheels" / name for name in pack["wheels"].get(version, [])]
     for archives, target in (([folder / "llama.cpp.zip"], "vendor/llama.cpp"), (wheels, "build/site")):
         place, done = folder / target, folder / target / ".unpacked"
-        if done.is_file() and done.read_text(encoding="utf-8") == version:
+        names = " ".join(archive.name for archive in archives)
+        if done.is_file() and done.read_text(encoding="utf-8") == names:
             continue
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         for archive in archives:
             with zipfile.ZipFile(archive) as packed:
                 packed.extractall(place)
-        done.write_text(version, encoding="utf-8")
+        done.write_text(names, encoding="utf-8")
 
 
 def find_ninja(site: Path) -> str:
@@ -208,7 +209,9 @@ def _verify(proof: Proof) -> Stage:
     left_out = tuple(proof.pack["numpy_checks"]) if without else ()
     named = [word for name in proof.pack["checks"] if name not in left_out for word in ("--check", name)]
     words = _turbotool(proof, "verify", "-v", *(named if left_out else ()))
-    read = figures.verified(left_out, "this Python has no numpy", all_run=proof.backend == "cuda")
+    read = figures.verified(
+        left_out, "this Python cannot import gguf, which needs numpy", all_run=proof.backend == "cuda"
+    )
     return Stage("verify", words, 420, 90, read, (proof.bin / "llama-completion", _model(proof)))
 
 

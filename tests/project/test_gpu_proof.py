@@ -163,6 +163,7 @@ def test_a_pack_that_is_too_large_is_refused_with_its_largest_files(given: Ingre
 
     with pytest.raises(SystemExit, match=r"more than 3: wheels/large\.whl 3\.0"):
         make_pack(tmp_path / "out", given, limit_mib=3, fetch=large)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_model_does_not_count(given: Ingredients, tmp_path: Path) -> None:
@@ -254,6 +255,15 @@ def test_the_build_is_for_the_gpu_that_is_there_and_nothing_else(pack: Path) -> 
     assert (fakes / "nvcc.txt").read_text().splitlines()[0] == "--version"
 
 
+def test_what_was_unpacked_is_kept_so_that_a_second_run_goes_on_with_the_build(pack: Path) -> None:
+    proven(pack, "--only", "configure")
+    source, wheel = pack / "vendor/llama.cpp/src/core.cpp", pack / "build/site/ninja-1.data/scripts/ninja"
+    before = [path.stat().st_mtime_ns for path in (source, wheel)]
+    code, document = proven(pack)
+    assert (code, states(document)) == (0, dict.fromkeys(STAGES, PASSED))
+    assert [path.stat().st_mtime_ns for path in (source, wheel)] == before
+
+
 def test_a_failing_stage_keeps_no_later_one_from_running(pack: Path) -> None:
     says(pack.parent / "fakes/programs/test-backend-ops", cases().replace("OK", "FAIL", 1), status=1)
     code, document = proven(pack)
@@ -297,7 +307,8 @@ def test_without_numpy_the_checks_that_need_it_are_left_out_and_named(pack: Path
     (site / "gguf.py").write_text("raise ImportError('no numpy')\n")
     _, document = proven(pack, PYTHONPATH=str(site))
     verified = next(stage for stage in document["stages"] if stage["name"] == "verify")["figures"]
-    assert verified["left_out"] == {"checks": ["head-size-guard", "graph-budget"], "why": "this Python has no numpy"}
+    why = "this Python cannot import gguf, which needs numpy"
+    assert verified["left_out"] == {"checks": ["head-size-guard", "graph-budget"], "why": why}
     named = [word for word in verified["document"]["asked"] if word in {spec.name for spec in CHECKS}]
     assert len(named) == len(CHECKS) - 2
     assert "graph-budget" not in named

@@ -13,6 +13,7 @@ import os
 import platform
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -37,7 +38,10 @@ STAGES = ("configure", "build", "devices", "test-turbo-backend", "test-backend-o
 
 @dataclass(frozen=True)
 class Machine:
-    """Where the proof runs; memory in bytes, versions as the tools tell them, '' for what is not there."""
+    """Where the proof runs; memory in bytes, versions as the tools tell them, '' for what is not there.
+
+    `loopback`: can programs here reach one another? llama-cli waits for ever for its own server where they cannot.
+    """
 
     system: str
     processor: str
@@ -49,6 +53,7 @@ class Machine:
     compiler: str
     nvcc: str
     gpus: tuple[Gpu, ...]
+    loopback: bool
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,16 @@ def first_line(text: str) -> str:
     return text.splitlines()[0] if text else ""
 
 
+def has_loopback() -> bool:
+    """Whether a server on 127.0.0.1 can be reached; in a network namespace of its own it is down at first."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
 def read_machine(toolkit: Toolkit | None, ninja: str) -> Machine:
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
@@ -151,6 +166,7 @@ def read_machine(toolkit: Toolkit | None, ninja: str) -> Machine:
         compiler=first_line(said("c++", "--version")),
         nvcc=toolkit.version if toolkit else "",
         gpus=find_gpus(),
+        loopback=has_loopback(),
     )
 
 
@@ -212,7 +228,9 @@ def _verify(proof: Proof) -> Stage:
     read = figures.verified(
         left_out, "this Python cannot import gguf, which needs numpy", all_run=proof.backend == "cuda"
     )
-    return Stage("verify", words, 420, 90, read, (proof.bin / "llama-completion", _model(proof)))
+    needs = (proof.bin / "llama-completion", _model(proof))
+    blocked = "" if proof.machine.loopback else "127.0.0.1 cannot be reached: ip link set lo up"
+    return Stage("verify", words, 420, 90, read, needs, blocked)
 
 
 def _bench(proof: Proof) -> Stage:

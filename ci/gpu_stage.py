@@ -51,7 +51,7 @@ class Found:
 @dataclass(frozen=True)
 class Stage:
     """A command. It may take `limit` seconds, and earlier stages leave it `least`; `needs` are files without which it
-    cannot run.
+    cannot run, and `blocked` says why else it cannot.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Stage:
     least: float
     read: Callable[[Printed], Found] = lambda printed: Found()
     needs: tuple[Path, ...] = ()
+    blocked: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ def run_stage(stage: Stage, allowed: float, end: float, logs: Path, *, cwd: Path
     allowed = min(allowed, end - time.monotonic())
     if lacking := [path for path in stage.needs if not path.exists()]:
         return _not_run(stage, allowed, f"there is no {', '.join(path.name for path in lacking)}")
+    if stage.blocked:
+        return _not_run(stage, allowed, stage.blocked)
     if allowed < min(SHORTEST, stage.limit):
         return _not_run(stage, allowed, "no time is left")
     started = time.monotonic()

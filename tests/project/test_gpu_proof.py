@@ -314,6 +314,21 @@ def test_without_numpy_the_checks_that_need_it_are_left_out_and_named(pack: Path
     assert "graph-budget" not in named
 
 
+def test_without_loopback_verify_is_not_begun_because_llama_cli_would_wait_for_ever(
+    pack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{pack.parent}/fakes/bin:/usr/bin:/bin")
+    monkeypatch.setenv("FAKES", str(pack.parent / "fakes"))
+    proof = find(pack, "cuda", "")
+    assert proof.machine.loopback
+    cut = replace(proof, machine=replace(proof.machine, loopback=False))
+    stages = {stage.name: replace(stage, needs=()) for stage in plan(cut, 16)}
+    (result,) = run_all([stages["verify"]], 60, pack)
+    assert result.status == NOT_RUN
+    assert "127.0.0.1" in result.reason
+    assert not stages["bench"].blocked
+
+
 def test_the_seconds_of_all_stages_fit_the_twelve_minutes(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{pack.parent}/fakes/bin:/usr/bin:/bin")
     monkeypatch.setenv("FAKES", str(pack.parent / "fakes"))

@@ -48,12 +48,14 @@ CHOICES = {
     "METALKIT_FRAMEWORK": "m",
     "LIBERTIES": ";".join(LIBERTIES),
 }
-# Few queries through our kernel, more through F16: every head size, every mix of types, every kind of mask.
+# Few queries through our kernel, more through F16: every head size, every mix of types, every kind of mask. Last, cells
+# gathered by the mask, where K is not of a turbo type, and more cells than one simdgroup takes.
 ATTENTION = (
     r"hsk=64,.*nb=(1|3),.*type_K=turbo[234],type_V=turbo[234]",
     r"hsk=(128|192|256|320|512|576),.*kv=113,nb=1,.*type_K=turbo[234],type_V=turbo[234]",
     r"hsk=64,.*kv=113,nb=(3|32),.*turbo[234]",
     r"hsk=(128|192),.*kv=113,nb=32,.*type_K=q8_0,type_V=turbo4",
+    r"hsk=64,.*type_K=(f16|q8_0|turbo4),type_V=turbo4,.*n_kv_max=[1-9]",
 )
 
 
@@ -159,8 +161,11 @@ def test_what_lacks_in_the_shaders_is_named(metal: Metal, without: str, fault: s
 def test_attention_knows_upstreams_types_and_its_division_of_heads(metal: Metal) -> None:
     shader = metal.source("kernels/fa_vec_turbo.metal")
     header = (metal.tree / "ggml/include/ggml.h").read_text(encoding="utf-8")
+    tables = (metal.tree / "ggml/src/ggml-turbo-tables.h").read_text(encoding="utf-8")
     types = dict(re.findall(r"#define TURBO_TYPE_(\w+) +(\d+)", shader))
+    types |= {f"TURBO{n}": number for n, number in re.findall(r"#define GGML_TURBO(\d)_TYPE +(\d+)", tables)}
     assert types.keys() == {"F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "TURBO2", "TURBO3", "TURBO4"}
+    assert set(re.findall(r"#define TURBO_TYPE_TURBO\d +(\w+)", shader)) == {f"GGML_TURBO{n}_TYPE" for n in (2, 3, 4)}
     for name, number in types.items():
         assert re.search(rf"\bGGML_TYPE_{name} += {number},", header), name
     tuning = metal.source("ggml-metal-tuning.cpp")

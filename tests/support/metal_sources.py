@@ -15,6 +15,8 @@ WANTED = re.compile(
 
 INSTANCE = re.compile(r'template\s*\[\[host_name\("(?P<name>\w+)"\s*\)\]\]\s*kernel\s+\w+\s+(?P<function>[^;]+);')
 MACRO = re.compile(r"^#define (?P<name>TURBO_\w+_INSTANCES)(?P<body>( \\\n.*)+?(?<!\\)\n)", re.MULTILINE)
+# what needs the tensor API, which the shim has not; a part with an alternative is left to the preprocessor
+TENSOR = re.compile(r"^#ifdef GGML_METAL_HAS_TENSOR\n(?:(?!#else).*\n)*?#endif // GGML_METAL_HAS_TENSOR$", re.MULTILINE)
 PLAIN = re.compile(r"^kernel void (?P<name>kernel_flash_attn_ext_(pad|blk|vec_reduce|vec_idx))\(", re.MULTILINE)
 CONSTANT = re.compile(
     r"^constant\s+(?P<type>\w+)\s+(?P<name>FC_\w+)\s*\[\[function_constant\((?P<index>[^)]*)\)\]\];", re.MULTILINE
@@ -31,11 +33,16 @@ SUBSTITUTES = (
     (re.compile(r"^\s*#(include <|undef FA_).*$", re.MULTILINE), ""),
     (re.compile(r"^#pragma METAL fp contract\(off\)$", re.MULTILINE), '_Pragma("clang fp contract(off)")'),
     (re.compile(r"^#pragma METAL fp math_mode\(safe\)$", re.MULTILINE), '_Pragma("clang fp reassociate(off)")'),
+    # A kernel's own array that its threads share; they are fibers of one thread.
+    (re.compile(r"^( +)threadgroup (\w+ \w+\[\d+\];)$", re.MULTILINE), r"\1static \2"),
     # Without a mask its sizes are 0: a GPU divides by them without a trap, and does not use the result.
     (re.compile(r"%args\.(ne3[123])\b"), r"%max(args.\1, 1)"),
     # Here upstream relies on lockstep: the first lane overwrites what the others may not have read.
     (
-        re.compile(r"(?=// these are needed for reducing the results from the simdgroups)"),
+        re.compile(
+            r"(?=// these are needed for reducing the results from the simdgroups)"
+            r"|(?=if \(tiisg == 0\) \{\n +ss\[2\*qq \+ 0\] = Sx;)"
+        ),
         "simdgroup_barrier(mem_flags::mem_threadgroup); ",
     ),
 )
@@ -59,7 +66,7 @@ def constants(text: str) -> dict[str, str]:
 
 def cpp(text: str) -> str:
     """An embedded library as a translation unit of C++ that registers the kernels that are wanted."""
-    text = expand(text)
+    text = TENSOR.sub("", expand(text))
     names = [(match["name"], match["function"]) for match in INSTANCE.finditer(text) if WANTED.fullmatch(match["name"])]
     names += [(match["name"], match["name"]) for match in PLAIN.finditer(text)]
     lines = [f'const bool k{i} = msl_register("{name}", {function});' for i, (name, function) in enumerate(names)]

@@ -228,7 +228,7 @@ def upstream_of(layout: Layout) -> dict[str, Any]:
 def build_facts(layout: Layout, folder: Path, tree: str) -> dict[str, Any]:
     """The programs of `verify`, and turbotool's own CMake options for each backend, apart from the machine's tools."""
     locked = read_lock(layout).upstream
-    source = PatchedSource(folder, tree, locked.commit, locked.source, series_hash(layout))
+    source = PatchedSource(folder, tree, locked, series_hash(layout))
     backends = {}
     for name in PROVEN:
         own = cmake_options(BuildRequest(BACKENDS[name]), source, Tools({}))

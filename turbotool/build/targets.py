@@ -15,6 +15,8 @@ TARGETS = (
     "test-turbo",
     "test-kv-device",
     "test-turbo-backend",
+    "test-kv-state",
+    "test-log-exit",
 )
 # Upstream builds neither of the others with loadable backends and for a user.
 PACKAGED = tuple(name for name in TARGETS if name not in ("test-quantize-fns", "test-llama-archs"))

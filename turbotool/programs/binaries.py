@@ -10,7 +10,15 @@ from turbotool.errors import ToolMissing
 
 TREE_DIGITS = 9  # of the tree hash in the commit that our programs report
 TOOLS = ("llama-cli", "llama-completion", "llama-server", "llama-bench", "llama-perplexity")
-TESTS = ("test-backend-ops", "test-quantize-fns", "test-turbo", "test-kv-device", "test-turbo-backend")
+TESTS = (
+    "test-backend-ops",
+    "test-quantize-fns",
+    "test-turbo",
+    "test-kv-device",
+    "test-turbo-backend",
+    "test-kv-state",
+    "test-log-exit",
+)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ CHECKS = (
         "a cache that its device cannot use is told and runs on the CPU",
         upstream.device_capability,
     ),
+    Spec("last-message", "a program that ends prints its last message, and does end", upstream.last_message),
     Spec("quantize-fns", "upstream's test-quantize-fns passes for the turbo types", upstream.quantize_fns, quick=False),
     Spec("device-driver", "upstream's own flash attention runs on the device", devices.device_driver),
     Spec("turbo-devices", "every device quantizes and decodes as the reference does", devices.turbo_devices),
@@ -41,6 +42,12 @@ CHECKS = (
     Spec("context-shift", "text goes on after the context has filled up", shift.context_shift),
     Spec("shift-fidelity", "the next token after a shift, against f16", shift.shift_fidelity, quick=False),
     Spec("slot-save-restore", "a saved and restored slot continues bit for bit", memory.slot_save_restore),
+    Spec(
+        "state-files",
+        "a damaged state, or one of another rotation, is refused and leaves nothing",
+        upstream.state_files,
+        quick=False,
+    ),
     Spec("sequence-copy", "a copied sequence continues like its origin", memory.sequence_copy),
     Spec(
         "effective-configuration",

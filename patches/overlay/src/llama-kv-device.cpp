@@ -7,15 +7,20 @@
 #include "llama-impl.h"
 #include "llama-model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <vector>
 
-llama_kv_use llama_kv_use_of(const llama_hparams & hparams,
-                             uint32_t              il,
-                             ggml_type             type_k,
-                             ggml_type             type_v,
-                             llama_kv_attention    attention) {
+static llama_kv_use use_of(const llama_model &   model,
+                           const llama_hparams & hparams,
+                           uint32_t              il,
+                           ggml_type             type_k,
+                           ggml_type             type_v,
+                           llama_kv_attention    attention,
+                           uint32_t              n_cells) {
+    const bool indexer = hparams.is_indexer_cache;
+
     llama_kv_use use;
 
     use.v_in_k        = hparams.is_mla();
@@ -23,11 +28,13 @@ llama_kv_use llama_kv_use_of(const llama_hparams & hparams,
     use.type_v        = use.v_in_k ? type_k : type_v;
     use.n_embd_head_k = hparams.n_embd_head_k(il);
     use.n_embd_head_v = hparams.n_embd_head_v(il);
-    use.n_head        = hparams.n_head(il);
+    use.n_head        = indexer ? hparams.indexer_n_head : hparams.n_head(il);
     use.n_head_kv     = hparams.n_head_kv(il);
+    use.sinks         = model.layers[il].attn_sinks != nullptr;
+    use.n_cells       = n_cells;
     use.max_bias      = hparams.f_max_alibi_bias;
     use.softcap       = hparams.attn_soft_cap ? hparams.f_attn_logit_softcapping : 0.0f;
-    use.attention     = attention;
+    use.attention     = indexer ? llama_kv_attention::indexer : attention;
 
     return use;
 }
@@ -37,48 +44,60 @@ static bool fits(const llama_kv_use & use) {
     return use.n_embd_head_k % ggml_blck_size(use.type_k) == 0 && use.n_embd_head_v % ggml_blck_size(use.type_v) == 0;
 }
 
-static const int64_t n_cells = 256;
+//
+// what is asked of the device: operations with the shapes that a graph gives them
+//
 
-static ggml_tensor * new_cache(ggml_context * ctx, ggml_type type, int64_t n_embd_head, int64_t n_head) {
-    return ggml_new_tensor_2d(ctx, type, n_embd_head * n_head, n_cells);
-}
-
-static bool can_write(ggml_context * ctx, ggml_backend_dev_t dev, ggml_tensor * cache) {
-    ggml_tensor * rows = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, cache->ne[0], 1);
-    ggml_tensor * idxs = ggml_new_tensor_1d(ctx, GGML_TYPE_I64, 1);
+static bool can_write(ggml_context * ctx, ggml_backend_dev_t dev, ggml_tensor * cache, int64_t n_tokens) {
+    ggml_tensor * rows = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, cache->ne[0], n_tokens);
+    ggml_tensor * idxs = ggml_new_tensor_1d(ctx, GGML_TYPE_I64, n_tokens);
 
     return ggml_backend_dev_supports_op(dev, ggml_set_rows(ctx, cache, rows, idxs));
 }
 
-// cells x values of each head, as the attention takes them
-static ggml_tensor * heads_of(ggml_context * ctx, ggml_tensor * cache, int64_t n_embd_head, int64_t n_head) {
-    ggml_tensor * heads = ggml_view_3d(ctx, cache, n_embd_head, n_head, n_cells,
-                                       ggml_row_size(cache->type, n_embd_head), cache->nb[1], 0);
+// the first cells of each head, as the attention takes them
+static ggml_tensor * heads_of(ggml_context * ctx, ggml_tensor * cache, int64_t n_embd_head, int64_t n_head, int64_t n) {
+    ggml_tensor * heads =
+        ggml_view_3d(ctx, cache, n_embd_head, n_head, n, ggml_row_size(cache->type, n_embd_head), cache->nb[1], 0);
 
     return ggml_permute(ctx, heads, 0, 2, 1, 3);
 }
 
-static bool can_attend(ggml_context *       ctx,
-                       ggml_backend_dev_t   dev,
-                       const llama_kv_use & use,
-                       ggml_tensor *        cache_k,
-                       ggml_tensor *        cache_v,
-                       int64_t              n_tokens) {
-    ggml_tensor * k = heads_of(ctx, cache_k, use.n_embd_head_k, use.n_head_kv);
-    ggml_tensor * q = ggml_new_tensor_3d(ctx, GGML_TYPE_F32, use.n_embd_head_k, use.n_head, n_tokens);
+static bool can_read(ggml_context *       ctx,
+                     ggml_backend_dev_t   dev,
+                     const llama_kv_use & use,
+                     ggml_tensor *        cache_k,
+                     ggml_tensor *        cache_v,
+                     int64_t              n_tokens,
+                     int64_t              n_used) {
+    const auto can = [dev](const ggml_tensor * op) {
+        return ggml_backend_dev_supports_op(dev, op);
+    };
+    const auto new_f32 = [ctx](int64_t ne0, int64_t ne1, int64_t ne2) {
+        return ggml_new_tensor_3d(ctx, GGML_TYPE_F32, ne0, ne1, ne2);
+    };
+    ggml_tensor * k    = heads_of(ctx, cache_k, use.n_embd_head_k, use.n_head_kv, n_used);
+    ggml_tensor * q    = new_f32(use.n_embd_head_k, use.n_head, n_tokens);
+    ggml_tensor * q2   = ggml_permute(ctx, q, 0, 2, 1, 3);
+    ggml_tensor * mask = ggml_new_tensor_2d(ctx, GGML_TYPE_F16, n_used, n_tokens);
 
-    q = ggml_permute(ctx, q, 0, 2, 1, 3);
-
-    if (use.attention == llama_kv_attention::plain) {
-        return ggml_backend_dev_supports_op(dev, ggml_mul_mat(ctx, k, q));
+    if (use.attention == llama_kv_attention::flash) {
+        ggml_tensor * v   = heads_of(ctx, cache_v, use.n_embd_head_v, use.n_head_kv, n_used);
+        ggml_tensor * cur = ggml_flash_attn_ext(ctx, q2, k, v, mask, 1.0f, use.max_bias, use.softcap);
+        ggml_flash_attn_ext_add_sinks(cur, use.sinks ? new_f32(use.n_head, 1, 1) : nullptr);
+        ggml_flash_attn_ext_set_prec(cur, GGML_PREC_F32);
+        return can(cur);
     }
 
-    ggml_tensor * v    = heads_of(ctx, cache_v, use.n_embd_head_v, use.n_head_kv);
-    ggml_tensor * mask = ggml_new_tensor_2d(ctx, GGML_TYPE_F16, n_cells, n_tokens);
-    ggml_tensor * cur  = ggml_flash_attn_ext(ctx, q, k, v, mask, 1.0f, use.max_bias, use.softcap);
-    ggml_flash_attn_ext_set_prec(cur, GGML_PREC_F32);
+    const bool product = can(ggml_mul_mat(ctx, k, q2));
+    if (use.attention == llama_kv_attention::plain) {
+        return product;
+    }
 
-    return ggml_backend_dev_supports_op(dev, cur);
+    // a model gathers the keys of its indexer, or scores them where they are, with one operation or several
+    ggml_tensor * rows = ggml_get_rows(ctx, cache_k, ggml_new_tensor_1d(ctx, GGML_TYPE_I32, n_used));
+    ggml_tensor * keys = ggml_permute(ctx, k, 0, 2, 1, 3);
+    return can(rows) && (product || can(ggml_lightning_indexer(ctx, q, keys, new_f32(use.n_head, n_tokens, 1), mask)));
 }
 
 llama_kv_gap llama_kv_find_gap(ggml_backend_dev_t dev, const llama_kv_use & use) {
@@ -86,24 +105,28 @@ llama_kv_gap llama_kv_find_gap(ggml_backend_dev_t dev, const llama_kv_use & use)
         return llama_kv_gap::none;
     }
 
-    ggml_init_params params = {
-        /*.mem_size   =*/32 * ggml_tensor_overhead(),
-        /*.mem_buffer =*/nullptr,
-        /*.no_alloc   =*/true,
+    ggml_context_ptr holder{ ggml_init({ 256 * ggml_tensor_overhead(), nullptr, true }) };
+    ggml_context *   ctx = holder.get();
+
+    const auto new_cache = [&](ggml_type type, int64_t n_embd_head) {
+        return ggml_new_tensor_2d(ctx, type, n_embd_head * use.n_head_kv, use.n_cells);
     };
+    ggml_tensor * k = new_cache(use.type_k, use.n_embd_head_k);
+    ggml_tensor * v = use.v_in_k ? k : new_cache(use.type_v, use.n_embd_head_v);
 
-    ggml_context_ptr ctx{ ggml_init(params) };
+    // decoding one token, or two, which some kernels are made for; a small and a large batch
+    const int64_t batches[] = { 1, 2, 32, 512 };
 
-    ggml_tensor * k = new_cache(ctx.get(), use.type_k, use.n_embd_head_k, use.n_head_kv);
-    ggml_tensor * v = use.v_in_k ? k : new_cache(ctx.get(), use.type_v, use.n_embd_head_v, use.n_head_kv);
-
-    if (!can_write(ctx.get(), dev, k) || !can_write(ctx.get(), dev, v)) {
-        return llama_kv_gap::write;
+    for (int64_t n_tokens : batches) {
+        if (!can_write(ctx, dev, k, n_tokens) || !can_write(ctx, dev, v, n_tokens)) {
+            return llama_kv_gap::write;
+        }
     }
-    if (use.attention != llama_kv_attention::unknown) {
-        for (int64_t n_tokens : { 1, 512 }) {
-            if (!can_attend(ctx.get(), dev, use, k, v, n_tokens)) {
-                return llama_kv_gap::attend;
+    for (int64_t n_tokens : batches) {
+        for (int64_t n_used : { (int64_t) 256, (int64_t) 1024, use.n_cells }) {
+            if (use.attention != llama_kv_attention::unknown &&
+                !can_read(ctx, dev, use, k, v, n_tokens, std::min(n_used, use.n_cells))) {
+                return llama_kv_gap::read;
             }
         }
     }
@@ -113,11 +136,23 @@ llama_kv_gap llama_kv_find_gap(ggml_backend_dev_t dev, const llama_kv_use & use)
 static bool stays_on_cpu(const llama_kv_use & use, llama_kv_gap gap) {
     const bool turbo = ggml_is_turbo(use.type_k) || ggml_is_turbo(use.type_v);
 
-    return gap == llama_kv_gap::write || (gap == llama_kv_gap::attend && turbo);
+    return gap == llama_kv_gap::write || (gap == llama_kv_gap::read && turbo);
 }
 
-bool llama_kv_stays_on_cpu(ggml_backend_dev_t dev, const llama_kv_use & use) {
-    return stays_on_cpu(use, llama_kv_find_gap(dev, use));
+ggml_backend_dev_t llama_kv_device(const llama_model &   model,
+                                   const llama_hparams & hparams,
+                                   uint32_t              il,
+                                   ggml_type             type_k,
+                                   ggml_type             type_v,
+                                   bool                  v_trans,
+                                   uint32_t              n_cells) {
+    ggml_backend_dev_t dev = model.dev_layer(il);
+
+    const auto attention = v_trans ? llama_kv_attention::plain : llama_kv_attention::flash;
+    const auto use       = use_of(model, hparams, il, type_k, type_v, attention, n_cells);
+
+    return stays_on_cpu(use, llama_kv_find_gap(dev, use)) ? ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU) :
+                                                            dev;
 }
 
 //
@@ -191,7 +226,7 @@ struct llama_kv_lack {
                                        format("%d (K) and %d (V)", (int) use.n_embd_head_k, (int) use.n_embd_head_v);
         const std::string effect = stays_on_cpu(use, gap) ?
                                        "their cache stays in CPU memory and attention runs on the CPU" :
-                                       "the CPU attends, and their cache is copied to it for each token";
+                                       "where it has none the CPU attends, and their cache is copied to it each time";
 
         return format("%s has no kernel %s K %s, V %s and heads of %s, in %d layer%s: %s; %s",
                       ggml_backend_dev_name(dev), what.c_str(), ggml_type_name(use.type_k), ggml_type_name(use.type_v),
@@ -220,7 +255,7 @@ void llama_kv_device_check(const llama_model &   model,
 
         llama_kv_lack lack;
         lack.dev      = dev;
-        lack.use      = llama_kv_use_of(model.hparams, il, type_k, type_v, attention);
+        lack.use      = use_of(model, model.hparams, il, type_k, type_v, attention, cparams.n_ctx_seq);
         lack.gap      = llama_kv_find_gap(dev, lack.use);
         lack.n_layers = 1;
         if (lack.gap == llama_kv_gap::none) {
@@ -246,4 +281,37 @@ void llama_kv_device_check(const llama_model &   model,
     if (!message.empty()) {
         LLAMA_LOG_WARN("%s: %s\n", __func__, message.c_str());
     }
+}
+
+//
+// types
+//
+
+bool llama_kv_types_check(const llama_model & model, llama_context_params & params) {
+    for (ggml_type type : { params.type_k, params.type_v }) {
+        // upstream's ids end far below those of the turbo types
+        if (type < 0 || type >= GGML_TYPE_COUNT || ggml_blck_size(type) == 0) {
+            LLAMA_LOG_ERROR("%s: there is no cache type %d\n", __func__, (int) type);
+            return false;
+        }
+    }
+    if (!ggml_is_turbo(params.type_k)) {
+        return true;
+    }
+
+    if (params.flash_attn_type == LLAMA_FLASH_ATTN_TYPE_AUTO) {
+        LLAMA_LOG_INFO("%s: enabling flash_attn for K cache type %s\n", __func__, ggml_type_name(params.type_k));
+        params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+    }
+
+    // a block cannot straddle heads, whether flash_attn is used or not
+    const int blck_size = (int) ggml_blck_size(params.type_k);
+    for (uint32_t il = 0; il < model.hparams.n_layer(); ++il) {
+        if (model.hparams.n_embd_head_k(il) % blck_size != 0) {
+            LLAMA_LOG_ERROR("%s: K cache type %s with block size %d does not divide n_embd_head_k=%u\n", __func__,
+                            ggml_type_name(params.type_k), blck_size, model.hparams.n_embd_head_k(il));
+            return false;
+        }
+    }
+    return true;
 }

@@ -4,16 +4,22 @@
 // that belongs to the turbo cache types. See ggml-turbo.h for the codec.
 
 #include "ggml-cpp.h"
+#include "ggml-turbo.h"
 #include "ggml.h"
+#include "llama-kv-device.h"
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
+struct llama_hparams;
+
 //
-// Gate of upstream's rotation (attn_rot_k, attn_rot_v)
+// Gate of upstream's rotation (n_rot_k, n_rot_v)
 //
 // Off on both sides unless asked for:
 //   LLAMA_ATTN_ROT_K_OVERRIDE=1, LLAMA_ATTN_ROT_V_OVERRIDE=1  turn a side on, if its cache type is quantized and
@@ -24,7 +30,7 @@
 
 struct llama_attn_rot_side {
     bool        on   = false;
-    int64_t     nrot = 0;  // 0: upstream's choice
+    uint32_t    nrot = 0;  // 0: upstream's choice
     std::string reason;    // for the log
 };
 
@@ -32,43 +38,81 @@ struct llama_attn_rot_side {
 // Throws std::runtime_error that names the variable if its value is not understood or the size does not fit.
 llama_attn_rot_side llama_attn_rot_gate(char side, ggml_type type, int64_t n_embd_head);
 
-// One log line on what is in force and why; nrot is the size that the graph will use
-void llama_attn_rot_log(char side, ggml_type type, const llama_attn_rot_side & rot, int64_t nrot);
+// The size in force where upstream chose n_rot (0: none), and one log line on it. A size in spite of a gate that is
+// off is one that an indexer requires.
+uint32_t llama_attn_rot_size(char side, ggml_type type, const llama_attn_rot_side & gate, uint32_t n_rot);
 
 //
 // Turbo rotation
 //
 
-// Constant matrices of the turbo rotation, one pair for each width and buffer type that a KV cache needs. They live
-// in buffers of their own, because clearing a cache wipes its buffers.
-class llama_turbo_rot {
-  public:
-    struct pair {
-        ggml_tensor * fwd = nullptr;  // ggml_mul_mat(fwd, x) rotates rows of n values
-        ggml_tensor * inv = nullptr;  // and this undoes it
-    };
+// R = H*D, constant tensors in the memory of the cache that they belong to. Empty where rows are stored as they come.
+struct llama_turbo_rot {
+    ggml_tensor * signs    = nullptr;  // D: one row as long as a head
+    ggml_tensor * hadamard = nullptr;  // H: as wide as the rotation, which divides a head
 
-    pair get(ggml_backend_buffer_type_t buft, int64_t n, bool no_alloc);
+    int64_t width() const { return hadamard ? hadamard->ne[0] : 0; }
+};
+
+// The rotations of the rows of one layer
+struct llama_kv_rot {
+    llama_turbo_rot k;
+    llama_turbo_rot v;
+};
+
+// The rotations of a layer in a cache. Who shows the rows of a turbo cache owes their rotation: if nobody has taken it when
+// the rows are shown again, a graph was built that attends in two bases, and the process aborts. Several graphs are
+// built before the first token is computed.
+struct llama_kv_rot_layer {
+    llama_kv_rot rot;
+    mutable bool owed = false;
+
+    void         show() const;
+    llama_kv_rot take() const;
+};
+
+// The tensors of the rotations of a KV cache. They live in buffers of their own, because clearing a cache wipes its
+// buffers.
+class llama_turbo_rots {
+  public:
+    // of the rows of a layer: none of a type that needs no rotation, and none of an indexer's, whose keys do not reach the
+    // attention. The first layer's are logged.
+    llama_kv_rot get(const llama_hparams &      hparams,
+                     uint32_t                   il,
+                     ggml_type                  type_k,
+                     ggml_type                  type_v,
+                     ggml_backend_buffer_type_t buft);
 
   private:
-    std::map<std::pair<ggml_backend_buffer_type_t, int64_t>, pair> pairs;
+    llama_turbo_rot make(ggml_backend_buffer_type_t buft, int64_t n_embd_head, int64_t width, bool no_alloc);
+
+    bool logged = false;
+
+    std::map<std::tuple<ggml_backend_buffer_type_t, int64_t, int64_t>, llama_turbo_rot> rots;
 
     std::vector<std::pair<ggml_context_ptr, ggml_backend_buffer_ptr>> ctxs_bufs;
 };
 
-// Rotate cur, or undo it, in groups of as many values as the rotation is wide; an empty rotation leaves cur as it is
-ggml_tensor * llama_turbo_apply(ggml_context * ctx, ggml_tensor * cur, const llama_turbo_rot::pair & rot);
-ggml_tensor * llama_turbo_undo(ggml_context * ctx, ggml_tensor * cur, const llama_turbo_rot::pair & rot);
+// Rotate rows, or undo it; an empty rotation leaves them as they are. Rows may be heads, prefixes of heads, or several
+// heads beside each other.
+ggml_tensor * llama_turbo_apply(ggml_context * ctx, ggml_tensor * cur, const llama_turbo_rot & rot);
+ggml_tensor * llama_turbo_undo(ggml_context * ctx, ggml_tensor * cur, const llama_turbo_rot & rot);
 
-// A view of cache cells carries the rotation of its rows, so that whoever attends to them can find it
-ggml_tensor * llama_turbo_tag(ggml_tensor * view, const llama_turbo_rot::pair & rot);
+// The rotation of rows of two caches beside each other; aborts if they differ
+llama_kv_rot llama_kv_rot_of_both(const llama_kv_rot & a, const llama_kv_rot & b);
 
-// The rotation of the cache that t is a view, slice, copy or concatenation of; empty if it is stored as it is
-llama_turbo_rot::pair llama_turbo_find(const ggml_tensor * t);
+// Aborts if k or v are rows of a turbo cache that come without their rotation: attention would be computed in two bases
+void llama_turbo_require(const ggml_tensor * k, const ggml_tensor * v, const llama_kv_rot & rot);
 
-// One log line on what the cache of that side does; rot is null if its rows are stored as they come
-void llama_turbo_rot_log(char side, ggml_type type, const ggml_tensor * rot);
+// Heads of a quantized cache with RoPE applied to all but the first n_nope values of each: decoded, every rotation undone
+// (rot is upstream's, or null), and rotated again. The caller stores the result.
+ggml_tensor * llama_turbo_rope_rows(ggml_context *                                      ctx,
+                                    ggml_tensor *                                       rows,
+                                    ggml_tensor *                                       rot,
+                                    const llama_turbo_rot &                             turbo,
+                                    int64_t                                             n_nope,
+                                    const std::function<ggml_tensor *(ggml_tensor *)> & rope);
 
 // Upper bound on the graph nodes that the rotations add to a layer: upstream's and the turbo rotation, each on Q, K, V
-// and the attention output, each a copy, a reshape, a product and a reshape, and a view to take the result from
-#define LLAMA_ROT_MAX_NODES_PER_LAYER (2 * 4 * 5)
+// and the attention output, each a copy or a product with the signs, a view of them, a reshape, a product and a reshape
+#define LLAMA_ROT_MAX_NODES_PER_LAYER (2 * 4 * 6)

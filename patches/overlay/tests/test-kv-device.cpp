@@ -5,6 +5,7 @@
 // test-kv-device MODEL; devices other than CPUs that are really there are asked for the same caches.
 
 #include "../ggml/src/ggml-backend-impl.h"
+#include "../src/llama-kv-device.h"
 #include "ggml-backend.h"
 #include "ggml-cpp.h"
 #include "ggml-turbo.h"
@@ -123,10 +124,11 @@ struct cache {
     ggml_type             type_k;
     ggml_type             type_v;
     llama_flash_attn_type flash = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+    uint32_t              n_ctx = 256;
 
     std::string name() const {
         return std::string(ggml_type_name(type_k)) + "/" + ggml_type_name(type_v) + " fa " +
-               llama_flash_attn_type_name(flash);
+               llama_flash_attn_type_name(flash) + ", " + std::to_string(n_ctx) + " cells";
     }
 };
 
@@ -135,7 +137,7 @@ static std::vector<float> logits_of(llama_model * model, const cache & c) {
     log_text.clear();
 
     llama_context_params params = llama_context_default_params();
-    params.n_ctx                = 256;
+    params.n_ctx                = c.n_ctx;
     params.n_batch              = 64;
     params.n_ubatch             = 64;
     params.n_threads            = 2;
@@ -185,22 +187,28 @@ static bool has_turbo(const ggml_tensor * op) {
 
 static void test_refusal(const refusal & r, const cache & c, llama_model * model, const std::vector<float> & expected) {
     // what the device cannot do with this very cache, found with tensors of this test's own
-    ggml_context_ptr ctx{ ggml_init({ 16 * ggml_tensor_overhead(), nullptr, true }) };
+    ggml_context_ptr ctx{ ggml_init({ 1024 * ggml_tensor_overhead(), nullptr, true }) };
 
-    const auto new_3d = [&](ggml_type type) {
-        return ggml_new_tensor_3d(ctx.get(), type, 64, 256, 3);
-    };
-    ggml_tensor * k    = new_3d(c.type_k);
-    ggml_tensor * v    = new_3d(c.type_v);
-    ggml_tensor * idxs = ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I64, 1);
-    ggml_tensor * rows = ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F32, 64, 1, 3);
-    ggml_tensor * q    = ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F32, 64, 1, 9);
-
-    const bool write =
-        r.refuses(ggml_set_rows(ctx.get(), k, rows, idxs)) || r.refuses(ggml_set_rows(ctx.get(), v, rows, idxs));
     const bool flash  = c.flash == LLAMA_FLASH_ATTN_TYPE_ENABLED;
-    const bool attend = r.refuses(flash ? ggml_flash_attn_ext(ctx.get(), q, k, v, nullptr, 1.0f, 0.0f, 0.0f) :
-                                          ggml_mul_mat(ctx.get(), k, q));
+    bool       write  = false;
+    bool       attend = false;
+    for (int64_t n_cells = 256; n_cells <= c.n_ctx; n_cells += 256) {
+        for (int64_t n_tokens : { 1, 2, 3, 32, 64 }) {
+            const auto new_3d = [&](ggml_type type, int64_t n_rows, int64_t n_head) {
+                return ggml_new_tensor_3d(ctx.get(), type, 64, n_rows, n_head);
+            };
+            ggml_tensor * k    = new_3d(c.type_k, n_cells, 3);
+            ggml_tensor * v    = new_3d(c.type_v, n_cells, 3);
+            ggml_tensor * q    = new_3d(GGML_TYPE_F32, n_tokens, 9);
+            ggml_tensor * rows = new_3d(GGML_TYPE_F32, n_tokens, 3);
+            ggml_tensor * idxs = ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I64, n_tokens);
+
+            write  = write || r.refuses(ggml_set_rows(ctx.get(), k, rows, idxs)) ||
+                     r.refuses(ggml_set_rows(ctx.get(), v, rows, idxs));
+            attend = attend || r.refuses(flash ? ggml_flash_attn_ext(ctx.get(), q, k, v, nullptr, 1.0f, 0.0f, 0.0f) :
+                                                 ggml_mul_mat(ctx.get(), k, q));
+        }
+    }
     const bool turbo  = ggml_is_turbo(c.type_k) || ggml_is_turbo(c.type_v);
     const bool on_cpu = write || (attend && turbo);
 
@@ -226,6 +234,73 @@ static void test_refusal(const refusal & r, const cache & c, llama_model * model
     }
     check((count(said, "CPU KV buffer") > 0) == on_cpu && (count(said, "Fake0 KV buffer") > 0) == !on_cpu,
           name + ": cache in memory of the " + (on_cpu ? "CPU" : "device"));
+}
+
+// what is asked of a device beside what this model does: attention with sinks, and the ways to read an indexer's keys
+static void test_gaps() {
+    llama_kv_use use  = {};
+    use.type_k        = GGML_TYPE_TURBO4;
+    use.type_v        = GGML_TYPE_TURBO4;
+    use.n_embd_head_k = 128;
+    use.n_embd_head_v = 128;
+    use.n_head        = 8;
+    use.n_head_kv     = 1;
+    use.n_cells       = 4096;
+    use.attention     = llama_kv_attention::flash;
+
+    const auto gap_of = [](const llama_kv_use & use, const op_filter & refuses) {
+        the_stand_in().refuses = refuses;
+        const llama_kv_gap gap = llama_kv_find_gap(&the_stand_in().dev, use);
+        the_stand_in().refuses = nullptr;
+        return gap;
+    };
+    const auto is = [](ggml_op op) {
+        return [op](const ggml_tensor * t) {
+            return t->op == op;
+        };
+    };
+    const auto sinks = [](const ggml_tensor * t) {
+        return t->op == GGML_OP_FLASH_ATTN_EXT && t->src[4];
+    };
+    const auto whole = [](const ggml_tensor * t) {
+        return t->op == GGML_OP_FLASH_ATTN_EXT && t->src[1]->ne[1] >= 4096;
+    };
+
+    check(gap_of(use, sinks) == llama_kv_gap::none, "attention without sinks is not asked for them");
+    check(gap_of(use, whole) == llama_kv_gap::read, "attention over the whole cache is asked for");
+    use.sinks = true;
+    check(gap_of(use, sinks) == llama_kv_gap::read, "attention with sinks is asked for");
+
+    use.attention = llama_kv_attention::indexer;
+    check(gap_of(use, is(GGML_OP_FLASH_ATTN_EXT)) == llama_kv_gap::none, "an indexer needs no flash attention");
+    check(gap_of(use, is(GGML_OP_SET_ROWS)) == llama_kv_gap::write, "an indexer's keys are written");
+    check(gap_of(use, is(GGML_OP_GET_ROWS)) == llama_kv_gap::read, "an indexer's keys are gathered");
+    check(gap_of(use, is(GGML_OP_LIGHTNING_INDEXER)) == llama_kv_gap::none &&
+              gap_of(use, is(GGML_OP_MUL_MAT)) == llama_kv_gap::none,
+          "an indexer's scores are one operation or several");
+    check(gap_of(use,
+                 [&](const ggml_tensor * t) { return is(GGML_OP_LIGHTNING_INDEXER)(t) || is(GGML_OP_MUL_MAT)(t); }) ==
+              llama_kv_gap::read,
+          "an indexer's scores are asked for");
+
+    const int  n = 100;
+    const auto t = ggml_time_us();
+    for (int i = 0; i < n; i++) {
+        llama_kv_find_gap(&the_stand_in().dev, use);
+    }
+    printf("a layer is asked for in %.3f ms\n", (ggml_time_us() - t) / 1000.0 / n);
+}
+
+// ids that name no type, as a caller built against other headers may use
+static void test_no_types(llama_model * model) {
+    for (int id : { -1, 4, 43, 99, (int) GGML_TYPE_COUNT, 1000 }) {
+        for (const bool k : { false, true }) {
+            const cache c = { k ? (ggml_type) id : GGML_TYPE_F16, k ? GGML_TYPE_F16 : (ggml_type) id };
+            const bool  ok =
+                logits_of(model, c).empty() && count(log_text, "there is no cache type " + std::to_string(id)) == 1;
+            check(ok, "type " + std::to_string(id) + " of " + (k ? "K" : "V") + " is refused with a message");
+        }
+    }
 }
 
 int main(int argc, char ** argv) {
@@ -260,6 +335,22 @@ int main(int argc, char ** argv) {
         { GGML_TYPE_F16, GGML_TYPE_F16 },
     };
 
+    // what a device refuses of some shapes only
+    const refusal shapes[] = {
+        { "refuses flash attention over 1024 cells",
+         [](const ggml_tensor * op) { return op->op == GGML_OP_FLASH_ATTN_EXT && op->src[1]->ne[1] >= 1024; } },
+        { "refuses flash attention of two tokens",
+         [](const ggml_tensor * op) { return op->op == GGML_OP_FLASH_ATTN_EXT && op->src[0]->ne[1] == 2; }    },
+        { "refuses flash attention of many tokens",
+         [](const ggml_tensor * op) { return op->op == GGML_OP_FLASH_ATTN_EXT && op->src[0]->ne[1] >= 32; }   },
+    };
+
+    const cache long_caches[] = {
+        { GGML_TYPE_TURBO4, GGML_TYPE_TURBO4, LLAMA_FLASH_ATTN_TYPE_ENABLED, 768  },
+        { GGML_TYPE_TURBO4, GGML_TYPE_TURBO4, LLAMA_FLASH_ATTN_TYPE_ENABLED, 2048 },
+        { GGML_TYPE_Q8_0,   GGML_TYPE_Q8_0,   LLAMA_FLASH_ATTN_TYPE_ENABLED, 1024 },
+    };
+
     llama_model_ptr on_cpu = load(argv[1], nullptr);
     llama_model_ptr on_dev = load(argv[1], &the_stand_in().dev);
     if (!on_cpu || !on_dev) {
@@ -267,11 +358,20 @@ int main(int argc, char ** argv) {
         return 1;
     }
 
+    test_gaps();
+    test_no_types(on_cpu.get());
+
     for (const cache & c : caches) {
         check(!logits_of(on_cpu.get(), c).empty() && count(log_text, lacks) == 0, "CPU, " + c.name() + ": no message");
 
         const auto expected = logits_of(on_dev.get(), c);
         for (const refusal & r : refusals) {
+            test_refusal(r, c, on_dev.get(), expected);
+        }
+    }
+    for (const cache & c : long_caches) {
+        const auto expected = logits_of(on_dev.get(), c);
+        for (const refusal & r : shapes) {
             test_refusal(r, c, on_dev.get(), expected);
         }
     }

@@ -2,11 +2,13 @@
 //
 // test-turbo --vectors prints test-turbo-vectors.h as the reference makes it.
 
+#include "../ggml/src/ggml-backend-impl.h"
 #include "ggml-alloc.h"
 #include "ggml-backend.h"
 #include "ggml-cpp.h"
 #include "ggml-turbo.h"
 #include "ggml.h"
+#include "test-turbo-attention.h"
 #include "test-turbo-blocks.h"
 #include "test-turbo-vectors.h"
 
@@ -183,6 +185,98 @@ static void test_special(const codec & c) {
     const auto y = dequantize(c.type, quantize(c.type, spike));
     check(y[5] < 0 && std::fabs(y[5]) >= *std::max_element(y.begin(), y.end()),
           name + " keeps one huge value the largest");
+}
+
+// every scale field: a block is valid if and only if all of its values are finite
+static void test_validation(const codec & c) {
+    const std::string name = ggml_type_name(c.type);
+
+    int n_wrong = 0;
+    for (int d = 0; d < 65536; d++) {
+        auto block = counting_block(c, 0);
+        block[0]   = (uint8_t) d;
+        block[1]   = (uint8_t) (d >> 8);
+
+        bool finite = true;
+        for (float v : dequantize(c.type, block)) {
+            finite = finite && std::isfinite(v);
+        }
+        n_wrong += ggml_validate_row_data(c.type, block.data(), block.size()) != finite;
+    }
+    check(n_wrong == 0, name + " is validated as it is decoded, " + std::to_string(n_wrong) + " scales are not");
+
+    const std::vector<uint8_t> zeros(2 * c.bytes, 0);
+    check(!ggml_validate_row_data(c.type, zeros.data(), c.bytes + 1), name + " of a part of a block is not valid");
+
+    auto second = zeros;
+    std::fill(second.begin() + c.bytes, second.begin() + c.bytes + 2, 0xff);
+    check(!ggml_validate_row_data(c.type, second.data(), second.size()), name + " is validated to the last block");
+}
+
+// ids between upstream's types and the turbo types, and those of types that upstream removed
+static void test_no_types() {
+    const std::vector<uint8_t> zeros(64, 0);
+
+    bool refused = true;
+    for (int id = 0; id < GGML_TYPE_COUNT; id++) {
+        if (ggml_type_size((ggml_type) id) == 0) {
+            refused = refused && !ggml_validate_row_data((ggml_type) id, zeros.data(), zeros.size());
+        }
+    }
+    check(refused, "data of an id without a type is not valid");
+}
+
+// a device whose backend has no turbo kernels, but says yes to everything
+static void test_other_backends() {
+    static ggml_backend_reg reg = *ggml_backend_dev_backend_reg(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU));
+    static const char *     name;
+
+    reg.iface.get_name = [](ggml_backend_reg_t) {
+        return name;
+    };
+    ggml_backend_device dev = *ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+    dev.reg                 = &reg;
+    dev.iface.supports_op   = [](ggml_backend_dev_t, const ggml_tensor *) {
+        return true;
+    };
+
+    ggml_context_ptr ctx{ ggml_init({ 512 * ggml_tensor_overhead(), nullptr, true }) };
+
+    const auto rows_of = [&](ggml_type type) {
+        ggml_tensor * cache = ggml_new_tensor_2d(ctx.get(), type, 64, 8);
+        ggml_tensor * rows  = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, 64, 1);
+        return ggml_set_rows(ctx.get(), cache, rows, ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I64, 1));
+    };
+    const auto copy_of = [&](ggml_type type) {
+        return ggml_cast(ctx.get(), ggml_new_tensor_2d(ctx.get(), type, 64, 8), GGML_TYPE_F32);
+    };
+
+    for (const char * other : { "SYCL", "CANN", "OpenCL", "ROCm", "MUSA", "HTP", "BLAS", "Upstream's next" }) {
+        name         = other;
+        bool refused = true;
+        for (const codec & c : codecs) {
+            refused = refused && !ggml_backend_dev_supports_op(&dev, rows_of(c.type)) &&
+                      !ggml_backend_dev_supports_op(&dev, copy_of(c.type));
+        }
+        check(refused && ggml_backend_dev_supports_op(&dev, rows_of(GGML_TYPE_Q8_0)),
+              std::string(other) + " is asked for other types only");
+    }
+    for (const char * ours : { "CPU", "CUDA", "MTL", "RPC", "Vulkan" }) {
+        name         = ours;
+        bool allowed = true;
+        for (const codec & c : codecs) {
+            allowed = allowed && ggml_backend_dev_supports_op(&dev, rows_of(c.type));
+        }
+        check(allowed, std::string(ours) + " answers for itself");
+    }
+
+    dev.reg = nullptr;
+    check(!ggml_backend_dev_supports_op(&dev, rows_of(GGML_TYPE_TURBO4)), "a device of no backend is not asked");
+    dev.iface.get_type = [](ggml_backend_dev_t) {
+        return GGML_BACKEND_DEVICE_TYPE_META;
+    };
+    check(ggml_backend_dev_supports_op(&dev, rows_of(GGML_TYPE_TURBO4)),
+          "one that stands for several asks each of them");
 }
 
 static void test_gaussian(const codec & c) {
@@ -374,23 +468,65 @@ static void test_cast(ggml_type type) {
           std::string(ggml_type_name(type)) + " CPU decoder gives the reference's values");
 }
 
-static void test_rotation(int64_t n) {
-    std::vector<float> fwd(n * n), inv(n * n);
-    ggml_turbo_rot_fill(fwd.data(), n, false);
-    ggml_turbo_rot_fill(inv.data(), n, true);
-
-    // ggml_mul_mat(A, x)[i] is the dot product of row i of A with x
-    double off = 0, involution = 0;
+// R = H*D as llama.cpp computes it: signs, then a Hadamard product with the hint; inverse: the other way round
+static std::vector<float> rotate(const std::vector<float> & x, int64_t n, bool inverse) {
+    std::vector<float> signs(n), hadamard(n * n);
     for (int64_t i = 0; i < n; i++) {
+        signs[i] = ggml_turbo_sign(i);
         for (int64_t j = 0; j < n; j++) {
-            double back = 0, twice = 0;
-            for (int64_t k = 0; k < n; k++) {
-                back += (double) inv[i * n + k] * fwd[k * n + j];
-                twice += (double) fwd[i * n + k] * fwd[k * n + j];
+            int64_t bits = i & j, odd = 0;
+            for (; bits; bits &= bits - 1) {
+                odd ^= 1;
             }
-            off        = std::max(off, std::fabs(back - (i == j)));
-            involution = std::max(involution, std::fabs(twice - (i == j)));
+            hadamard[i * n + j] = (odd ? -1.0f : 1.0f) / sqrtf((float) n);
         }
+    }
+
+    ggml_init_params params = { 1 << 22, nullptr, false };
+    ggml_context *   ctx    = ggml_init(params);
+
+    const auto tensor = [&](const std::vector<float> & data, int64_t rows) {
+        ggml_tensor * t = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, n, rows);
+        memcpy(t->data, data.data(), ggml_nbytes(t));
+        return t;
+    };
+
+    ggml_tensor * d   = tensor(signs, 1);
+    ggml_tensor * h   = tensor(hadamard, n);
+    ggml_tensor * cur = tensor(x, (int64_t) x.size() / n);
+
+    cur = inverse ? cur : ggml_mul(ctx, cur, d);
+    cur = ggml_mul_mat(ctx, h, cur);
+    ggml_mul_mat_set_hint(cur, GGML_HINT_SRC0_IS_HADAMARD);
+    cur = inverse ? ggml_mul(ctx, cur, d) : cur;
+
+    ggml_cgraph * gf = ggml_new_graph(ctx);
+    ggml_build_forward_expand(gf, cur);
+    ggml_backend_t cpu = ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr);
+    ggml_backend_graph_compute(cpu, gf);
+    ggml_backend_free(cpu);
+
+    std::vector<float> res((const float *) cur->data, (const float *) cur->data + x.size());
+    ggml_free(ctx);
+    return res;
+}
+
+static void test_rotation(int64_t n) {
+    std::mt19937                    gen(n);
+    std::normal_distribution<float> normal;
+
+    std::vector<float> x(5 * n);
+    for (float & v : x) {
+        v = normal(gen);
+    }
+    const auto once  = rotate(x, n, false);
+    const auto back  = rotate(once, n, true);
+    const auto twice = rotate(once, n, false);
+
+    double off = 0, involution = 0;
+    for (size_t i = 0; i < x.size(); i++) {
+        off        = std::max(off, (double) std::fabs(back[i] - x[i]));
+        involution = std::max(involution, (double) std::fabs(twice[i] - x[i]));
     }
     const std::string name = "rotation of " + std::to_string(n);
     check(off < 1e-5, name + " is undone by its inverse");
@@ -407,6 +543,7 @@ int main(int argc, char ** argv) {
     for (const codec & c : codecs) {
         test_tables(c);
         test_special(c);
+        test_validation(c);
         test_gaussian(c);
         test_vectors(c);
         test_bits(c);
@@ -417,6 +554,9 @@ int main(int argc, char ** argv) {
     for (ggml_type type : { GGML_TYPE_Q8_0, GGML_TYPE_Q5_0, GGML_TYPE_Q4_0, GGML_TYPE_IQ4_NL }) {
         test_cast(type);
     }
+
+    test_no_types();
+    test_other_backends();
 
     for (int64_t n : { 16, 64, 128, 256 }) {
         test_rotation(n);
@@ -433,6 +573,8 @@ int main(int argc, char ** argv) {
         signs = signs && ggml_turbo_sign(i) == first[i];
     }
     check(signs, "signs are the bits of pi");
+
+    test_attention(check);
 
     printf("%s\n", n_failed == 0 ? "all ok" : (std::to_string(n_failed) + " failed").c_str());
     return n_failed == 0 ? 0 : 1;

@@ -1,4 +1,11 @@
 # The series' own test programs.
 llama_build_and_test(test-turbo.cpp)
+llama_build_and_test(test-log-exit.cpp)
 llama_build(test-kv-device.cpp)
 llama_build(test-turbo-backend.cpp)
+llama_build(test-kv-state.cpp)
+
+if (NOT GGML_BACKEND_DL)
+    # uses the CPU backend directly
+    llama_build_and_test(test-kv-plan.cpp)
+endif()

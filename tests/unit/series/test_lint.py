@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 from dataclasses import replace
@@ -207,3 +208,10 @@ def test_the_real_series_keeps_to_the_policy() -> None:
         found = lint(find_layout(), {**os.environ, "CLANG_FORMAT": real("true")})
     assert found.patches > 0
     assert found.problems == ()
+
+
+def test_the_table_of_the_series_names_every_patch_in_its_order() -> None:
+    root = Path(__file__).parents[3] / "patches"
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \|", (root / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    lines = (root / "series").read_text(encoding="utf-8").splitlines()
+    assert [f"{row}.patch" for row in rows] == [line for line in lines if line and not line.startswith("#")]

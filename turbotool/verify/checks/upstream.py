@@ -104,6 +104,16 @@ def device_capability(context: Context) -> CheckOutcome:
     return _own_test(context, "test-kv-device", [context.model.path])
 
 
+def last_message(context: Context) -> CheckOutcome:
+    """test-log-exit passes: a program that ends prints what it said last, and ends when a signal tells it to."""
+    return _own_test(context, "test-log-exit", [])
+
+
+def state_files(context: Context) -> CheckOutcome:
+    """test-kv-state passes: a state that is cut, altered or of another rotation is refused, and nothing of it stays."""
+    return _own_test(context, "test-kv-state", [context.model.path])
+
+
 def _own_test(context: Context, program: str, arguments: Sequence[str | Path]) -> CheckOutcome:
     return judge_own(context.runner.plain(program, arguments, timeout=OWN_TIMEOUT))
 

@@ -3,9 +3,9 @@
 // TurboQuant cache types: blocks of 64 values, one fp16 scale, a fixed Lloyd-Max codebook with integer levels.
 //
 // The codec is an ordinary ggml codec. It is meant for vectors whose coordinates look Gaussian, so whoever stores
-// attention heads rotates them first with the turbo rotation R = H*D: a fixed sign flip D, then an orthonormal
-// Walsh-Hadamard transform H. R differs from the plain H of GGML_HINT_SRC0_IS_HADAMARD, so both can be applied
-// to the same head without cancelling.
+// attention heads rotates them first with the turbo rotation R = H*D: a fixed sign flip D, an elementwise product, then
+// an orthonormal Walsh-Hadamard transform H, a matrix product with GGML_HINT_SRC0_IS_HADAMARD. R is not the plain H that
+// llama.cpp applies to the heads of other caches, so both can be applied to the same head without cancelling.
 
 #include "ggml.h"
 
@@ -16,16 +16,19 @@ extern "C" {
 // widest turbo rotation; the sign table has this many entries
 #define GGML_TURBO_ROT_MAX 256
 
+// raised when the signs or the widths change, up to 127: saved states hold rows that were rotated with them
+#define GGML_TURBO_ROT_REVISION 1
+
 GGML_API bool ggml_is_turbo(enum ggml_type type);
+
+// whether op reads or writes a turbo type
+GGML_API bool ggml_turbo_involved(const struct ggml_tensor * op);
 
 // +1.0f or -1.0f: the sign flip of coordinate i, 0 <= i < GGML_TURBO_ROT_MAX
 GGML_API float ggml_turbo_sign(int64_t i);
 
 // widest turbo rotation for vectors of n values: the largest power of two that divides n, at most GGML_TURBO_ROT_MAX
 GGML_API int64_t ggml_turbo_rot_width(int64_t n);
-
-// fill dst[n*n] so that ggml_mul_mat(dst, x) is R*x, or R^-1*x if inverse; n is a power of two <= GGML_TURBO_ROT_MAX
-GGML_API void ggml_turbo_rot_fill(float * dst, int64_t n, bool inverse);
 
 #ifdef __cplusplus
 }

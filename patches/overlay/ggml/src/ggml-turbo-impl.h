@@ -1,7 +1,10 @@
 #pragma once
 
-// Blocks, tables and reference functions of the turbo cache types, shared by ggml-base and the CPU backend.
+// Reference functions of the turbo cache types, shared by ggml-base and the CPU backend.
 
+#include "ggml-backend.h"
+#include "ggml-turbo-tables.h"
+#include "ggml-turbo.h"
 #include "ggml.h"
 
 #include <stdint.h>
@@ -10,61 +13,13 @@
 extern "C" {
 #endif
 
-#define QK_TURBO 64
-
-// A value is step*level. The level comes from one of two tables, narrow or wide, which each 16 values choose.
-//
-// d holds both: bits 4..15 are the upper 12 bits of 64*step as a positive fp16 (7 bits of mantissa), bit s (0..3) says
-// that values 16*s..16*s + 15 take the wide table. An all-zero block decodes to zeros, as a cleared buffer must.
-// A block that was quantized from a non-finite value has a NaN step, so that the error stays visible.
-
-// value j is the 2-bit code in bits 2*(j/16) of qs[j%16]
-typedef struct {
-    uint16_t d;
-    uint8_t  qs[QK_TURBO / 4];
-} block_turbo2;
-
-// low two bits as in turbo2; the third bit of value j is bit j%8 of qh[j/8]
-typedef struct {
-    uint16_t d;
-    uint8_t  qs[QK_TURBO / 4];
-    uint8_t  qh[QK_TURBO / 8];
-} block_turbo3;
-
-// value j is the low (j < 32) or high nibble of qs[j%32]
-typedef struct {
-    uint16_t d;
-    uint8_t  qs[QK_TURBO / 2];
-} block_turbo4;
-
 // The step is this fp16 divided by 64, which moves fp16's range to where steps are: f16's largest value still fits.
 #define GGML_TURBO_STEP_UNIT (1.0f / 64)
 
-static inline uint16_t ggml_turbo_step(uint16_t d) {
-    return (d >> 1) & 0x7ff8;
-}
-
-// Lloyd-Max levels of N(0,1), scaled to integers so that dot products stay in int8; [0] is narrow, [1] wide.
-// Value j of a block with code i is step*levels[(d >> j/16) & 1][i].
+// by table, narrow or wide, and code
 GGML_API const int8_t ggml_turbo2_levels[2][4];
 GGML_API const int8_t ggml_turbo3_levels[2][8];
 GGML_API const int8_t ggml_turbo4_levels[2][16];
-
-#define GGML_TURBO_N_GROUPS 4  // of 16 values in a block
-#define GGML_TURBO_N_TRIALS 9  // at most
-
-// Trial steps are multiples of the one that fits the block's standard deviation, two to a wide/narrow ratio: a trial with
-// the wide table stands for the second next one with the narrow table.
-typedef struct {
-    int   n;          // number of magnitudes
-    float sigma;      // standard deviation that the narrow levels are made for
-    float
-        norm_weight;  // where the final step lies between the one of least squares (0) and the one that keeps the norm (1)
-    int   n_trials;
-    float trials[GGML_TURBO_N_TRIALS];
-    float edges[2][7];  // midpoints between magnitudes; narrow, wide
-    float magnitudes[2][8];
-} ggml_turbo_codebook;
 
 GGML_API const ggml_turbo_codebook ggml_turbo2_codebook;
 GGML_API const ggml_turbo_codebook ggml_turbo3_codebook;
@@ -85,6 +40,13 @@ GGML_API void dequantize_row_turbo2(const block_turbo2 * GGML_RESTRICT x, float 
 GGML_API void dequantize_row_turbo3(const block_turbo3 * GGML_RESTRICT x, float * GGML_RESTRICT y, int64_t k);
 GGML_API void dequantize_row_turbo4(const block_turbo4 * GGML_RESTRICT x, float * GGML_RESTRICT y, int64_t k);
 
+// Whether these are whole blocks whose steps are numbers, as ggml_validate_row_data asks; says on stderr what is wrong
+GGML_API bool ggml_turbo_validate(enum ggml_type type, const void * data, size_t nbytes);
+
+// False for an op on a turbo type and a device whose backend has no kernels for them. Others know best what they can do
+// themselves; many backends take any type for granted that they do not exclude by name.
+GGML_API bool ggml_turbo_allows(ggml_backend_dev_t dev, const struct ggml_tensor * op);
+
 // the levels of one block's codes: 64 integers
 GGML_API void ggml_turbo2_unpack(const block_turbo2 * x, int8_t * levels);
 GGML_API void ggml_turbo3_unpack(const block_turbo3 * x, int8_t * levels);
@@ -96,6 +58,17 @@ GGML_API size_t quantize_turbo(enum ggml_type              type,
                                void * GGML_RESTRICT        dst,
                                int64_t                     nrows,
                                int64_t                     n_per_row);
+
+// a row of ggml.c's table of types
+#define GGML_TURBO_TYPE_TRAITS(bits)                                          \
+    {                                                                         \
+        .type_name      = "turbo" #bits,                                      \
+        .blck_size      = QK_TURBO,                                           \
+        .type_size      = sizeof(block_turbo##bits),                          \
+        .is_quantized   = true,                                               \
+        .to_float       = (ggml_to_float_t) dequantize_row_turbo##bits,       \
+        .from_float_ref = (ggml_from_float_t) quantize_row_turbo##bits##_ref, \
+    }
 
 #ifdef __cplusplus
 }

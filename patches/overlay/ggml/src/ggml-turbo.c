@@ -6,29 +6,23 @@
 #include <assert.h>
 #include <float.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 // This file is the definition that every kernel of every backend is compared with. It is compiled without
 // floating-point contraction, and its sums run over 8 lanes in a fixed order, so that vector code can be bit-exact.
 
-static_assert(sizeof(block_turbo2) == 18, "wrong turbo2 block size");
-static_assert(sizeof(block_turbo3) == 26, "wrong turbo3 block size");
-static_assert(sizeof(block_turbo4) == 34, "wrong turbo4 block size");
+static_assert(GGML_TYPE_TURBO2 == GGML_TURBO2_TYPE, "wrong turbo2 type");
+static_assert(GGML_TYPE_TURBO3 == GGML_TURBO3_TYPE, "wrong turbo3 type");
+static_assert(GGML_TYPE_TURBO4 == GGML_TURBO4_TYPE, "wrong turbo4 type");
 
-const int8_t ggml_turbo2_levels[2][4] = {
-    { -85,  -25, 25, 85  },
-    { -127, -38, 38, 127 },
-};
+const int8_t ggml_turbo2_levels[2][4]  = GGML_TURBO_LEVELS(2);
+const int8_t ggml_turbo3_levels[2][8]  = GGML_TURBO_LEVELS(3);
+const int8_t ggml_turbo4_levels[2][16] = GGML_TURBO_LEVELS(4);
 
-const int8_t ggml_turbo3_levels[2][8] = {
-    { -88,  -55, -31, -10, 10, 31, 55, 88  },
-    { -121, -76, -43, -14, 14, 43, 76, 121 },
-};
-
-const int8_t ggml_turbo4_levels[2][16] = {
-    { -104, -79, -62, -48, -36, -25, -15, -5, 5, 15, 25, 36, 48, 62, 79, 104 },
-    { -124, -94, -73, -57, -43, -30, -18, -6, 6, 18, 30, 43, 57, 73, 94, 124 },
-};
+const ggml_turbo_codebook ggml_turbo2_codebook = GGML_TURBO_CODEBOOK(2);
+const ggml_turbo_codebook ggml_turbo3_codebook = GGML_TURBO_CODEBOOK(3);
+const ggml_turbo_codebook ggml_turbo4_codebook = GGML_TURBO_CODEBOOK(4);
 
 //
 // rotation
@@ -46,6 +40,45 @@ bool ggml_is_turbo(enum ggml_type type) {
     return type == GGML_TYPE_TURBO2 || type == GGML_TYPE_TURBO3 || type == GGML_TYPE_TURBO4;
 }
 
+bool ggml_turbo_involved(const struct ggml_tensor * op) {
+    bool res = ggml_is_turbo(op->type);
+    for (int i = 0; i < GGML_MAX_SRC; i++) {
+        res = res || (op->src[i] && ggml_is_turbo(op->src[i]->type));
+    }
+    return res;
+}
+
+bool ggml_turbo_allows(ggml_backend_dev_t dev, const struct ggml_tensor * op) {
+    // HIP and MUSA compile CUDA's files and have names of their own: nobody has proven the kernels there
+    static const char * const names[] = { "CPU", "CUDA", "MTL", "RPC", "Vulkan" };
+
+    // one that stands for several devices asks each of them
+    if (!ggml_turbo_involved(op) || ggml_backend_dev_type(dev) == GGML_BACKEND_DEVICE_TYPE_META) {
+        return true;
+    }
+
+    // a cache is stored, read, copied and attended to: nobody calculates with its blocks
+    switch (op->op) {
+        case GGML_OP_ACC:
+        case GGML_OP_ADD:
+        case GGML_OP_ADD1:
+        case GGML_OP_CLAMP:
+        case GGML_OP_OUT_PROD:
+        case GGML_OP_SET:
+            return false;
+        default:
+            break;
+    }
+
+    ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(dev);
+    for (size_t i = 0; reg && i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcmp(ggml_backend_reg_name(reg), names[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 float ggml_turbo_sign(int64_t i) {
     GGML_ASSERT(i >= 0 && i < GGML_TURBO_ROT_MAX);
 
@@ -58,57 +91,9 @@ int64_t ggml_turbo_rot_width(int64_t n) {
     return pow2 < GGML_TURBO_ROT_MAX ? pow2 : GGML_TURBO_ROT_MAX;
 }
 
-void ggml_turbo_rot_fill(float * dst, int64_t n, bool inverse) {
-    GGML_ASSERT(n > 0 && n <= GGML_TURBO_ROT_MAX && (n & (n - 1)) == 0);
-
-    const float scale = 1.0f / sqrtf((float) n);
-
-    for (int64_t i = 0; i < n; i++) {
-        for (int64_t j = 0; j < n; j++) {
-            int parity = 0;
-            for (int64_t bits = i & j; bits; bits &= bits - 1) {
-                parity ^= 1;
-            }
-            dst[i * n + j] = (parity ? -scale : scale) * ggml_turbo_sign(inverse ? i : j);
-        }
-    }
-}
-
 //
 // quantization
 //
-
-#define N_GROUP (QK_TURBO / GGML_TURBO_N_GROUPS)
-
-const ggml_turbo_codebook ggml_turbo2_codebook = {
-    2,
-    56.056f,
-    0.5f,
-    7,
-    { 0.5443f, 0.6667f, 0.8165f, 1.0f, 1.2247f, 1.5f, 1.8371f },
-    { { 55.0f }, { 82.5f } },
-    { { 25, 85 }, { 38, 127 } },
-};
-
-const ggml_turbo_codebook ggml_turbo3_codebook = {
-    4,
-    40.9097f,
-    1.0f,
-    7,
-    { 0.6202f, 0.7273f, 0.8528f, 1.0f, 1.1726f, 1.375f, 1.6123f },
-    { { 20.5f, 43.0f, 71.5f }, { 28.5f, 59.5f, 98.5f } },
-    { { 10, 31, 55, 88 }, { 14, 43, 76, 121 } },
-};
-
-const ggml_turbo_codebook ggml_turbo4_codebook = {
-    8,
-    38.1556f,
-    0.5f,
-    9,
-    { 0.6508f, 0.7091f, 0.7728f, 0.8421f, 0.9177f, 1.0f, 1.0897f, 1.1875f, 1.2941f },
-    { { 10.0f, 20.0f, 30.5f, 42.0f, 55.0f, 70.5f, 91.5f }, { 12.0f, 24.0f, 36.5f, 50.0f, 65.0f, 83.5f, 109.0f } },
-    { { 5, 15, 25, 36, 48, 62, 79, 104 }, { 6, 18, 30, 43, 57, 73, 94, 124 } },
-};
 
 static float turbo_sum_lanes(const float * lane) {
     return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
@@ -137,8 +122,8 @@ static void turbo_gain(const ggml_turbo_codebook * cb, const float * x, float st
     for (int g = 0; g < GGML_TURBO_N_GROUPS; g++) {
         float xl[8] = { 0 };
         float ll[8] = { 0 };
-        for (int j = 0; j < N_GROUP; j++) {
-            const float a = fabsf(x[g * N_GROUP + j]);
+        for (int j = 0; j < GGML_TURBO_GROUP; j++) {
+            const float a = fabsf(x[g * GGML_TURBO_GROUP + j]);
             const float l = cb->magnitudes[0][turbo_nearest(cb, 0, a * inv_step)];
             xl[j % 8] += a * l;
             ll[j % 8] += l * l;
@@ -158,7 +143,7 @@ static float turbo_assign(const ggml_turbo_codebook * cb,
     float xl[8] = { 0 };
     float ll[8] = { 0 };
     for (int j = 0; j < QK_TURBO; j++) {
-        const int   w = (wide >> j / N_GROUP) & 1;
+        const int   w = GGML_TURBO_WIDE(wide, j);
         const float a = fabsf(x[j]);
         const int   m = turbo_nearest(cb, w, a * inv_step);
         const float l = cb->magnitudes[w][m];
@@ -197,7 +182,7 @@ int ggml_turbo_choose(const ggml_turbo_codebook * cb, float gain[][GGML_TURBO_N_
 uint16_t ggml_turbo_round_step(float step) {
     const float    x = step / GGML_TURBO_STEP_UNIT;
     const uint16_t h = GGML_FP32_TO_FP16(x < 65504.0f ? x : 65504.0f);
-    return h < 0x7bf4 ? (uint16_t) ((h + 4) & 0xfff8) : 0x7bf8;
+    return (uint16_t) GGML_TURBO_ROUND_STEP(h);
 }
 
 // Choose 64 codes, the groups' tables and the step for x. Returns false if the block is zero or not finite: then codes are
@@ -215,7 +200,7 @@ static bool turbo_quantize_block(const ggml_turbo_codebook * cb, const float * x
     }
 
     if (!finite || amax == 0.0f) {
-        *d = finite ? 0 : 0x7e00 << 1;
+        *d = finite ? 0 : GGML_TURBO_NAN;
         return false;
     }
 
@@ -257,7 +242,7 @@ void quantize_row_turbo2_ref(const float * GGML_RESTRICT x, block_turbo2 * GGML_
             continue;
         }
         for (int j = 0; j < QK_TURBO; j++) {
-            y[i].qs[j % 16] |= (uint8_t) (codes[j] << 2 * (j / 16));
+            y[i].qs[GGML_TURBO2_BYTE(j)] |= (uint8_t) (codes[j] << GGML_TURBO2_BIT(j));
         }
     }
 }
@@ -272,7 +257,7 @@ void quantize_row_turbo3_ref(const float * GGML_RESTRICT x, block_turbo3 * GGML_
             continue;
         }
         for (int j = 0; j < QK_TURBO; j++) {
-            y[i].qs[j % 16] |= (uint8_t) ((codes[j] & 3) << 2 * (j / 16));
+            y[i].qs[GGML_TURBO2_BYTE(j)] |= (uint8_t) ((codes[j] & 3) << GGML_TURBO2_BIT(j));
             y[i].qh[j / 8] |= (uint8_t) ((codes[j] >> 2) << (j % 8));
         }
     }
@@ -288,7 +273,7 @@ void quantize_row_turbo4_ref(const float * GGML_RESTRICT x, block_turbo4 * GGML_
             continue;
         }
         for (int j = 0; j < QK_TURBO; j++) {
-            y[i].qs[j % 32] |= (uint8_t) (codes[j] << 4 * (j / 32));
+            y[i].qs[GGML_TURBO4_BYTE(j)] |= (uint8_t) (codes[j] << GGML_TURBO4_BIT(j));
         }
     }
 }
@@ -311,57 +296,62 @@ size_t quantize_turbo(enum ggml_type              type,
 
 void ggml_turbo2_unpack(const block_turbo2 * x, int8_t * levels) {
     for (int j = 0; j < QK_TURBO; j++) {
-        levels[j] = ggml_turbo2_levels[(x->d >> j / 16) & 1][(x->qs[j % 16] >> 2 * (j / 16)) & 3];
+        levels[j] =
+            ggml_turbo2_levels[GGML_TURBO_WIDE(x->d, j)][(x->qs[GGML_TURBO2_BYTE(j)] >> GGML_TURBO2_BIT(j)) & 3];
     }
 }
 
 void ggml_turbo3_unpack(const block_turbo3 * x, int8_t * levels) {
     for (int j = 0; j < QK_TURBO; j++) {
-        const int lo = (x->qs[j % 16] >> 2 * (j / 16)) & 3;
+        const int lo = (x->qs[GGML_TURBO2_BYTE(j)] >> GGML_TURBO2_BIT(j)) & 3;
         const int hi = (x->qh[j / 8] >> (j % 8)) & 1;
-        levels[j]    = ggml_turbo3_levels[(x->d >> j / 16) & 1][lo | hi << 2];
+        levels[j]    = ggml_turbo3_levels[GGML_TURBO_WIDE(x->d, j)][lo | hi << 2];
     }
 }
 
 void ggml_turbo4_unpack(const block_turbo4 * x, int8_t * levels) {
     for (int j = 0; j < QK_TURBO; j++) {
-        levels[j] = ggml_turbo4_levels[(x->d >> j / 16) & 1][(x->qs[j % 32] >> 4 * (j / 32)) & 15];
+        levels[j] =
+            ggml_turbo4_levels[GGML_TURBO_WIDE(x->d, j)][(x->qs[GGML_TURBO4_BYTE(j)] >> GGML_TURBO4_BIT(j)) & 15];
     }
 }
 
 static void turbo_scale(const int8_t * levels, uint16_t d16, float * y) {
-    const float d = GGML_FP16_TO_FP32(ggml_turbo_step(d16)) * GGML_TURBO_STEP_UNIT;
+    const float d = GGML_FP16_TO_FP32(GGML_TURBO_STEP(d16)) * GGML_TURBO_STEP_UNIT;
     for (int j = 0; j < QK_TURBO; j++) {
         y[j] = d * (float) levels[j];
     }
 }
 
-void dequantize_row_turbo2(const block_turbo2 * GGML_RESTRICT x, float * GGML_RESTRICT y, int64_t k) {
-    assert(k % QK_TURBO == 0);
-
-    for (int64_t i = 0; i < k / QK_TURBO; i++) {
-        int8_t levels[QK_TURBO];
-        ggml_turbo2_unpack(&x[i], levels);
-        turbo_scale(levels, x[i].d, y + i * QK_TURBO);
+#define TURBO_DEQUANTIZE_ROW(N)                                                                                \
+    void dequantize_row_turbo##N(const block_turbo##N * GGML_RESTRICT x, float * GGML_RESTRICT y, int64_t k) { \
+        assert(k % QK_TURBO == 0);                                                                             \
+                                                                                                               \
+        for (int64_t i = 0; i < k / QK_TURBO; i++) {                                                           \
+            int8_t levels[QK_TURBO];                                                                           \
+            ggml_turbo##N##_unpack(&x[i], levels);                                                             \
+            turbo_scale(levels, x[i].d, y + i * QK_TURBO);                                                     \
+        }                                                                                                      \
     }
-}
 
-void dequantize_row_turbo3(const block_turbo3 * GGML_RESTRICT x, float * GGML_RESTRICT y, int64_t k) {
-    assert(k % QK_TURBO == 0);
+TURBO_DEQUANTIZE_ROW(2)
+TURBO_DEQUANTIZE_ROW(3)
+TURBO_DEQUANTIZE_ROW(4)
 
-    for (int64_t i = 0; i < k / QK_TURBO; i++) {
-        int8_t levels[QK_TURBO];
-        ggml_turbo3_unpack(&x[i], levels);
-        turbo_scale(levels, x[i].d, y + i * QK_TURBO);
+bool ggml_turbo_validate(enum ggml_type type, const void * data, size_t nbytes) {
+    const size_t size = ggml_type_size(type);
+    if (nbytes % size != 0) {
+        fprintf(stderr, "%s: %zu bytes are no whole blocks of %s\n", __func__, nbytes, ggml_type_name(type));
+        return false;
     }
-}
 
-void dequantize_row_turbo4(const block_turbo4 * GGML_RESTRICT x, float * GGML_RESTRICT y, int64_t k) {
-    assert(k % QK_TURBO == 0);
-
-    for (int64_t i = 0; i < k / QK_TURBO; i++) {
-        int8_t levels[QK_TURBO];
-        ggml_turbo4_unpack(&x[i], levels);
-        turbo_scale(levels, x[i].d, y + i * QK_TURBO);
+    for (size_t i = 0; i < nbytes / size; i++) {
+        uint16_t d;
+        memcpy(&d, (const char *) data + i * size, sizeof(d));
+        if ((GGML_TURBO_STEP(d) & 0x7c00) == 0x7c00) {
+            fprintf(stderr, "%s: the step of block %zu is not finite\n", __func__, i);
+            return false;
+        }
     }
+    return true;
 }

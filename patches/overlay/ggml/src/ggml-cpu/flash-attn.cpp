@@ -1,64 +1,24 @@
 #include "flash-attn.h"
 
+#include "flash-attn-kernels.h"
+#include "flash-attn-plan.h"
 #include "ggml-cpu-impl.h"
 #include "ggml-cpu.h"
 #include "kv-row.h"
-#include "simd-gemm.h"
-#include "vec.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <iterator>
+#include <numeric>
 
 namespace {
 
-constexpr int64_t TILE_KV   = 64;   // cells of the cache that are decoded together
-constexpr int64_t MIN_SPLIT = 256;  // cells of a range at least: shorter ones cost more at the barrier than they save
-constexpr int64_t TILE_Q    = 64;   // tokens of a block at most
-constexpr int64_t FEW_ROWS  = 8;    // float keys: up to here dot products beat a matrix product
-constexpr int64_t RESIDENT  = 64 * 1024;  // floats of queries and accumulators of a block: these stay in the L2 cache
+constexpr int64_t FEW_ROWS = 8;  // float keys: up to here dot products beat a matrix product
 
 constexpr uint16_t F16_NEG_INF = 0xfc00;
 
-int64_t round_up(int64_t n, int64_t to) {
-    return (n + to - 1) / to * to;
-}
-
-int64_t div_up(int64_t n, int64_t by) {
-    return (n + by - 1) / by;
-}
-
-// How the work is cut. A block is a set of query rows that read the same KV head: some of the heads of a GQA group,
-// for some tokens. A block's cells may be split in ranges, whose results are joined at the end.
-struct fa_plan {
-    int64_t heads;   // query heads of a block
-    int64_t tokens;  // tokens of a block
-    int64_t groups;  // blocks per KV head, over heads
-    int64_t n_blocks;
-    int64_t n_splits;
-    int64_t split;  // cells of a range, a multiple of TILE_KV
-
-    int64_t rows() const { return heads * tokens; }
-};
-
-// Scratch of a thread, in floats
-struct fa_scratch {
-    int64_t q, k, v, row, s, acc, mask, stat;
-
-    fa_scratch(const fa_plan & plan, int64_t dk, int64_t dv) {
-        q    = round_up(plan.rows() * dk, 16);
-        k    = round_up(TILE_KV * dk, 16);
-        v    = round_up(TILE_KV * dv, 16);
-        row  = round_up(dk, 16);
-        s    = plan.rows() * TILE_KV;
-        acc  = round_up(plan.rows() * dv, 16);
-        mask = plan.tokens * TILE_KV;
-        stat = round_up(plan.rows(), 16);
-    }
-
-    int64_t size() const { return q + k + v + row + s + acc + mask + 2 * stat; }
-};
-
+// Upstream's kernel computes what these do not know, or refuses it.
 bool is_supported(const ggml_tensor * dst) {
     const ggml_tensor * q = dst->src[0];
     const ggml_tensor * k = dst->src[1];
@@ -69,485 +29,78 @@ bool is_supported(const ggml_tensor * dst) {
         return false;
     }
 
+    // known: q, k, v, mask, sinks; scale, bias, softcap, precision, and how many cells the mask shows at most
+    if (std::any_of(dst->src + 5, std::end(dst->src), [](const ggml_tensor * t) { return t != nullptr; }) ||
+        std::any_of(dst->op_params + 5, std::end(dst->op_params), [](int32_t x) { return x != 0; })) {
+        return false;
+    }
+
     for (const ggml_tensor * t : { k, v }) {
         if (t->nb[0] != ggml_type_size(t->type) || (t->type != GGML_TYPE_F32 && !ggml_cpu_get_to_float(t->type))) {
             return false;
         }
     }
-
-    return q->type == GGML_TYPE_F32 && q->nb[0] == sizeof(float) && k->ne[2] == v->ne[2] && k->ne[3] == v->ne[3];
+    return q->type == GGML_TYPE_F32 && q->nb[0] == sizeof(float) && q->ne[0] == k->ne[0] && k->ne[0] > 0 &&
+           k->ne[1] > 0 && k->ne[2] == v->ne[2] && k->ne[3] == v->ne[3] && dst->nb[0] == sizeof(float) &&
+           dst->ne[0] == v->ne[0] && dst->ne[2] == q->ne[1] && !ggml_is_empty(dst);
 }
 
-fa_plan make_plan(const ggml_tensor * dst, int64_t nth) {
-    const ggml_tensor * q    = dst->src[0];
-    const ggml_tensor * k    = dst->src[1];
-    const ggml_tensor * v    = dst->src[2];
-    const ggml_tensor * mask = dst->src[3];
+// What upstream's kernel does not look at either, and would divide by or read past.
+bool fits(const ggml_tensor * dst) {
+    const ggml_tensor * q     = dst->src[0];
+    const ggml_tensor * k     = dst->src[1];
+    const ggml_tensor * v     = dst->src[2];
+    const ggml_tensor * mask  = dst->src[3];
+    const ggml_tensor * sinks = dst->src[4];
 
-    const int64_t group = q->ne[2] / k->ne[2];
-    const int64_t width = k->ne[0] + v->ne[0];
+    const bool mask_fits = !mask || (mask->type == GGML_TYPE_F16 && mask->nb[0] == sizeof(ggml_fp16_t) &&
+                                     mask->ne[0] >= k->ne[1] && mask->ne[1] >= q->ne[1] && !ggml_is_empty(mask));
+    const bool sinks_fit =
+        !sinks || (sinks->type == GGML_TYPE_F32 && sinks->nb[0] == sizeof(float) && sinks->ne[0] >= q->ne[2]);
 
-    fa_plan plan;
-    plan.tokens = std::min(q->ne[1], TILE_Q);
-    plan.heads  = std::max<int64_t>(1, std::min(group, RESIDENT / (plan.tokens * width)));
-
-    // every head has its own mask
-    if (mask && mask->ne[2] > 1) {
-        plan.heads = 1;
-    }
-
-    const int64_t blocks_per_group = k->ne[2] * div_up(q->ne[1], plan.tokens) * q->ne[3];
-    while (plan.heads > 1 && plan.tokens > 1 && blocks_per_group * div_up(group, plan.heads) < 2 * nth) {
-        plan.heads = div_up(plan.heads, 2);
-    }
-
-    plan.groups   = div_up(group, plan.heads);
-    plan.n_blocks = blocks_per_group * plan.groups;
-
-    int64_t wanted = 1;
-    if (nth > 1 && plan.n_blocks < 2 * nth) {
-        wanted = 2 * nth;
-    }
-
-    plan.split    = std::max(MIN_SPLIT, round_up(div_up(k->ne[1], wanted), TILE_KV));
-    plan.n_splits = div_up(k->ne[1], plan.split);
-    return plan;
+    return mask_fits && sinks_fit && k->ne[2] > 0 && q->ne[2] % k->ne[2] == 0 && k->ne[3] > 0 &&
+           q->ne[3] % k->ne[3] == 0 && v->ne[1] >= k->ne[1] && dst->ne[1] == q->ne[2] && dst->ne[3] == q->ne[3] &&
+           k->ne[0] % ggml_blck_size(k->type) == 0 && v->ne[0] % ggml_blck_size(v->type) == 0;
 }
 
-// bytes
-size_t work_size(const ggml_tensor * dst, const fa_plan & plan, int64_t nth) {
-    const fa_scratch size(plan, dst->src[1]->ne[0], dst->src[2]->ne[0]);
-
-    const int64_t partials = plan.n_splits == 1 ? 0 : plan.n_splits * ggml_nrows(dst) * (2 + dst->ne[0]);
-
-    return (nth * size.size() + partials) * sizeof(float);
+fa_shape get_shape(const ggml_tensor * dst) {
+    const auto * const * src = dst->src;
+    return { src[1]->ne[0], src[2]->ne[0], src[0]->ne[1], src[0]->ne[2],
+             src[0]->ne[3], src[1]->ne[2], src[1]->ne[1], src[3] && src[3]->ne[2] > 1 };
 }
 
-//
-// matrix products
-//
-
-#if defined(GGML_SIMD) && !defined(__ARM_FEATURE_SVE) && !defined(__riscv_v_intrinsic)
-
-template <int M> void gemm_rows(float * C, const float * A, const float * B, int K, int N) {
-    constexpr int KN = GGML_F32_EPR;
-
-    int j = 0;
-    for (; j + GEMM_RN * KN <= N; j += GEMM_RN * KN) {
-        simd_gemm_ukernel<M, GEMM_RN>(C + j, A, B + j, K, N);
-    }
-    for (; j + KN <= N; j += KN) {
-        simd_gemm_ukernel<M, 1>(C + j, A, B + j, K, N);
-    }
-    if (j < N) {
-        simd_gemm_ukernel_tail<M>(C + j, A, B + j, K, N, N - j);
-    }
-}
-
-// C[M x N] += A[M x K]*B[K x N]; B is read once for the rows that are left over
-void gemm(float * C, const float * A, const float * B, int M, int K, int N) {
-    const int full = M - M % GEMM_RM;
-
-    simd_gemm(C, A, B, full, K, N);
-    C += full * N;
-    A += full * K;
-    switch (M - full) {
-        case 1:
-            gemm_rows<1>(C, A, B, K, N);
-            break;
-        case 2:
-            gemm_rows<2>(C, A, B, K, N);
-            break;
-        case 3:
-            gemm_rows<3>(C, A, B, K, N);
-            break;
-        case 4:
-            gemm_rows<4>(C, A, B, K, N);
-            break;
-        case 5:
-            gemm_rows<5>(C, A, B, K, N);
-            break;
-    }
-}
-
-#else
-
-void gemm(float * C, const float * A, const float * B, int M, int K, int N) {
-    simd_gemm(C, A, B, M, K, N);
-}
-
-#endif
-
-//
-// dot products of integer rows
-//
-
-// All of them: s[r][c] = sum over blocks b of 32*NV values of q_steps[r][b]*k_steps[b][c]*<q[r], k[c]>.
-// There are `width` cells, a multiple of 16; rows of k_steps are TILE_KV apart.
-
-#if defined(__AVX2__) && defined(__FMA__)
-
-#    if defined(__AVX512VNNI__) && defined(__AVX512VL__)
-
-// the instruction multiplies unsigned with signed bytes: it gets k + 128, and starts at -128*q
-inline __m256i load_key(const int8_t * k) {
-    return _mm256_xor_si256(_mm256_loadu_si256((const __m256i *) k), _mm256_set1_epi8(-128));
-}
-
-template <int NV> inline __m256i mul_sum(__m256i sum, const __m256i * k, const __m256i * q) {
-    for (int i = 0; i < NV; i++) {
-        sum = _mm256_dpbusd_epi32(sum, k[i], q[i]);
-    }
-    return sum;
-}
-
-template <int NV> inline __m256i mul_sum_start(const __m256i * q) {
-    __m256i offset[NV];
-    for (int i = 0; i < NV; i++) {
-        offset[i] = _mm256_set1_epi8(-128);
-    }
-    return _mm256_sub_epi32(_mm256_setzero_si256(), mul_sum<NV>(_mm256_setzero_si256(), offset, q));
-}
-
-#    else
-
-inline __m256i load_key(const int8_t * k) {
-    return _mm256_loadu_si256((const __m256i *) k);
-}
-
-// levels and queries are within +-127: two products fit 16 bits
-template <int NV> inline __m256i mul_sum(__m256i sum, const __m256i * k, const __m256i * q) {
-    for (int i = 0; i < NV; i++) {
-        const __m256i p = _mm256_maddubs_epi16(_mm256_abs_epi8(k[i]), _mm256_sign_epi8(q[i], k[i]));
-        sum             = _mm256_add_epi32(sum, _mm256_madd_epi16(p, _mm256_set1_epi16(1)));
-    }
-    return sum;
-}
-
-template <int NV> inline __m256i mul_sum_start(const __m256i *) {
-    return _mm256_setzero_si256();
-}
-
-#    endif
-
-template <int NV>
-void dot_levels(const int8_t * k,
-                const float *  k_steps,
-                const int8_t * q,
-                const float *  q_steps,
-                int64_t        rows,
-                int64_t        dk,
-                int64_t        width,
-                float *        s) {
-    for (int64_t c = 0; c < width; c += 8) {
-        for (int64_t b = 0; b < dk / (32 * NV); b++) {
-            __m256i kc[8][NV];
-            for (int i = 0; i < 8 * NV; i++) {
-                kc[i / NV][i % NV] = load_key(k + (c + i / NV) * dk + 32 * (NV * b + i % NV));
-            }
-            const __m256 kd = _mm256_loadu_ps(k_steps + b * TILE_KV + c);
-
-            for (int64_t r = 0; r < rows; r++) {
-                __m256i qr[NV];
-                __m256i p[8];
-                for (int i = 0; i < NV; i++) {
-                    qr[i] = _mm256_loadu_si256((const __m256i *) (q + r * dk + 32 * (NV * b + i)));
-                }
-                const __m256i start = mul_sum_start<NV>(qr);
-                for (int i = 0; i < 8; i++) {
-                    p[i] = mul_sum<NV>(start, kc[i], qr);
-                }
-                const __m256i lo = _mm256_hadd_epi32(_mm256_hadd_epi32(p[0], p[1]), _mm256_hadd_epi32(p[2], p[3]));
-                const __m256i hi = _mm256_hadd_epi32(_mm256_hadd_epi32(p[4], p[5]), _mm256_hadd_epi32(p[6], p[7]));
-                const __m256i sum =
-                    _mm256_add_epi32(_mm256_permute2x128_si256(lo, hi, 0x20), _mm256_permute2x128_si256(lo, hi, 0x31));
-                const __m256 d  = _mm256_mul_ps(_mm256_set1_ps(q_steps[r * (dk / (32 * NV)) + b]), kd);
-                float *      sc = s + r * width + c;
-                _mm256_storeu_ps(sc, _mm256_fmadd_ps(d, _mm256_cvtepi32_ps(sum),
-                                                     b == 0 ? _mm256_setzero_ps() : _mm256_loadu_ps(sc)));
-            }
-        }
-    }
-}
-
-#elif defined(__ARM_NEON) && defined(__aarch64__)
-
-template <int NV>
-void dot_levels(const int8_t * k,
-                const float *  k_steps,
-                const int8_t * q,
-                const float *  q_steps,
-                int64_t        rows,
-                int64_t        dk,
-                int64_t        width,
-                float *        s) {
-    for (int64_t c = 0; c < width; c += 4) {
-        for (int64_t b = 0; b < dk / (32 * NV); b++) {
-            const float32x4_t kd = vld1q_f32(k_steps + b * TILE_KV + c);
-            for (int64_t r = 0; r < rows; r++) {
-                int32x4_t p[4];
-                for (int i = 0; i < 4; i++) {
-                    p[i] = vdupq_n_s32(0);
-                    for (int64_t j = 32 * NV * b; j < 32 * NV * (b + 1); j += 16) {
-                        p[i] = ggml_vdotq_s32(p[i], vld1q_s8(k + (c + i) * dk + j), vld1q_s8(q + r * dk + j));
-                    }
-                }
-                const int32x4_t sum = vpaddq_s32(vpaddq_s32(p[0], p[1]), vpaddq_s32(p[2], p[3]));
-                float *         sc  = s + r * width + c;
-                vst1q_f32(sc, vfmaq_f32(b == 0 ? vdupq_n_f32(0.0f) : vld1q_f32(sc),
-                                        vmulq_n_f32(kd, q_steps[r * (dk / (32 * NV)) + b]), vcvtq_f32_s32(sum)));
-            }
-        }
-    }
-}
-
-#else
-
-template <int NV>
-void dot_levels(const int8_t * k,
-                const float *  k_steps,
-                const int8_t * q,
-                const float *  q_steps,
-                int64_t        rows,
-                int64_t        dk,
-                int64_t        width,
-                float *        s) {
-    for (int64_t r = 0; r < rows; r++) {
-        for (int64_t c = 0; c < width; c++) {
-            s[r * width + c] = 0.0f;
-            for (int64_t b = 0; b < dk / (32 * NV); b++) {
-                int32_t sum = 0;
-                for (int64_t j = 32 * NV * b; j < 32 * NV * (b + 1); j++) {
-                    sum += (int32_t) k[c * dk + j] * q[r * dk + j];
-                }
-                s[r * width + c] += q_steps[r * (dk / (32 * NV)) + b] * k_steps[b * TILE_KV + c] * (float) sum;
-            }
-        }
-    }
-}
-
-#endif
-
-//
-// weighted sums of integer rows
-//
-
-#if defined(__AVX512F__)
-
-struct vec {
-    static constexpr int lanes = 16, max_rows = 8;
-    __m512               v;
-
-    static vec load(const float * p) { return { _mm512_loadu_ps(p) }; }
-
-    static vec load(const int8_t * p) {
-        return { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *) p))) };
-    }
-
-    void store(float * p) const { _mm512_storeu_ps(p, v); }
-
-    void add(vec a, float x) { v = _mm512_fmadd_ps(a.v, _mm512_set1_ps(x), v); }
-
-    void raise(vec a) { v = _mm512_max_ps(v, a.v); }
-};
-
-#elif defined(__AVX2__) && defined(__FMA__)
-
-struct vec {
-    static constexpr int lanes = 8, max_rows = 6;
-    __m256               v;
-
-    static vec load(const float * p) { return { _mm256_loadu_ps(p) }; }
-
-    static vec load(const int8_t * p) {
-        return { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *) p))) };
-    }
-
-    void store(float * p) const { _mm256_storeu_ps(p, v); }
-
-    void add(vec a, float x) { v = _mm256_fmadd_ps(a.v, _mm256_set1_ps(x), v); }
-
-    void raise(vec a) { v = _mm256_max_ps(v, a.v); }
-};
-
-#elif defined(__ARM_NEON) && defined(__aarch64__)
-
-struct vec {
-    static constexpr int lanes = 8, max_rows = 4;
-    float32x4_t          lo, hi;
-
-    static vec load(const float * p) { return { vld1q_f32(p), vld1q_f32(p + 4) }; }
-
-    static vec load(const int8_t * p) {
-        const int16x8_t x = vmovl_s8(vld1_s8(p));
-        return { vcvtq_f32_s32(vmovl_s16(vget_low_s16(x))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(x))) };
-    }
-
-    void store(float * p) const {
-        vst1q_f32(p, lo);
-        vst1q_f32(p + 4, hi);
-    }
-
-    void add(vec a, float x) {
-        lo = vfmaq_n_f32(lo, a.lo, x);
-        hi = vfmaq_n_f32(hi, a.hi, x);
-    }
-
-    void raise(vec a) {
-        lo = vmaxq_f32(lo, a.lo);
-        hi = vmaxq_f32(hi, a.hi);
-    }
-};
-
-#else
-
-struct vec {
-    static constexpr int lanes = 1, max_rows = 4;
-    float                v;
-
-    static vec load(const float * p) { return { *p }; }
-
-    static vec load(const int8_t * p) { return { (float) *p }; }
-
-    void store(float * p) const { *p = v; }
-
-    void add(vec a, float x) { v += a.v * x; }
-
-    void raise(vec a) { v = std::max(v, a.v); }
-};
-
-#endif
-
-// y[r][j] += sum over cells of w[r][c]*v[c][j], for R rows and n values j, a multiple of 32. Rows of w are TILE_KV apart,
-// of y and v `dv`.
-template <int R>
-void add_levels_rows(float * y, const float * w, const int8_t * v, int64_t n, int64_t n_cells, int64_t dv) {
-    constexpr int N = 32 % (2 * vec::lanes) == 0 ? 2 : 1;
-
-    for (int64_t j = 0; j < n; j += N * vec::lanes) {
-        vec acc[R][N];
-        for (int r = 0; r < R; r++) {
-            for (int i = 0; i < N; i++) {
-                acc[r][i] = vec::load(y + r * dv + j + i * vec::lanes);
-            }
-        }
-        for (int64_t c = 0; c < n_cells; c++) {
-            vec x[N];
-            for (int i = 0; i < N; i++) {
-                x[i] = vec::load(v + c * dv + j + i * vec::lanes);
-            }
-            for (int r = 0; r < R; r++) {
-                for (int i = 0; i < N; i++) {
-                    acc[r][i].add(x[i], w[r * TILE_KV + c]);
-                }
-            }
-        }
-        for (int r = 0; r < R; r++) {
-            for (int i = 0; i < N; i++) {
-                acc[r][i].store(y + r * dv + j + i * vec::lanes);
-            }
-        }
-    }
-}
-
-// y[r] += sum over cells of s[r][c]*v_steps[c]*v[c], for n values; rows of s are `width` apart
-void add_levels(float *        y,
-                const float *  s,
-                const int8_t * v,
-                const float *  v_steps,
-                int64_t        n,
-                int64_t        rows,
-                int64_t        n_cells,
-                int64_t        width,
-                int64_t        dv) {
-    float w[vec::max_rows * TILE_KV];
-
-    for (int64_t r = 0; r < rows; r += vec::max_rows) {
-        const int64_t some = std::min<int64_t>(rows - r, vec::max_rows);
-        for (int64_t i = 0; i < some; i++) {
-            ggml_vec_mul_f32(n_cells, w + i * TILE_KV, s + (r + i) * width, v_steps);
-        }
-        switch (some) {
-            case 1:
-                add_levels_rows<1>(y + r * dv, w, v, n, n_cells, dv);
-                break;
-            case 2:
-                add_levels_rows<2>(y + r * dv, w, v, n, n_cells, dv);
-                break;
-            case 3:
-                add_levels_rows<3>(y + r * dv, w, v, n, n_cells, dv);
-                break;
-            case 4:
-                add_levels_rows<4>(y + r * dv, w, v, n, n_cells, dv);
-                break;
-            case 5:
-                add_levels_rows<5>(y + r * dv, w, v, n, n_cells, dv);
-                break;
-            case 6:
-                add_levels_rows<6>(y + r * dv, w, v, n, n_cells, dv);
-                break;
-            case 7:
-                add_levels_rows<7>(y + r * dv, w, v, n, n_cells, dv);
-                break;
-            case 8:
-                add_levels_rows<8>(y + r * dv, w, v, n, n_cells, dv);
-                break;
-        }
-    }
-}
-
-//
 // one thread's work
-//
-
 class fa_worker {
   public:
-    fa_worker(const ggml_compute_params * params, ggml_tensor * dst, const fa_plan & plan) :
+    fa_worker(const ggml_compute_params * params, ggml_tensor * dst, const fa_shape & shape, const fa_plan & plan) :
         dst(dst),
-        q(dst->src[0]),
-        k(dst->src[1]),
-        v(dst->src[2]),
-        mask(dst->src[3]),
-        plan(plan),
-        dk(k->ne[0]),
-        dv(v->ne[0]),
-        group(q->ne[2] / k->ne[2]),
-        unpack_k(ggml_kv_get_unpack(k->type)),
-        unpack_v(ggml_kv_get_unpack(v->type)),
-        k_width(ggml_kv_step_width(k->type)),
-        v_width(ggml_kv_step_width(v->type)),
-        to_float_k(ggml_cpu_get_to_float(k->type)),
-        to_float_v(ggml_cpu_get_to_float(v->type)) {
-        const float * op_params = (const float *) dst->op_params;
-        scale                   = op_params[0];
-        max_bias                = op_params[1];
-        softcap                 = op_params[2];
-        if (softcap != 0.0f) {
-            scale /= softcap;
+        shape(shape),
+        plan(plan) {
+        const fa_scratch size(shape, plan);
+
+        float *    p    = (float *) params->wdata + params->ith * size.thread();
+        const auto take = [&p](int64_t n) {
+            return (p += n) - n;
+        };
+        Q        = take(size.q);
+        K        = take(size.k);
+        V        = take(size.v);
+        row      = take(size.row);
+        S        = take(size.s);
+        acc      = take(size.acc);
+        bias     = take(size.bias);
+        M        = take(size.stat);
+        L        = take(size.stat);
+        partials = (float *) params->wdata + params->nth * size.thread();
+
+        if (dv_pad != dv) {
+            std::fill(V, V + size.v, 0.0f);
         }
 
-        const fa_scratch size(plan, dk, dv);
-
-        float * p = (float *) params->wdata + params->ith * size.size();
-        Q         = p;
-        p += size.q;
-        K = p;
-        p += size.k;
-        V = p;
-        p += size.v;
-        row = p;
-        p += size.row;
-        S = p;
-        p += size.s;
-        acc = p;
-        p += size.acc;
-        bias = p;
-        p += size.mask;
-        M = p;
-        p += size.stat;
-        L = p;
-
-        partials = (float *) params->wdata + params->nth * size.size();
+        // the same memory
+        q_levels = { (int8_t *) Q, Q + plan.rows() * dk / 4 };
+        k_levels = { (int8_t *) K, K + FA_TILE * dk / 4 };
+        v_levels = { (int8_t *) V, V + FA_TILE * dv / 4 };
     }
 
     void run(int64_t item) {
@@ -557,11 +110,11 @@ class fa_worker {
         load_queries();
         std::fill(M, M + rows, -INFINITY);
         std::fill(L, L + rows, 0.0f);
-        std::fill(acc, acc + rows * dv, 0.0f);
+        std::fill(acc, acc + rows * dv_pad, 0.0f);
 
         const int64_t end = std::min((split + 1) * plan.split, k->ne[1]);
-        for (int64_t cell = split * plan.split; cell < end; cell += TILE_KV) {
-            if (select_cells(cell, std::min(TILE_KV, end - cell))) {
+        for (int64_t cell = split * plan.split; cell < end; cell += FA_TILE) {
+            if (select_cells(cell, std::min(FA_TILE, end - cell))) {
                 score();
                 accumulate();
             }
@@ -570,12 +123,12 @@ class fa_worker {
         for (int64_t r = 0; r < rows; r++) {
             const int64_t i = dst_row(r);
             if (plan.n_splits == 1) {
-                finish(i, M[r], L[r], acc + r * dv);
+                finish(i, M[r], L[r], acc + r * dv_pad);
             } else {
                 float * partial = partials + (split * ggml_nrows(dst) + i) * (2 + dv);
                 partial[0]      = M[r];
                 partial[1]      = L[r];
-                memcpy(partial + 2, acc + r * dv, dv * sizeof(float));
+                memcpy(partial + 2, acc + r * dv_pad, dv * sizeof(float));
             }
         }
     }
@@ -604,84 +157,72 @@ class fa_worker {
     }
 
   private:
-    ggml_tensor *       dst;
-    const ggml_tensor * q;
-    const ggml_tensor * k;
-    const ggml_tensor * v;
-    const ggml_tensor * mask;
-    const fa_plan &     plan;
+    ggml_tensor *    dst;
+    const fa_shape & shape;
+    const fa_plan &  plan;
 
-    const int64_t dk;
-    const int64_t dv;
-    const int64_t group;
+    const ggml_tensor * q    = dst->src[0];
+    const ggml_tensor * k    = dst->src[1];
+    const ggml_tensor * v    = dst->src[2];
+    const ggml_tensor * mask = dst->src[3];
 
-    const ggml_kv_unpack_t unpack_k;  // null: keys are decoded to float
-    const ggml_kv_unpack_t unpack_v;  // the same for values
-    const int64_t          k_width;   // values that share a step
-    const int64_t          v_width;
-    const ggml_to_float_t  to_float_k;
-    const ggml_to_float_t  to_float_v;
+    const float max_bias = ggml_get_op_params_f32(dst, 1);
+    const float softcap  = ggml_get_op_params_f32(dst, 2);
+    const float scale    = ggml_get_op_params_f32(dst, 0) / (softcap != 0.0f ? softcap : 1.0f);
 
-    float scale;
-    float max_bias;
-    float softcap;
+    const int64_t dk      = shape.dk;
+    const int64_t dv      = shape.dv;
+    const int64_t dv_pad  = fa_round_up(dv, FA_PAD);
+    const int64_t k_width = ggml_kv_step_width(k->type);  // values that share a step
+    const int64_t v_width = ggml_kv_step_width(v->type);
 
-    float * Q;         // [rows][dk]; with unpack_k bytes [rows][dk], then steps [rows][dk/k_width]
-    float * K;         // [dk][width]; with unpack_k bytes [n_cells][dk], then steps [dk/k_width][TILE_KV]
-    float * V;         // [width][dv]; with unpack_v bytes [n_cells][dv], then steps [dv/v_width][TILE_KV]
+    const ggml_kv_unpack_t unpack_k   = ggml_kv_get_unpack(k->type);  // null: keys are decoded to float
+    const ggml_kv_unpack_t unpack_v   = ggml_kv_get_unpack(v->type);  // the same for values
+    const ggml_to_float_t  to_float_k = ggml_cpu_get_to_float(k->type);
+    const ggml_to_float_t  to_float_v = ggml_cpu_get_to_float(v->type);
+
+    float * Q;         // [rows][dk]
+    float * K;         // [dk][width]
+    float * V;         // [n_cells][dv_pad]
     float * row;       // [dk]
     float * S;         // [rows][width]: scores, then weights
-    float * acc;       // [rows][dv]
+    float * acc;       // [rows][dv_pad]
     float * bias;      // [tokens][width]: mask of the tile
     float * M;         // [rows]: largest score so far
     float * L;         // [rows]: sum of the weights so far
     float * partials;  // [split][row of dst][2 + dv]
 
-    // the block
-    int64_t seq;
-    int64_t head_kv;
-    int64_t head;
-    int64_t heads;
-    int64_t token;
-    int64_t tokens;
-    int64_t rows;         // row r is head + r/tokens, token + r%tokens
+    // in the place of Q, K and V
+    fa_levels q_levels;  // with unpack_k: [rows][dk], steps [rows][dk/k_width]
+    fa_levels k_levels;  // with unpack_k: [n_cells][dk], steps [dk/k_width][FA_TILE]
+    fa_levels v_levels;  // with unpack_v: [n_cells][dv], steps [dv/v_width][FA_TILE]
 
+    // the block
+    int64_t      seq;
+    int64_t      head;
+    int64_t      token;
+    int64_t      tokens;
+    int64_t      rows;    // row r is head + r/tokens, token + r%tokens
     const char * k_base;  // cell 0 of the block's KV head
     const char * v_base;
 
     // the tile
-    int32_t cells[TILE_KV];  // those that some row of the block may see
+    int32_t cells[FA_TILE];  // those that some row of the block may see
     int64_t n_cells;
     int64_t width;           // n_cells and padding
     bool    biased;          // bias is not all zero
 
-    int8_t * q_levels() { return (int8_t *) Q; }
-
-    float * q_steps() { return Q + rows * dk / 4; }
-
-    int8_t * k_levels() { return (int8_t *) K; }
-
-    float * k_steps() { return K + TILE_KV * dk / 4; }
-
-    int8_t * v_levels() { return (int8_t *) V; }
-
-    float * v_steps() { return V + TILE_KV * dv / 4; }
-
     void select_block(int64_t block) {
-        const int64_t n_token_blocks = div_up(q->ne[1], plan.tokens);
+        const int64_t n_token_blocks = fa_div_up(shape.tokens, plan.tokens);
+        const int64_t group_block    = block / n_token_blocks;
+        const int64_t first          = group_block % plan.groups * plan.heads;  // in the GQA group
+        const int64_t head_kv        = group_block / plan.groups % shape.heads_kv;
 
-        const int64_t i_token = block % n_token_blocks;
-        block /= n_token_blocks;
-        const int64_t i_group = block % plan.groups;
-        block /= plan.groups;
-        head_kv = block % k->ne[2];
-        seq     = block / k->ne[2];
-
-        head   = head_kv * group + i_group * plan.heads;
-        heads  = std::min(plan.heads, group - i_group * plan.heads);
-        token  = i_token * plan.tokens;
-        tokens = std::min(plan.tokens, q->ne[1] - token);
-        rows   = heads * tokens;
+        seq    = group_block / plan.groups / shape.heads_kv;
+        head   = head_kv * shape.group() + first;
+        token  = block % n_token_blocks * plan.tokens;
+        tokens = std::min(plan.tokens, shape.tokens - token);
+        rows   = std::min(plan.heads, shape.group() - first) * tokens;
 
         k_base = (const char *) k->data + head_kv * k->nb[2] + seq / (q->ne[3] / k->ne[3]) * k->nb[3];
         v_base = (const char *) v->data + head_kv * v->nb[2] + seq / (q->ne[3] / v->ne[3]) * v->nb[3];
@@ -719,8 +260,8 @@ class fa_worker {
                                                (head + r / tokens) * q->nb[2] + seq * q->nb[3]);
             if (unpack_k) {
                 for (int64_t b = 0; b < dk / k_width; b++) {
-                    q_steps()[r * (dk / k_width) + b] =
-                        scale * quantize(x + b * k_width, k_width, q_levels() + r * dk + b * k_width);
+                    q_levels.steps[r * (dk / k_width) + b] =
+                        scale * quantize(x + b * k_width, k_width, q_levels.data + r * dk + b * k_width);
                 }
             } else {
                 memcpy(Q + r * dk, x, dk * sizeof(float));
@@ -731,7 +272,7 @@ class fa_worker {
 
     // Choose the cells of the tile that a row of the block may see. Returns false if there are none.
     bool select_cells(int64_t first, int64_t n) {
-        uint16_t seen[TILE_KV] = { 0 };
+        uint16_t seen[FA_TILE] = { 0 };
         uint16_t bits          = 0;
 
         const char * m = nullptr;
@@ -748,20 +289,14 @@ class fa_worker {
         }
 
         biased  = bits != 0;
-        n_cells = 0;
-        if (biased) {
-            for (int64_t c = 0; c < n; c++) {
-                if (seen[c]) {
-                    cells[n_cells++] = (int32_t) (first + c);
-                }
-            }
-        } else {
-            n_cells = n;
-            for (int64_t c = 0; c < n; c++) {
-                cells[c] = (int32_t) (first + c);
+        n_cells = biased ? 0 : n;
+        std::iota(cells, cells + n_cells, (int32_t) first);
+        for (int64_t c = 0; biased && c < n; c++) {
+            if (seen[c]) {
+                cells[n_cells++] = (int32_t) (first + c);
             }
         }
-        width = round_up(n_cells, 16);
+        width = fa_round_up(n_cells, FA_PAD);
 
         for (int64_t t = 0; biased && t < tokens; t++) {
             const ggml_fp16_t * x = (const ggml_fp16_t *) (m + t * mask->nb[1]);
@@ -783,9 +318,9 @@ class fa_worker {
     // S = scaled products of queries and keys
     void score() {
         if (unpack_k) {
-            unpack_k(k_base, k->nb[1], cells, n_cells, dk, k_levels(), k_steps(), TILE_KV);
+            unpack_k(k_base, k->nb[1], cells, n_cells, dk, k_levels.data, k_levels.steps, FA_TILE);
             const auto dot = k_width == 32 ? dot_levels<1> : dot_levels<2>;
-            dot(k_levels(), k_steps(), q_levels(), q_steps(), rows, dk, width, S);
+            dot(q_levels, k_levels, rows, width, dk, S);
         } else if (rows <= FEW_ROWS) {
             for (int64_t c = 0; c < n_cells; c++) {
                 decode(to_float_k, k_base + cells[c] * k->nb[1], row, dk);
@@ -794,18 +329,15 @@ class fa_worker {
                 }
             }
         } else {
-            for (int64_t c = 0; c < width; c++) {
-                if (c < n_cells) {
-                    decode(to_float_k, k_base + cells[c] * k->nb[1], row, dk);
-                } else {
-                    std::fill(row, row + dk, 0.0f);
-                }
+            std::fill(K, K + dk * width, 0.0f);
+            for (int64_t c = 0; c < n_cells; c++) {
+                decode(to_float_k, k_base + cells[c] * k->nb[1], row, dk);
                 for (int64_t d = 0; d < dk; d++) {
                     K[d * width + c] = row[d];
                 }
             }
             std::fill(S, S + rows * width, 0.0f);
-            gemm(S, Q, K, rows, dk, width);
+            add_products<float>({ S, width }, { Q, dk }, nullptr, { K, width }, rows, width, dk);
         }
     }
 
@@ -817,17 +349,6 @@ class fa_worker {
         const float    m0          = powf(2.0f, -(max_bias) / n_head_log2);
         const float    m1          = powf(2.0f, -(max_bias / 2.0f) / n_head_log2);
         return h < n_head_log2 ? powf(m0, h + 1) : powf(m1, 2 * (h - n_head_log2) + 1);
-    }
-
-    // n is a multiple of 16
-    static float largest(const float * x, int64_t n) {
-        vec m = vec::load(x);
-        for (int64_t i = vec::lanes; i < n; i += vec::lanes) {
-            m.raise(vec::load(x + i));
-        }
-        float lanes[vec::lanes];
-        m.store(lanes);
-        return *std::max_element(lanes, lanes + vec::lanes);
     }
 
     // S = weights relative to M; returns false if all of them are zero
@@ -855,7 +376,7 @@ class fa_worker {
             }
             if (m > M[r]) {
                 const float c = expf(M[r] - m);
-                ggml_vec_scale_f32(dv, acc + r * dv, c);
+                ggml_vec_scale_f32(dv, acc + r * dv_pad, c);
                 L[r] *= c;
                 M[r] = m;
             }
@@ -872,35 +393,29 @@ class fa_worker {
             return;
         }
         if (unpack_v) {
-            unpack_v(v_base, v->nb[1], cells, n_cells, dv, v_levels(), v_steps(), TILE_KV);
+            unpack_v(v_base, v->nb[1], cells, n_cells, dv, v_levels.data, v_levels.steps, FA_TILE);
             for (int64_t b = 0; b < dv / v_width; b++) {
-                add_levels(acc + b * v_width, S, v_levels() + b * v_width, v_steps() + b * TILE_KV, v_width, rows,
-                           n_cells, width, dv);
+                add_products<int8_t>({ acc + b * v_width, dv_pad }, { S, width }, v_levels.steps + b * FA_TILE,
+                                     { v_levels.data + b * v_width, dv }, rows, v_width, n_cells);
             }
             return;
         }
         for (int64_t c = 0; c < n_cells; c++) {
-            decode(to_float_v, v_base + cells[c] * v->nb[1], V + c * dv, dv);
+            decode(to_float_v, v_base + cells[c] * v->nb[1], V + c * dv_pad, dv);
         }
-        std::fill(V + n_cells * dv, V + width * dv, 0.0f);
-        gemm(acc, S, V, rows, width, dv);
+        add_products<float>({ acc, dv_pad }, { S, width }, nullptr, { V, dv_pad }, rows, dv_pad, n_cells);
     }
 
     // the rows of dst are [seq][token][head]
     int64_t dst_row(int64_t r) const { return (seq * q->ne[1] + token + r % tokens) * q->ne[2] + head + r / tokens; }
 
     void finish(int64_t i, float m, float l, float * x) {
-        const ggml_tensor * sinks = dst->src[4];
-
-        if (sinks) {
-            const float s = ((const float *) sinks->data)[i % q->ne[2]];
-            if (s > m) {
-                const float c = expf(m - s);
-                ggml_vec_scale_f32(dv, x, c);
-                l = l * c + 1.0f;
-            } else {
-                l += expf(s - m);
-            }
+        if (const ggml_tensor * sinks = dst->src[4]) {
+            const float s     = ((const float *) sinks->data)[i % q->ne[2]];
+            const float m_new = std::max(m, s);
+            const float c     = expf(m - m_new);
+            ggml_vec_scale_f32(dv, x, c);
+            l = l * c + expf(s - m_new);
         }
         ggml_vec_scale_f32(dv, x, l == 0.0f ? 0.0f : 1.0f / l);
         memcpy((char *) dst->data + i * dst->nb[1], x, dv * sizeof(float));
@@ -910,24 +425,25 @@ class fa_worker {
 }  // namespace
 
 size_t ggml_flash_attn_kv_work_size(const ggml_tensor * dst, int n_threads) {
-    if (!is_supported(dst)) {
-        return 0;
-    }
-
-    return work_size(dst, make_plan(dst, n_threads), n_threads);
+    return is_supported(dst) && fits(dst) ? fa_work_size(get_shape(dst), n_threads) * sizeof(float) : 0;
 }
 
 bool ggml_compute_forward_flash_attn_kv(const ggml_compute_params * params, ggml_tensor * dst) {
     if (params->use_ref || !is_supported(dst)) {
         return false;
     }
+    GGML_ASSERT(fits(dst));
 
-    const fa_plan plan    = make_plan(dst, params->nth);
-    const int64_t n_items = plan.n_blocks * plan.n_splits;
+    const fa_shape shape     = get_shape(dst);
+    const fa_plan  plan      = fa_make_plan(shape, params->nth);
+    const size_t   work_size = fa_scratch(shape, plan).size(params->nth) * sizeof(float);
 
-    GGML_ASSERT(work_size(dst, plan, params->nth) <= params->wsize);
+    // the Spacemit kernels pass on what they do not take, but plan the memory for upstream's path
+    if (work_size > params->wsize) {
+        return false;
+    }
 
-    fa_worker worker(params, dst, plan);
+    fa_worker worker(params, dst, shape, plan);
 
     if (params->ith == 0) {
         ggml_threadpool_chunk_set(params->threadpool, params->nth);
@@ -936,7 +452,7 @@ bool ggml_compute_forward_flash_attn_kv(const ggml_compute_params * params, ggml
 
     // where there are enough ranges, a thread takes all blocks of one: the rows of the KV heads share cache lines
     const int64_t step = plan.n_splits > 1 && plan.n_splits >= params->nth ? plan.n_blocks : 1;
-    for (int64_t first = params->ith * step; first < n_items;
+    for (int64_t first = params->ith * step; first < plan.n_blocks * plan.n_splits;
          first         = ggml_threadpool_chunk_add(params->threadpool, 1) * step) {
         for (int64_t item = first; item < first + step; item++) {
             worker.run(item);

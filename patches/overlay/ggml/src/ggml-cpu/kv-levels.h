@@ -221,32 +221,21 @@ static inline float kv_step(uint16_t d) {
 }
 
 static inline float kv_turbo_step(uint16_t d) {
-    return kv_step(ggml_turbo_step(d)) * GGML_TURBO_STEP_UNIT;
+    return kv_step(GGML_TURBO_STEP(d)) * GGML_TURBO_STEP_UNIT;
 }
 
-// Tables for 32 values: a table of 16 for each half. Those of the turbo types are ggml_turbo*_levels, one for each of the
-// four choices of two groups.
-#define KV_TABLE2(...) __VA_ARGS__, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
-#define KV_TABLE3(...) __VA_ARGS__, 0, 0, 0, 0, 0, 0, 0, 0
-#define KV_TABLE4(...) __VA_ARGS__
-#define KV_CHOICES(table, narrow, wide)                                                                     \
-    {                                                                                                       \
-        { table(narrow), table(narrow) }, { table(wide), table(narrow) }, { table(narrow), table(wide) }, { \
-            table(wide), table(wide)                                                                        \
-        }                                                                                                   \
-    }
+// Tables for 32 values: a table of 16 for each half, one pair for each of the four choices of two groups.
+// clang-format off
+#define KV_NARROW(N)  { GGML_TURBO##N##_NARROW(GGML_TURBO##N##_LEVELS) }
+#define KV_WIDE(N)    { GGML_TURBO##N##_WIDE(GGML_TURBO##N##_LEVELS) }
+#define KV_CHOICES(N) { { KV_NARROW(N), KV_NARROW(N) }, { KV_WIDE(N), KV_NARROW(N) }, \
+                        { KV_NARROW(N), KV_WIDE(N)   }, { KV_WIDE(N), KV_WIDE(N)   } }
+// clang-format on
 
-#define KV_TURBO2_NARROW -85, -25, 25, 85
-#define KV_TURBO2_WIDE   -127, -38, 38, 127
-#define KV_TURBO3_NARROW -88, -55, -31, -10, 10, 31, 55, 88
-#define KV_TURBO3_WIDE   -121, -76, -43, -14, 14, 43, 76, 121
-#define KV_TURBO4_NARROW -104, -79, -62, -48, -36, -25, -15, -5, 5, 15, 25, 36, 48, 62, 79, 104
-#define KV_TURBO4_WIDE   -124, -94, -73, -57, -43, -30, -18, -6, 6, 18, 30, 43, 57, 73, 94, 124
-
-static const int8_t kv_table_turbo2[4][32] = KV_CHOICES(KV_TABLE2, KV_TURBO2_NARROW, KV_TURBO2_WIDE);
-static const int8_t kv_table_turbo3[4][32] = KV_CHOICES(KV_TABLE3, KV_TURBO3_NARROW, KV_TURBO3_WIDE);
-static const int8_t kv_table_turbo4[4][32] = KV_CHOICES(KV_TABLE4, KV_TURBO4_NARROW, KV_TURBO4_WIDE);
-static const int8_t kv_table_iq4_nl[32]    = {
+static const int8_t kv_table_turbo2[4][2][16] = KV_CHOICES(2);
+static const int8_t kv_table_turbo3[4][2][16] = KV_CHOICES(3);
+static const int8_t kv_table_turbo4[4][2][16] = KV_CHOICES(4);
+static const int8_t kv_table_iq4_nl[32]       = {
     -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
     -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
 };
@@ -267,19 +256,27 @@ static inline i8x32 iq4_nl_levels(const block_iq4_nl * x) {
     return i8x32_lookup(i8x32_fields(x->qs, 0, 4, 15), kv_table_iq4_nl);
 }
 
+// values first..first + 31 of a block
+static inline i8x32 turbo_lookup(i8x32 codes, const int8_t tables[4][2][16], uint16_t d, int first) {
+    return i8x32_lookup(codes, tables[(d >> first / GGML_TURBO_GROUP) & 3][0]);
+}
+
+static inline i8x32 turbo_low_bits(const uint8_t * qs, int first) {
+    return i8x32_fields(qs, GGML_TURBO2_BIT(first), GGML_TURBO2_BIT(first + GGML_TURBO_GROUP), 3);
+}
+
 static inline void turbo2_levels(const block_turbo2 * x, i8x32 * lo, i8x32 * hi) {
-    *lo = i8x32_lookup(i8x32_fields(x->qs, 0, 2, 3), kv_table_turbo2[x->d & 3]);
-    *hi = i8x32_lookup(i8x32_fields(x->qs, 4, 6, 3), kv_table_turbo2[(x->d >> 2) & 3]);
+    *lo = turbo_lookup(turbo_low_bits(x->qs, 0), kv_table_turbo2, x->d, 0);
+    *hi = turbo_lookup(turbo_low_bits(x->qs, 32), kv_table_turbo2, x->d, 32);
 }
 
 static inline void turbo3_levels(const block_turbo3 * x, i8x32 * lo, i8x32 * hi) {
-    *lo = i8x32_lookup(i8x32_or(i8x32_fields(x->qs, 0, 2, 3), i8x32_bits(x->qh, 4)), kv_table_turbo3[x->d & 3]);
-    *hi = i8x32_lookup(i8x32_or(i8x32_fields(x->qs, 4, 6, 3), i8x32_bits(x->qh + 4, 4)),
-                       kv_table_turbo3[(x->d >> 2) & 3]);
+    *lo = turbo_lookup(i8x32_or(turbo_low_bits(x->qs, 0), i8x32_bits(x->qh, 4)), kv_table_turbo3, x->d, 0);
+    *hi = turbo_lookup(i8x32_or(turbo_low_bits(x->qs, 32), i8x32_bits(x->qh + 4, 4)), kv_table_turbo3, x->d, 32);
 }
 
 static inline void turbo4_levels(const block_turbo4 * x, i8x32 * lo, i8x32 * hi) {
     const i8x32 q = i8x32_load(x->qs);
-    *lo           = i8x32_lookup(i8x32_field(q, 0, 15), kv_table_turbo4[x->d & 3]);
-    *hi           = i8x32_lookup(i8x32_field(q, 4, 15), kv_table_turbo4[(x->d >> 2) & 3]);
+    *lo           = turbo_lookup(i8x32_field(q, GGML_TURBO4_BIT(0), 15), kv_table_turbo4, x->d, 0);
+    *hi           = turbo_lookup(i8x32_field(q, GGML_TURBO4_BIT(32), 15), kv_table_turbo4, x->d, 32);
 }

@@ -24,7 +24,7 @@ template <typename block> void get_steps(float * steps, int64_t n) {
     for (; i + 8 <= n; i += 8) {
         __m256i d = _mm256_loadu_si256((const __m256i *) (steps + i));
         if (n_vectors<block> == 2) {
-            d = _mm256_and_si256(_mm256_srli_epi32(d, 1), _mm256_set1_epi32(0x7ff8));
+            d = _mm256_and_si256(_mm256_srli_epi32(d, 1), _mm256_set1_epi32(GGML_TURBO_STEP(0xffff)));
         }
         const __m128i half = _mm_packus_epi32(_mm256_castsi256_si128(d), _mm256_extracti128_si256(d, 1));
         const __m256  unit = _mm256_set1_ps(n_vectors<block> == 2 ? GGML_TURBO_STEP_UNIT : 1.0f);
@@ -96,9 +96,9 @@ struct choices {
     }
 };
 
-constexpr choices turbo2_choices({ KV_TURBO2_NARROW }, { KV_TURBO2_WIDE });
-constexpr choices turbo3_choices({ KV_TURBO3_NARROW }, { KV_TURBO3_WIDE });
-constexpr choices turbo4_choices({ KV_TURBO4_NARROW }, { KV_TURBO4_WIDE });
+constexpr choices turbo2_choices(KV_NARROW(2), KV_WIDE(2));
+constexpr choices turbo3_choices(KV_NARROW(3), KV_WIDE(3));
+constexpr choices turbo4_choices(KV_NARROW(4), KV_WIDE(4));
 
 // 16 bytes hold the codes of four groups, two bits each
 inline __m512i low_codes(const uint8_t * q) {

@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-// Quantization and rotation give the reference's bits: same operations in the same order, without contraction.
+// Quantization gives the reference's bits: same operations in the same order, without contraction.
 // Dot products add the same exact integer sums, but in another order of floats: relative to the sum of the absolute
 // products the difference stays below 1e-6.
 
@@ -301,7 +301,7 @@ static inline bool turbo_quantize_block(const ggml_turbo_codebook * cb,
 
     const float amax = finite ? f32x8_largest(amax8) : 0.0f;
     if (amax == 0.0f) {
-        *d = finite ? 0 : 0x7e00 << 1;
+        *d = finite ? 0 : GGML_TURBO_NAN;
         return false;
     }
 
@@ -497,85 +497,3 @@ static float turbo_dot_q8_0(const int8_t * levels, const block_q8_0 * y) {
 TURBO_VEC_DOT(turbo2)
 TURBO_VEC_DOT(turbo3)
 TURBO_VEC_DOT(turbo4)
-
-//
-// rotation
-//
-
-// in place, not normalised
-static void turbo_fwht(float * x, int64_t n) {
-    int64_t len = 1;
-#if defined(__AVX2__) && defined(__FMA__)
-    // the three steps inside a vector; a + (-b) is a - b
-    const __m256 sign1 = _mm256_setr_ps(0.0f, -0.0f, 0.0f, -0.0f, 0.0f, -0.0f, 0.0f, -0.0f);
-    const __m256 sign2 = _mm256_setr_ps(0.0f, 0.0f, -0.0f, -0.0f, 0.0f, 0.0f, -0.0f, -0.0f);
-    const __m256 sign4 = _mm256_setr_ps(0.0f, 0.0f, 0.0f, 0.0f, -0.0f, -0.0f, -0.0f, -0.0f);
-    if (n % 8 == 0) {
-        for (int64_t i = 0; i < n; i += 8) {
-            __m256 v = _mm256_loadu_ps(x + i);
-            v        = _mm256_add_ps(_mm256_permute_ps(v, 0xb1), _mm256_xor_ps(v, sign1));
-            v        = _mm256_add_ps(_mm256_permute_ps(v, 0x4e), _mm256_xor_ps(v, sign2));
-            v        = _mm256_add_ps(_mm256_permute2f128_ps(v, v, 1), _mm256_xor_ps(v, sign4));
-            _mm256_storeu_ps(x + i, v);
-        }
-        len = 8;
-    }
-#endif
-    for (; len < n; len *= 2) {
-        for (int64_t i = 0; i < n; i += 2 * len) {
-            for (int64_t j = i; j < i + len; j++) {
-                const float u = x[j];
-                const float v = x[j + len];
-                x[j]          = u + v;
-                x[j + len]    = u - v;
-            }
-        }
-    }
-}
-
-bool ggml_compute_forward_turbo_rot(const struct ggml_compute_params * params, struct ggml_tensor * dst) {
-    const int32_t hint = ggml_get_op_params_i32(dst, 1);
-
-    if ((hint != GGML_HINT_SRC0_IS_TURBO_ROT && hint != GGML_HINT_SRC0_IS_TURBO_ROT_INV) || params->use_ref) {
-        return false;
-    }
-
-    const struct ggml_tensor * src1 = dst->src[1];
-
-    // anything else is left to the ordinary matrix product, which is also right
-    if (src1->type != GGML_TYPE_F32 || !ggml_is_contiguous(src1) || !ggml_is_contiguous(dst)) {
-        return false;
-    }
-
-    const int64_t n  = src1->ne[0];
-    const int64_t nr = ggml_nrows(src1);
-
-    GGML_ASSERT(n <= GGML_TURBO_ROT_MAX && (n & (n - 1)) == 0);
-    GGML_ASSERT(dst->src[0]->ne[0] == n && dst->src[0]->ne[1] == n);
-
-    const bool inverse = hint == GGML_HINT_SRC0_IS_TURBO_ROT_INV;
-
-    // the normalisation is folded into the signs
-    float sign[GGML_TURBO_ROT_MAX];
-    for (int64_t j = 0; j < n; j++) {
-        sign[j] = ggml_turbo_sign(j) / sqrtf((float) n);
-    }
-
-    const int64_t dr  = (nr + params->nth - 1) / params->nth;
-    const int64_t ir0 = dr * params->ith;
-    const int64_t ir1 = MIN(ir0 + dr, nr);
-
-    for (int64_t ir = ir0; ir < ir1; ir++) {
-        const float * x = (const float *) src1->data + ir * n;
-        float *       y = (float *) dst->data + ir * n;
-        for (int64_t j = 0; j < n; j++) {
-            y[j] = inverse ? x[j] : x[j] * sign[j];
-        }
-        turbo_fwht(y, n);
-        for (int64_t j = 0; inverse && j < n; j++) {
-            y[j] *= sign[j];
-        }
-    }
-
-    return true;
-}

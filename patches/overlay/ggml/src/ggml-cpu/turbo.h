@@ -6,8 +6,6 @@
 extern "C" {
 #endif
 
-struct ggml_compute_params;
-
 void quantize_row_turbo2(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k);
 void quantize_row_turbo3(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k);
 void quantize_row_turbo4(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k);
@@ -37,9 +35,14 @@ void ggml_vec_dot_turbo4_q8_0(int                        n,
                               size_t                     by,
                               int                        nrc);
 
-// If dst is a MUL_MAT whose hint says that src0 is a turbo rotation, compute it with a fast transform in place of
-// the matrix product and return true.
-bool ggml_compute_forward_turbo_rot(const struct ggml_compute_params * params, struct ggml_tensor * dst);
+// a row of ggml-cpu.c's table of types
+#define GGML_TURBO_TYPE_TRAITS_CPU(bits)                 \
+    {                                                    \
+        .from_float   = quantize_row_turbo##bits,        \
+        .vec_dot      = ggml_vec_dot_turbo##bits##_q8_0, \
+        .vec_dot_type = GGML_TYPE_Q8_0,                  \
+        .nrows        = 1,                               \
+    }
 
 #ifdef __cplusplus
 }

@@ -7,87 +7,33 @@
 
 #include "ggml-turbo-impl.h"
 
-// Tables of ggml-turbo.c again, because a kernel cannot read host memory. As functions they become immediates where loops
-// are unrolled. `wide` is 0 or 1.
+// Tables as functions: a kernel cannot read host memory, and where loops are unrolled they become immediates. `wide` is 0 or 1.
 template <typename block_t> struct turbo_codec;
 
-template <> struct turbo_codec<block_turbo2> {
-    static constexpr int   n           = 2;
-    static constexpr int   n_trials    = 7;
-    static constexpr float sigma       = 56.056f;
-    static constexpr float norm_weight = 0.5f;
+#define TURBO_CODEC(N)                                                                 \
+    template <> struct turbo_codec<block_turbo##N> {                                   \
+        static constexpr int   n           = GGML_TURBO##N##_N;                        \
+        static constexpr int   n_trials    = GGML_TURBO##N##_N_TRIALS;                 \
+        static constexpr float sigma       = GGML_TURBO##N##_SIGMA;                    \
+        static constexpr float norm_weight = GGML_TURBO##N##_NORM_WEIGHT;              \
+                                                                                       \
+        static constexpr __device__ float trial(const int t) {                         \
+            constexpr float v[n_trials] = { GGML_TURBO##N##_TRIALS };                  \
+            return v[t];                                                               \
+        }                                                                              \
+        static constexpr __device__ float edge(const int wide, const int i) {          \
+            constexpr float v[2][n - 1] = GGML_TURBO_TABLES(N, GGML_TURBO##N##_EDGES); \
+            return v[wide][i];                                                         \
+        }                                                                              \
+        static constexpr __device__ int magnitude(const int wide, const int m) {       \
+            constexpr int v[2][n] = GGML_TURBO_TABLES(N, GGML_TURBO##N##_MAGNITUDES);  \
+            return v[wide][m];                                                         \
+        }                                                                              \
+    };
 
-    static constexpr __device__ float trial(const int t) {
-        constexpr float v[n_trials] = { 0.5443f, 0.6667f, 0.8165f, 1.0f, 1.2247f, 1.5f, 1.8371f };
-        return v[t];
-    }
-
-    static constexpr __device__ float edge(const int wide, const int) { return wide ? 82.5f : 55.0f; }
-
-    static constexpr __device__ int magnitude(const int wide, const int m) {
-        constexpr int v[2][n] = {
-            { 25, 85  },
-            { 38, 127 }
-        };
-        return v[wide][m];
-    }
-};
-
-template <> struct turbo_codec<block_turbo3> {
-    static constexpr int   n           = 4;
-    static constexpr int   n_trials    = 7;
-    static constexpr float sigma       = 40.9097f;
-    static constexpr float norm_weight = 1.0f;
-
-    static constexpr __device__ float trial(const int t) {
-        constexpr float v[n_trials] = { 0.6202f, 0.7273f, 0.8528f, 1.0f, 1.1726f, 1.375f, 1.6123f };
-        return v[t];
-    }
-
-    static constexpr __device__ float edge(const int wide, const int i) {
-        constexpr float v[2][n - 1] = {
-            { 20.5f, 43.0f, 71.5f },
-            { 28.5f, 59.5f, 98.5f }
-        };
-        return v[wide][i];
-    }
-
-    static constexpr __device__ int magnitude(const int wide, const int m) {
-        constexpr int v[2][n] = {
-            { 10, 31, 55, 88  },
-            { 14, 43, 76, 121 }
-        };
-        return v[wide][m];
-    }
-};
-
-template <> struct turbo_codec<block_turbo4> {
-    static constexpr int   n           = 8;
-    static constexpr int   n_trials    = 9;
-    static constexpr float sigma       = 38.1556f;
-    static constexpr float norm_weight = 0.5f;
-
-    static constexpr __device__ float trial(const int t) {
-        constexpr float v[n_trials] = { 0.6508f, 0.7091f, 0.7728f, 0.8421f, 0.9177f, 1.0f, 1.0897f, 1.1875f, 1.2941f };
-        return v[t];
-    }
-
-    static constexpr __device__ float edge(const int wide, const int i) {
-        constexpr float v[2][n - 1] = {
-            { 10.0f, 20.0f, 30.5f, 42.0f, 55.0f, 70.5f, 91.5f  },
-            { 12.0f, 24.0f, 36.5f, 50.0f, 65.0f, 83.5f, 109.0f }
-        };
-        return v[wide][i];
-    }
-
-    static constexpr __device__ int magnitude(const int wide, const int m) {
-        constexpr int v[2][n] = {
-            { 5, 15, 25, 36, 48, 62, 79, 104 },
-            { 6, 18, 30, 43, 57, 73, 94, 124 }
-        };
-        return v[wide][m];
-    }
-};
+TURBO_CODEC(2)
+TURBO_CODEC(3)
+TURBO_CODEC(4)
 
 // the integer level of a code
 template <typename block_t> static constexpr __device__ int turbo_level(const int wide, const int code) {
@@ -110,12 +56,12 @@ template <typename block_t> static constexpr __device__ uint32_t turbo_level_wor
 //
 
 static __device__ __forceinline__ float turbo_step(const uint16_t d) {
-    return __half2float(__ushort_as_half((d >> 1) & 0x7ff8)) * GGML_TURBO_STEP_UNIT;
+    return __half2float(__ushort_as_half(GGML_TURBO_STEP(d))) * GGML_TURBO_STEP_UNIT;
 }
 
 // whether value j is in a group that takes the wide table
 template <typename block_t> static __device__ __forceinline__ bool turbo_is_wide(const block_t * x, const int j) {
-    return (x->d >> (j / (QK_TURBO / GGML_TURBO_N_GROUPS))) & 1;
+    return GGML_TURBO_WIDE(x->d, j);
 }
 
 // 4 bytes of a block, which is aligned to 2 bytes
@@ -131,14 +77,14 @@ static __device__ __forceinline__ uint32_t turbo_selector(const uint32_t codes) 
 
 // The levels of values j..j + 3 of a block as bytes; j is a multiple of 4.
 static __device__ __forceinline__ uint32_t turbo_levels_4(const block_turbo2 * x, const int j) {
-    const uint32_t codes = (turbo_load_4(x->qs + j % 16) >> (2 * (j / 16))) & 0x03030303;
+    const uint32_t codes = (turbo_load_4(x->qs + GGML_TURBO2_BYTE(j)) >> GGML_TURBO2_BIT(j)) & 0x03030303;
     const uint32_t table =
         turbo_is_wide(x, j) ? turbo_level_word<block_turbo2>(1, 0) : turbo_level_word<block_turbo2>(0, 0);
     return __byte_perm(table, 0, turbo_selector(codes));
 }
 
 static __device__ __forceinline__ uint32_t turbo_levels_4(const block_turbo3 * x, const int j) {
-    const uint32_t lo    = (turbo_load_4(x->qs + j % 16) >> (2 * (j / 16))) & 0x03030303;
+    const uint32_t lo    = (turbo_load_4(x->qs + GGML_TURBO2_BYTE(j)) >> GGML_TURBO2_BIT(j)) & 0x03030303;
     const uint32_t hi    = (x->qh[j / 8] >> (j % 8)) & 0x0f;
     // bit i of hi moves to bit 8*i
     const uint32_t codes = lo | ((hi * 0x00204081) & 0x01010101) << 2;
@@ -149,7 +95,7 @@ static __device__ __forceinline__ uint32_t turbo_levels_4(const block_turbo3 * x
 }
 
 static __device__ __forceinline__ uint32_t turbo_levels_4(const block_turbo4 * x, const int j) {
-    const uint32_t codes = (turbo_load_4(x->qs + j % 32) >> (4 * (j / 32))) & 0x0f0f0f0f;
+    const uint32_t codes = (turbo_load_4(x->qs + GGML_TURBO4_BYTE(j)) >> GGML_TURBO4_BIT(j)) & 0x0f0f0f0f;
     const uint32_t sel   = turbo_selector(codes);
     const bool     wide  = turbo_is_wide(x, j);
     const uint32_t t0    = wide ? turbo_level_word<block_turbo4>(1, 0) : turbo_level_word<block_turbo4>(0, 0);

@@ -67,7 +67,7 @@ static __device__ __forceinline__ void dequantize_V_turbo(const void * __restric
         // 0x6400 | b is the half 1024 + b, so (it - 1152)/64 is level/64 without a conversion, and without rounding; the
         // only rounding is that of the product, as if a float had been converted.
         const uint32_t biased = turbo_levels_4(x, j) ^ 0x80808080;
-        const half2    step   = __half2half2(__ushort_as_half((x->d >> 1) & 0x7ff8));
+        const half2    step   = __half2half2(__ushort_as_half(GGML_TURBO_STEP(x->d)));
 
 #    pragma unroll
         for (int l = 0; l < 2; ++l) {
@@ -85,7 +85,7 @@ static __device__ __forceinline__ void dequantize_V_turbo(const void * __restric
         }
 }
 
-// get_vec_dot_KQ and get_dequantize_V of fattn-common.cuh, and the turbo types
+// get_vec_dot_KQ and get_dequantize_V of fattn-common.cuh, and the turbo types: upstream's kernel gets both.
 template <ggml_type type_K, int D, int nthreads> static constexpr __device__ auto turbo_get_vec_dot_KQ() {
     if constexpr (turbo_is_turbo(type_K)) {
         return vec_dot_fattn_vec_KQ_turbo<type_K, D, nthreads>;
@@ -101,6 +101,9 @@ template <ggml_type type_V, typename T, int ne> static constexpr __device__ auto
         return get_dequantize_V<type_V, T, ne>();
     }
 }
+
+#define get_vec_dot_KQ   turbo_get_vec_dot_KQ
+#define get_dequantize_V turbo_get_dequantize_V
 
 // The pairs of K and V with a turbo type. turbo.cmake chooses those for which upstream's vector kernel is compiled and defines
 // GGML_CUDA_FA_*, which FATTN_VEC_CASES_ALL_D looks at. A backend that is built without it, such as HIP, has none.

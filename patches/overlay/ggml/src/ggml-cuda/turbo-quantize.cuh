@@ -146,7 +146,7 @@ static __device__ __forceinline__ float turbo_assign(const float a0,
 static __device__ __forceinline__ uint16_t turbo_round_step(const float step) {
     const float    x = turbo_div(step, GGML_TURBO_STEP_UNIT);
     const uint16_t h = __half_as_ushort(__float2half_rn(x < 65504.0f ? x : 65504.0f));
-    return h < 0x7bf4 ? (h + 4) & 0xfff8 : 0x7bf8;
+    return GGML_TURBO_ROUND_STEP(h);
 }
 
 // Write this thread's codes c0 (value 16*g + l) and c1 (value 16*g + l + 8).
@@ -199,7 +199,7 @@ template <typename block_t> static __device__ void turbo_quantize_block(const fl
         amax_bits = max(amax_bits, __shfl_xor_sync(TURBO_WARP_MASK, amax_bits, mask, 32));
     }
 
-    uint16_t d  = amax_bits == 0 ? 0 : 0x7e00 << 1;
+    uint16_t d  = amax_bits == 0 ? 0 : GGML_TURBO_NAN;
     int      c0 = 0;
     int      c1 = 0;
 

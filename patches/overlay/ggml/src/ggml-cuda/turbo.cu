@@ -1,3 +1,4 @@
+#include "convert.cuh"
 #include "fattn.cuh"
 #include "turbo-kernels.cuh"
 #include "turbo.cuh"
@@ -45,7 +46,7 @@ template <typename F> static void turbo_with_block(const ggml_type type, F && f)
 // SET_ROWS, CPY, GET_ROWS
 //
 
-void ggml_cuda_turbo_set_rows(ggml_backend_cuda_context & ctx, ggml_tensor * dst) {
+static void turbo_set_rows(ggml_backend_cuda_context & ctx, ggml_tensor * dst) {
     const ggml_tensor * src  = dst->src[0];
     const ggml_tensor * src1 = dst->src[1];
 
@@ -65,7 +66,8 @@ void ggml_cuda_turbo_set_rows(ggml_backend_cuda_context & ctx, ggml_tensor * dst
     });
 }
 
-bool ggml_cuda_turbo_cpy(ggml_backend_cuda_context & ctx, const ggml_tensor * src0, ggml_tensor * src1) {
+// false: not between f32 and a turbo type
+static bool turbo_cpy(ggml_backend_cuda_context & ctx, const ggml_tensor * src0, ggml_tensor * src1) {
     const bool quantize = src0->type == GGML_TYPE_F32 && ggml_is_turbo(src1->type);
     const bool decode   = ggml_is_turbo(src0->type) && src1->type == GGML_TYPE_F32;
     if (!quantize && !decode) {
@@ -92,7 +94,7 @@ bool ggml_cuda_turbo_cpy(ggml_backend_cuda_context & ctx, const ggml_tensor * sr
     return true;
 }
 
-void ggml_cuda_turbo_get_rows(ggml_backend_cuda_context & ctx, ggml_tensor * dst) {
+static void turbo_get_rows(ggml_backend_cuda_context & ctx, ggml_tensor * dst) {
     const ggml_tensor * src  = dst->src[0];
     const ggml_tensor * src1 = dst->src[1];
 
@@ -114,6 +116,31 @@ void ggml_cuda_turbo_get_rows(ggml_backend_cuda_context & ctx, ggml_tensor * dst
             (const char *) src->data, (const char *) src1->data, (char *) dst->data, src->ne[0], src1->ne[1],
             src1->ne[2], turbo_strides(src), turbo_strides(src1), turbo_strides(dst));
     });
+}
+
+bool ggml_cuda_turbo_compute(ggml_backend_cuda_context & ctx, ggml_tensor * dst) {
+    if (!ggml_cuda_turbo_involved(dst)) {
+        return false;
+    }
+    switch (dst->op) {
+        case GGML_OP_SET_ROWS:
+            turbo_set_rows(ctx, dst);
+            break;
+        case GGML_OP_GET_ROWS:
+            turbo_get_rows(ctx, dst);
+            break;
+        case GGML_OP_CPY:
+        case GGML_OP_DUP:
+        case GGML_OP_CONT:
+            if (!turbo_cpy(ctx, dst->src[0], dst)) {
+                return false;
+            }
+            break;
+        default:
+            return false;
+    }
+    CUDA_CHECK(cudaGetLastError());
+    return true;
 }
 
 //
@@ -146,49 +173,25 @@ static void turbo_convert(const void * x, dst_t * y, int64_t k, cudaStream_t str
     turbo_convert_nc<block_t>(x, y, k, 1, 1, 1, 0, 0, 0, stream);
 }
 
-template <typename dst_t> to_t_cuda_t<dst_t> ggml_cuda_turbo_to(ggml_type type) {
-    switch (type) {
-        case GGML_TYPE_TURBO2:
-            return turbo_convert<block_turbo2, dst_t>;
-        case GGML_TYPE_TURBO3:
-            return turbo_convert<block_turbo3, dst_t>;
-        case GGML_TYPE_TURBO4:
-            return turbo_convert<block_turbo4, dst_t>;
-        default:
-            return nullptr;
+// for turbo-convert.cuh; convert is turbo_convert or turbo_convert_nc
+#define TURBO_CONVERSION(NAME, convert, dst_t)                           \
+    to_##NAME##_t ggml_turbo_to_##NAME(ggml_type type);                  \
+    to_##NAME##_t ggml_turbo_to_##NAME(ggml_type type) {                 \
+        return type == GGML_TYPE_TURBO2 ? convert<block_turbo2, dst_t> : \
+               type == GGML_TYPE_TURBO3 ? convert<block_turbo3, dst_t> : \
+                                          convert<block_turbo4, dst_t>;  \
     }
-}
 
-template <typename dst_t> to_t_nc_cuda_t<dst_t> ggml_cuda_turbo_to_nc(ggml_type type) {
-    switch (type) {
-        case GGML_TYPE_TURBO2:
-            return turbo_convert_nc<block_turbo2, dst_t>;
-        case GGML_TYPE_TURBO3:
-            return turbo_convert_nc<block_turbo3, dst_t>;
-        case GGML_TYPE_TURBO4:
-            return turbo_convert_nc<block_turbo4, dst_t>;
-        default:
-            return nullptr;
-    }
-}
-
-template to_t_cuda_t<float>       ggml_cuda_turbo_to<float>(ggml_type type);
-template to_t_cuda_t<half>        ggml_cuda_turbo_to<half>(ggml_type type);
-template to_t_cuda_t<nv_bfloat16> ggml_cuda_turbo_to<nv_bfloat16>(ggml_type type);
-
-template to_t_nc_cuda_t<float>       ggml_cuda_turbo_to_nc<float>(ggml_type type);
-template to_t_nc_cuda_t<half>        ggml_cuda_turbo_to_nc<half>(ggml_type type);
-template to_t_nc_cuda_t<nv_bfloat16> ggml_cuda_turbo_to_nc<nv_bfloat16>(ggml_type type);
+TURBO_CONVERSION(fp32_cuda, turbo_convert, float)
+TURBO_CONVERSION(fp16_cuda, turbo_convert, half)
+TURBO_CONVERSION(bf16_cuda, turbo_convert, nv_bfloat16)
+TURBO_CONVERSION(fp32_nc_cuda, turbo_convert_nc, float)
+TURBO_CONVERSION(fp16_nc_cuda, turbo_convert_nc, half)
+TURBO_CONVERSION(bf16_nc_cuda, turbo_convert_nc, nv_bfloat16)
 
 //
 // which operations there are
 //
-
-bool ggml_cuda_turbo_involved(const ggml_tensor * op) {
-    return ggml_is_turbo(op->type) || std::any_of(op->src, op->src + GGML_MAX_SRC, [](const ggml_tensor * src) {
-               return src && ggml_is_turbo(src->type);
-           });
-}
 
 // whether rows are stored without gaps between their values, and whole blocks long
 static bool turbo_has_plain_rows(const ggml_tensor * t) {
@@ -215,11 +218,6 @@ bool ggml_cuda_turbo_supports_op(int device, const ggml_tensor * op) {
             break;
     }
 
-#if defined(GGML_USE_HIP) || defined(GGML_USE_MUSA)
-    // compiled from the same files, but nobody has proven the kernels there
-    GGML_UNUSED(device);
-    return false;
-#else
     const ggml_tensor * src0 = op->src[0];
     const ggml_tensor * src1 = op->src[1];
 
@@ -246,5 +244,4 @@ bool ggml_cuda_turbo_supports_op(int device, const ggml_tensor * op) {
         default:
             return false;
     }
-#endif  // defined(GGML_USE_HIP) || defined(GGML_USE_MUSA)
 }

@@ -4,28 +4,13 @@
 #include "ggml-metal-common.h"
 #include "ggml-metal-impl.h"
 #include "ggml-metal-ops.h"
-#include "ggml-turbo.h"
 
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <iterator>
-
-// simdgroups of a threadgroup that quantizes, a block each
-#define N_SG_TURBO_QUANTIZE 4
-
-bool ggml_metal_turbo_is_involved(const ggml_tensor * op) {
-    if (ggml_is_turbo(op->type)) {
-        return true;
-    }
-    for (const ggml_tensor * src : op->src) {
-        if (src && ggml_is_turbo(src->type)) {
-            return true;
-        }
-    }
-    return false;
-}
+#include <string>
 
 bool ggml_metal_turbo_is_attention(const ggml_tensor * op) {
     return op->op == GGML_OP_FLASH_ATTN_EXT && (ggml_is_turbo(op->src[1]->type) || ggml_is_turbo(op->src[2]->type));
@@ -155,12 +140,10 @@ bool ggml_metal_turbo_supports_op(const ggml_metal_device_props * props, const g
 // quantizing
 //
 
-int ggml_metal_turbo_quantize(ggml_metal_library_t lib,
-                              ggml_metal_encoder_t enc,
-                              const ggml_tensor *  op,
-                              ggml_metal_buffer_id src,
-                              ggml_metal_buffer_id idx,
-                              ggml_metal_buffer_id dst) {
+void ggml_metal_turbo_quantize(ggml_metal_library_t lib,
+                               ggml_metal_encoder_t enc,
+                               const ggml_tensor *  op,
+                               ggml_metal_buffer_id (*buffer)(const ggml_tensor * t)) {
     const ggml_tensor * x   = op->src[0];
     const int64_t       nk0 = x->ne[0] / ggml_blck_size(op->type);
 
@@ -185,9 +168,9 @@ int ggml_metal_turbo_quantize(ggml_metal_library_t lib,
 
         ggml_metal_encoder_set_pipeline(enc, ggml_metal_library_get_pipeline_set_rows(lib, op));
         ggml_metal_encoder_set_bytes(enc, &args, sizeof(args), 0);
-        ggml_metal_encoder_set_buffer(enc, src, 1);
-        ggml_metal_encoder_set_buffer(enc, idx, 2);
-        ggml_metal_encoder_set_buffer(enc, dst, 3);
+        ggml_metal_encoder_set_buffer(enc, buffer(x), 1);
+        ggml_metal_encoder_set_buffer(enc, buffer(rows), 2);
+        ggml_metal_encoder_set_buffer(enc, buffer(op), 3);
     } else {
         ggml_metal_kargs_cpy args = {
             /*.nk0  =*/nk0,
@@ -211,29 +194,26 @@ int ggml_metal_turbo_quantize(ggml_metal_library_t lib,
 
         ggml_metal_encoder_set_pipeline(enc, ggml_metal_library_get_pipeline_cpy(lib, x->type, op->type));
         ggml_metal_encoder_set_bytes(enc, &args, sizeof(args), 0);
-        ggml_metal_encoder_set_buffer(enc, src, 1);
-        ggml_metal_encoder_set_buffer(enc, dst, 2);
+        ggml_metal_encoder_set_buffer(enc, buffer(x), 1);
+        ggml_metal_encoder_set_buffer(enc, buffer(op), 2);
     }
 
     const int64_t n_groups = (nk0 * x->ne[1] + N_SG_TURBO_QUANTIZE - 1) / N_SG_TURBO_QUANTIZE;
     ggml_metal_encoder_dispatch_threadgroups(enc, n_groups, x->ne[2], x->ne[3], 32, N_SG_TURBO_QUANTIZE, 1);
-
-    return 1;
 }
 
 //
 // attention
 //
 
-ggml_metal_turbo_kv ggml_metal_turbo_as_f16(ggml_metal_library_t lib,
-                                            ggml_metal_encoder_t enc,
-                                            const ggml_tensor *  kv,
-                                            ggml_metal_buffer_id src,
-                                            ggml_metal_buffer_id dst) {
+void ggml_metal_turbo_as_f16(ggml_metal_library_t     lib,
+                             ggml_metal_encoder_t     enc,
+                             const ggml_tensor *      kv,
+                             ggml_metal_buffer_id     dst,
+                             ggml_metal_buffer_id *   bid,
+                             ggml_metal_turbo_strides strides) {
     if (!ggml_is_quantized(kv->type)) {
-        return {
-            src, { kv->nb[0], kv->nb[1], kv->nb[2], kv->nb[3] }
-        };
+        return;
     }
 
     char name[256];
@@ -259,22 +239,25 @@ ggml_metal_turbo_kv ggml_metal_turbo_as_f16(ggml_metal_library_t lib,
 
     ggml_metal_encoder_set_pipeline(enc, pipeline);
     ggml_metal_encoder_set_bytes(enc, &args, sizeof(args), 0);
-    ggml_metal_encoder_set_buffer(enc, src, 1);
+    ggml_metal_encoder_set_buffer(enc, *bid, 1);
     ggml_metal_encoder_set_buffer(enc, dst, 2);
     ggml_metal_encoder_dispatch_threadgroups(enc, (args.nblocks + nth - 1) / nth, 1, 1, nth, 1, 1);
 
-    ggml_metal_turbo_kv res = { dst, { sizeof(ggml_fp16_t) } };
+    *bid           = dst;
+    *strides.nb[0] = sizeof(ggml_fp16_t);
     for (int i = 1; i < 4; i++) {
-        res.nb[i] = res.nb[i - 1] * kv->ne[i - 1];
+        *strides.nb[i] = *strides.nb[i - 1] * kv->ne[i - 1];
     }
-    return res;
 }
 
-void ggml_metal_turbo_attention_name(const ggml_tensor * op, char * name, size_t size) {
+void ggml_metal_turbo_attention_name(const ggml_tensor * op, char * base, char * name, size_t size) {
     if (ggml_metal_turbo_is_attention(op)) {
+        // "turbo" for the type of K, which is in name as well; what follows stays, so that a variant that is not there is missed
+        const std::string heads = strstr(base, "_dk");
+        snprintf(base, size, "kernel_flash_attn_ext_vec_turbo%s", heads.c_str());
+
         const size_t used = strlen(name);
-        snprintf(name + used, size - used, "_k=%s_v=%s", ggml_type_name(op->src[1]->type),
-                 ggml_type_name(op->src[2]->type));
+        snprintf(name + used, size - used, "_v=%s", ggml_type_name(op->src[2]->type));
     }
 }
 

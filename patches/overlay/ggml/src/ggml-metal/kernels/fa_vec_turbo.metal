@@ -16,9 +16,9 @@ constant int32_t FC_flash_attn_ext_vec_turbo_type_v [[function_constant(FC_FLASH
 #define TURBO_TYPE_Q5_0   6
 #define TURBO_TYPE_Q5_1   7
 #define TURBO_TYPE_Q8_0   8
-#define TURBO_TYPE_TURBO2 100
-#define TURBO_TYPE_TURBO3 101
-#define TURBO_TYPE_TURBO4 102
+#define TURBO_TYPE_TURBO2 GGML_TURBO2_TYPE
+#define TURBO_TYPE_TURBO3 GGML_TURBO3_TYPE
+#define TURBO_TYPE_TURBO4 GGML_TURBO4_TYPE
 
 // A row of any type. The kernel takes it for one block of NL_TURBO_ROW quads, more than a head has, so that i is the
 // position in the row.

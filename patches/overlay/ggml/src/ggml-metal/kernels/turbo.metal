@@ -12,50 +12,12 @@
 // - quotients and roots are those of metal::precise, which are rounded correctly in every math mode;
 // - each function that computes with floats turns contraction and reordering off.
 
-#define TURBO_N_TRIALS 9  // at most
 #define TURBO_N_SLOTS  4
 #define TURBO_N_ROUNDS 3
 
-// see ggml_turbo_codebook in ggml-turbo-impl.h
-typedef struct {
-    short n;
-    float sigma;
-    float norm_weight;
-    short n_trials;
-    float trials[TURBO_N_TRIALS];
-    float edges[2][7];
-    float magnitudes[2][8];
-} turbo_codebook;
-
-constexpr constant static turbo_codebook turbo2_codebook = {
-    2,
-    56.056f,
-    0.5f,
-    7,
-    { 0.5443f, 0.6667f, 0.8165f, 1.0f, 1.2247f, 1.5f, 1.8371f },
-    { { 55.0f }, { 82.5f } },
-    { { 25, 85 }, { 38, 127 } },
-};
-
-constexpr constant static turbo_codebook turbo3_codebook = {
-    4,
-    40.9097f,
-    1.0f,
-    7,
-    { 0.6202f, 0.7273f, 0.8528f, 1.0f, 1.1726f, 1.375f, 1.6123f },
-    { { 20.5f, 43.0f, 71.5f }, { 28.5f, 59.5f, 98.5f } },
-    { { 10, 31, 55, 88 }, { 14, 43, 76, 121 } },
-};
-
-constexpr constant static turbo_codebook turbo4_codebook = {
-    8,
-    38.1556f,
-    0.5f,
-    9,
-    { 0.6508f, 0.7091f, 0.7728f, 0.8421f, 0.9177f, 1.0f, 1.0897f, 1.1875f, 1.2941f },
-    { { 10.0f, 20.0f, 30.5f, 42.0f, 55.0f, 70.5f, 91.5f }, { 12.0f, 24.0f, 36.5f, 50.0f, 65.0f, 83.5f, 109.0f } },
-    { { 5, 15, 25, 36, 48, 62, 79, 104 }, { 6, 18, 30, 43, 57, 73, 94, 124 } },
-};
+constexpr constant static ggml_turbo_codebook turbo2_codebook = GGML_TURBO_CODEBOOK(2);
+constexpr constant static ggml_turbo_codebook turbo3_codebook = GGML_TURBO_CODEBOOK(3);
+constexpr constant static ggml_turbo_codebook turbo4_codebook = GGML_TURBO_CODEBOOK(4);
 
 // what a thread knows of its block: values lane, lane + 8, ...
 typedef struct {
@@ -80,7 +42,7 @@ static inline int32_t turbo_unbounded(uint32_t bits) {
 }
 
 // position of the magnitude that is nearest to a
-static inline short turbo_nearest(constant turbo_codebook & cb, short wide, float a) {
+static inline short turbo_nearest(constant ggml_turbo_codebook & cb, short wide, float a) {
     short m = 0;
     for (short i = 0; i < cb.n - 1; ++i) {
         m += a > cb.edges[wide][i] ? 1 : 0;
@@ -133,7 +95,7 @@ static inline uint32_t turbo_load(device const uint32_t * src, short lane, threa
 }
 
 // For each group of 16 values: how much smaller the squared error is with narrow levels times step than with zeros.
-static inline float4 turbo_gain(constant turbo_codebook & cb, thread const turbo_values & v, float step) {
+static inline float4 turbo_gain(constant ggml_turbo_codebook & cb, thread const turbo_values & v, float step) {
 #pragma METAL fp math_mode(safe)
 #pragma METAL fp contract(off)
     const float inv_step = precise::divide(1.0f, step);
@@ -154,11 +116,11 @@ static inline float4 turbo_gain(constant turbo_codebook & cb, thread const turbo
 }
 
 // The trial whose step is the narrow one of the best pair, and the groups that take the wide table, as bits.
-static inline short turbo_choose(constant turbo_codebook & cb, thread const float4 * gain, thread short & wide) {
+static inline short turbo_choose(constant ggml_turbo_codebook & cb, thread const float4 * gain, thread short & wide) {
 #pragma METAL fp math_mode(safe)
 #pragma METAL fp contract(off)
-    float4 all[TURBO_N_TRIALS];
-    for (short t = 0; t < TURBO_N_TRIALS; ++t) {
+    float4 all[GGML_TURBO_N_TRIALS];
+    for (short t = 0; t < GGML_TURBO_N_TRIALS; ++t) {
         all[t] = simd_shuffle(gain[t / TURBO_N_SLOTS], 8 * (t % TURBO_N_SLOTS));
     }
 
@@ -188,7 +150,7 @@ static inline short turbo_choose(constant turbo_codebook & cb, thread const floa
 }
 
 // Codes of the levels that are nearest for a step and the groups' tables; returns the step that fits them best.
-static inline float turbo_assign(constant turbo_codebook &   cb,
+static inline float turbo_assign(constant ggml_turbo_codebook & cb,
                                  thread const turbo_values & v,
                                  float                       inv_step,
                                  short                       wide,
@@ -227,11 +189,11 @@ static inline uint16_t turbo_round_step(float step) {
         const uint32_t shift = 14 - e;
         h                    = (m + ((1u << (shift - 1)) - 1) + ((m >> shift) & 1)) >> shift;
     }
-    return h < 0x7bf4 ? (uint16_t) ((h + 4) & 0xfff8) : (uint16_t) 0x7bf8;
+    return (uint16_t) GGML_TURBO_ROUND_STEP(h);
 }
 
 // Choose the codes of this thread's 8 values and d, as quantize_row_turbo*_ref do. The whole simdgroup has the same block.
-static inline uint16_t turbo_quantize_block(constant turbo_codebook & cb,
+static inline uint16_t turbo_quantize_block(constant ggml_turbo_codebook & cb,
                                             device const float *      src,
                                             ushort                    tiisg,
                                             thread short *            codes) {
@@ -246,7 +208,7 @@ static inline uint16_t turbo_quantize_block(constant turbo_codebook & cb,
         for (short i = 0; i < 8; ++i) {
             codes[i] = 0;
         }
-        return top == 0 ? 0 : 0x7e00 << 1;
+        return top == 0 ? 0 : GGML_TURBO_NAN;
     }
 
     const float amax = as_type<float>(top);

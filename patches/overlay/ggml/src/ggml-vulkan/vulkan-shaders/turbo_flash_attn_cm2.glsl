@@ -14,62 +14,40 @@ layout(buffer_reference, std430, buffer_reference_align = 2) buffer decodeBufTur
 
 #define TURBO_BLOCK_WORD(i) uint(bl.block.w[i])
 
-f16vec4 turbo2_fa_decode(const decodeBufTurbo2 bl, const uint j) {
-    return f16vec4(turbo_step(TURBO_BLOCK_WORD(0)) * TURBO2_LEVELS(TURBO_BLOCK_WORD, j));
+#define TURBO_FA_BLOCK(N)                                                                          \
+f16vec4 turbo##N##_fa_decode(const decodeBufTurbo##N bl, const uint j) {                           \
+    return f16vec4(turbo_step(TURBO_BLOCK_WORD(0)) * TURBO##N##_LEVELS(TURBO_BLOCK_WORD, j));      \
 }
 
-f16vec4 turbo3_fa_decode(const decodeBufTurbo3 bl, const uint j) {
-    return f16vec4(turbo_step(TURBO_BLOCK_WORD(0)) * TURBO3_LEVELS(TURBO_BLOCK_WORD, j));
+TURBO_FA_BLOCK(2)
+TURBO_FA_BLOCK(3)
+TURBO_FA_BLOCK(4)
+
+#define TURBO_FA_DECODERS(KV)                                                                      \
+f16vec4 turboDecode##KV##Vector(const decodeBufFA_##KV bl_in, const uint blockCoords[2], const uint coordInBlock[2]) { \
+    const uint j = coordInBlock[1];                                                                \
+    switch (FaType##KV) {                                                                          \
+        case GGML_TYPE_TURBO2: return turbo2_fa_decode(decodeBufTurbo2(bl_in), j);                 \
+        case GGML_TYPE_TURBO3: return turbo3_fa_decode(decodeBufTurbo3(bl_in), j);                 \
+        case GGML_TYPE_TURBO4: return turbo4_fa_decode(decodeBufTurbo4(bl_in), j);                 \
+        default: return faDecode##KV##Vector(bl_in, blockCoords, coordInBlock);                    \
+    }                                                                                              \
+}                                                                                                  \
+float16_t turboDecode##KV(const decodeBufFA_##KV bl_in, const uint blockCoords[2], const uint coordInBlock[2]) { \
+    const uint j = coordInBlock[1];                                                                \
+    switch (FaType##KV) {                                                                          \
+        case GGML_TYPE_TURBO2: return turbo2_fa_decode(decodeBufTurbo2(bl_in), j & ~3u)[j & 3u];   \
+        case GGML_TYPE_TURBO3: return turbo3_fa_decode(decodeBufTurbo3(bl_in), j & ~3u)[j & 3u];   \
+        case GGML_TYPE_TURBO4: return turbo4_fa_decode(decodeBufTurbo4(bl_in), j & ~3u)[j & 3u];   \
+        default: return faDecode##KV(bl_in, blockCoords, coordInBlock);                            \
+    }                                                                                              \
 }
 
-f16vec4 turbo4_fa_decode(const decodeBufTurbo4 bl, const uint j) {
-    return f16vec4(turbo_step(TURBO_BLOCK_WORD(0)) * TURBO4_LEVELS(TURBO_BLOCK_WORD, j));
-}
+TURBO_FA_DECODERS(K)
+TURBO_FA_DECODERS(V)
 
-f16vec4 turboDecodeKVector(const decodeBufFA_K bl_in, const uint blockCoords[2], const uint coordInBlock[2]) {
-    switch (FaTypeK) {
-        case GGML_TYPE_TURBO2: return turbo2_fa_decode(decodeBufTurbo2(bl_in), coordInBlock[1]);
-        case GGML_TYPE_TURBO3: return turbo3_fa_decode(decodeBufTurbo3(bl_in), coordInBlock[1]);
-        case GGML_TYPE_TURBO4: return turbo4_fa_decode(decodeBufTurbo4(bl_in), coordInBlock[1]);
-        default: return faDecodeKVector(bl_in, blockCoords, coordInBlock);
-    }
-}
-
-f16vec4 turboDecodeVVector(const decodeBufFA_V bl_in, const uint blockCoords[2], const uint coordInBlock[2]) {
-    switch (FaTypeV) {
-        case GGML_TYPE_TURBO2: return turbo2_fa_decode(decodeBufTurbo2(bl_in), coordInBlock[1]);
-        case GGML_TYPE_TURBO3: return turbo3_fa_decode(decodeBufTurbo3(bl_in), coordInBlock[1]);
-        case GGML_TYPE_TURBO4: return turbo4_fa_decode(decodeBufTurbo4(bl_in), coordInBlock[1]);
-        default: return faDecodeVVector(bl_in, blockCoords, coordInBlock);
-    }
-}
-
-float16_t turboDecodeK(const decodeBufFA_K bl_in, const uint blockCoords[2], const uint coordInBlock[2]) {
-    const uint j = coordInBlock[1];
-    switch (FaTypeK) {
-        case GGML_TYPE_TURBO2: return turbo2_fa_decode(decodeBufTurbo2(bl_in), j & ~3u)[j & 3u];
-        case GGML_TYPE_TURBO3: return turbo3_fa_decode(decodeBufTurbo3(bl_in), j & ~3u)[j & 3u];
-        case GGML_TYPE_TURBO4: return turbo4_fa_decode(decodeBufTurbo4(bl_in), j & ~3u)[j & 3u];
-        default: return faDecodeK(bl_in, blockCoords, coordInBlock);
-    }
-}
-
-float16_t turboDecodeV(const decodeBufFA_V bl_in, const uint blockCoords[2], const uint coordInBlock[2]) {
-    const uint j = coordInBlock[1];
-    switch (FaTypeV) {
-        case GGML_TYPE_TURBO2: return turbo2_fa_decode(decodeBufTurbo2(bl_in), j & ~3u)[j & 3u];
-        case GGML_TYPE_TURBO3: return turbo3_fa_decode(decodeBufTurbo3(bl_in), j & ~3u)[j & 3u];
-        case GGML_TYPE_TURBO4: return turbo4_fa_decode(decodeBufTurbo4(bl_in), j & ~3u)[j & 3u];
-        default: return faDecodeV(bl_in, blockCoords, coordInBlock);
-    }
-}
-
-#undef FADECODEK
-#undef FADECODEV
-#ifdef GL_NV_cooperative_matrix_decode_vector
-#define FADECODEK , turboDecodeK, turboDecodeKVector
-#define FADECODEV , turboDecodeV, turboDecodeVVector
-#else
-#define FADECODEK , turboDecodeK
-#define FADECODEV , turboDecodeV
-#endif
+// from here on: upstream's own macros and functions that decode name these
+#define faDecodeK       turboDecodeK
+#define faDecodeV       turboDecodeV
+#define faDecodeKVector turboDecodeKVector
+#define faDecodeVVector turboDecodeVVector

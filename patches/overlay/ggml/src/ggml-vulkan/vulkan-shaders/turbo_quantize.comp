@@ -15,13 +15,7 @@ layout(local_size_x = 256, local_size_y = 1, local_size_z = 1) in;
 
 layout (binding = 0) readonly buffer S {S_TYPE data_s[];};
 
-#if defined(DATA_A_TURBO2)
-struct block_bytes { uint8_t b[18]; };
-#elif defined(DATA_A_TURBO3)
-struct block_bytes { uint8_t b[26]; };
-#else
-struct block_bytes { uint8_t b[34]; };
-#endif
+struct block_bytes { uint8_t b[TURBO(SIZE)]; };
 
 #if defined(SET_ROWS)
 #include "generic_binary_head.glsl"
@@ -39,35 +33,11 @@ layout (binding = 2) writeonly buffer Q {block_bytes data_q[];};
 layout (binding = 1) writeonly buffer Q {block_bytes data_q[];};
 #endif
 
-//
-// codebooks, see ggml-turbo.c
-//
+#define N_MAGNITUDES TURBO(N)
 
-#if defined(DATA_A_TURBO2)
-#define N_MAGNITUDES 2
-#define SIGMA        56.056
-#define NORM_WEIGHT  0.5
-#define N_TRIALS     7
-const float trials[N_TRIALS] = float[](0.5443, 0.6667, 0.8165, 1.0, 1.2247, 1.5, 1.8371);
-const float edges_narrow[N_MAGNITUDES - 1] = float[](55.0);
-const float edges_wide  [N_MAGNITUDES - 1] = float[](82.5);
-#elif defined(DATA_A_TURBO3)
-#define N_MAGNITUDES 4
-#define SIGMA        40.9097
-#define NORM_WEIGHT  1.0
-#define N_TRIALS     7
-const float trials[N_TRIALS] = float[](0.6202, 0.7273, 0.8528, 1.0, 1.1726, 1.375, 1.6123);
-const float edges_narrow[N_MAGNITUDES - 1] = float[](20.5, 43.0, 71.5);
-const float edges_wide  [N_MAGNITUDES - 1] = float[](28.5, 59.5, 98.5);
-#else
-#define N_MAGNITUDES 8
-#define SIGMA        38.1556
-#define NORM_WEIGHT  0.5
-#define N_TRIALS     9
-const float trials[N_TRIALS] = float[](0.6508, 0.7091, 0.7728, 0.8421, 0.9177, 1.0, 1.0897, 1.1875, 1.2941);
-const float edges_narrow[N_MAGNITUDES - 1] = float[](10.0, 20.0, 30.5, 42.0, 55.0, 70.5, 91.5);
-const float edges_wide  [N_MAGNITUDES - 1] = float[](12.0, 24.0, 36.5, 50.0, 65.0, 83.5, 109.0);
-#endif
+const float trials[]       = float[](TURBO(TRIALS));
+const float edges_narrow[] = float[](TURBO(NARROW)(TURBO(EDGES)));
+const float edges_wide[]   = float[](TURBO(WIDE)(TURBO(EDGES)));
 
 //
 // exchange between the lanes of a block
@@ -193,7 +163,7 @@ uint assign(float norm2, float inv_step, uint wide, out float fit) {
     const vec4 sums = sum_lanes(vec4(sum_values(lo_xl, hi_xl), sum_values(lo_ll, hi_ll), 0.0, 0.0));
     precise const float squares = sums.x / sums.y;
     precise const float norm    = sqrt(norm2 / sums.y);
-    precise const float between = squares + NORM_WEIGHT * (norm - squares);
+    precise const float between = squares + TURBO(NORM_WEIGHT) * (norm - squares);
     fit = between;
 
     const uvec4 lo_code = mix(N_MAGNITUDES + lo_m, N_MAGNITUDES - 1 - lo_m, lo_negative);
@@ -211,7 +181,7 @@ uint round_step(float step) {
 
     const uint h = c < 6.103515625e-5 ? uint(roundEven(c * 16777216.0))
                                       : (u - (112u << 23) + 0x0fffu + ((u >> 13) & 1)) >> 13;
-    return h < 0x7bf4u ? (h + 4) & 0xfff8u : 0x7bf8u;
+    return GGML_TURBO_ROUND_STEP(h);
 }
 
 // All invocations come here, also those without a block: they meet at barriers.
@@ -232,14 +202,14 @@ void quantize(uint dst_idx, bool valid) {
     precise const vec4 lo_xx = lo * lo;
     precise const vec4 hi_xx = hi * hi;
     const float norm2 = sum_lanes(vec4(sum_values(lo_xx, hi_xx), 0.0, 0.0, 0.0)).x;
-    precise const float unit = sqrt(norm2 / QUANT_K) / SIGMA;
+    precise const float unit = sqrt(norm2 / QUANT_K) / TURBO(SIGMA);
 
     // a trial with the wide table stands for the second next one with the narrow table
     vec4  narrow, between;
     float best_total = 0.0;
     float best       = trials[0];
     uint  wide       = 0;
-    [[dont_unroll]] for (uint t = 0; t < N_TRIALS; ++t) {
+    [[dont_unroll]] for (uint t = 0; t < TURBO(N_TRIALS); ++t) {
         precise const float step = unit * trials[t];
         const vec4 g = gain(step);
         if (t >= 2) {
@@ -275,7 +245,7 @@ void quantize(uint dst_idx, bool valid) {
     uint d = (step << 1) | wide;
     if (!finite || amax_bits == 0) {
         codes = 0;
-        d     = finite ? 0u : 0xfc00u;
+        d     = finite ? 0u : GGML_TURBO_NAN;
     }
 
 #if defined(DATA_A_TURBO3)

@@ -1,0 +1,20 @@
+# Codec, row decoders and attention kernels of the turbo series, for each variant of the CPU backend
+list(APPEND GGML_CPU_SOURCES
+    ggml-cpu/flash-attn.cpp
+    ggml-cpu/flash-attn.h
+    ggml-cpu/flash-attn-avx.h
+    ggml-cpu/flash-attn-generic.h
+    ggml-cpu/flash-attn-kernels.h
+    ggml-cpu/flash-attn-neon.h
+    ggml-cpu/flash-attn-plan.h
+    ggml-cpu/kv-levels.h
+    ggml-cpu/kv-row.cpp
+    ggml-cpu/kv-row.h
+    ggml-cpu/turbo.c
+    ggml-cpu/turbo.h
+    )
+
+if (NOT MSVC)
+    # the turbo kernels reproduce the reference bit by bit
+    set_source_files_properties(ggml-cpu/turbo.c ggml-cpu/kv-row.cpp PROPERTIES COMPILE_OPTIONS -ffp-contract=off)
+endif()

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,7 @@ from turbotool.system import git
 from turbotool.system.digest import sha256_file
 from turbotool.system.output import Output
 from turbotool.system.session import Session
+from turbotool.upstream import correction
 from turbotool.upstream.lock import Upstream, read_lock
 from turbotool.upstream.pypi import fetch_pypi
 
@@ -49,7 +50,11 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     try:
         into = real.cache / "downloads"
         path = fetch_pypi(up.package, up.version, up.archive, up.sha256, up.size, into, QUIET)
-        upstream = replace(up, source="archive", archive=str(path))
+        there = made.cache / "downloads"
+        there.mkdir(parents=True)
+        shutil.copyfile(path, there / up.archive)
+        shutil.copytree(correction.folder(real), correction.folder(made))
+        upstream = up
     except SourceError as error:
         print(f"made-up upstream, because the real one cannot be had: {error.message}")
         upstream = made_up(folder)

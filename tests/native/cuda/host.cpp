@@ -4,6 +4,8 @@
 
 #include "shim.h"
 
+#include "ggml-backend.h"
+
 // flash attention's own functions for upstream's types, which are not tested here
 template <ggml_type type_K, int D, int nthreads> static constexpr int get_vec_dot_KQ() {
     return 0;
@@ -32,6 +34,26 @@ extern "C" size_t ggml_row_size(ggml_type, int64_t) {
 }
 
 extern "C" const ggml_type_traits * ggml_get_type_traits(ggml_type) {
+    abort();
+}
+
+extern "C" size_t ggml_type_size(ggml_type) {
+    abort();
+}
+
+extern "C" const char * ggml_type_name(ggml_type) {
+    abort();
+}
+
+extern "C" enum ggml_backend_dev_type ggml_backend_dev_type(ggml_backend_dev_t) {
+    abort();
+}
+
+extern "C" ggml_backend_reg_t ggml_backend_dev_backend_reg(ggml_backend_dev_t) {
+    abort();
+}
+
+extern "C" const char * ggml_backend_reg_name(ggml_backend_reg_t) {
     abort();
 }
 

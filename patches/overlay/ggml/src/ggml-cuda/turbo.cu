@@ -119,7 +119,7 @@ static void turbo_get_rows(ggml_backend_cuda_context & ctx, ggml_tensor * dst) {
 }
 
 bool ggml_cuda_turbo_compute(ggml_backend_cuda_context & ctx, ggml_tensor * dst) {
-    if (!ggml_cuda_turbo_involved(dst)) {
+    if (!ggml_turbo_involved(dst)) {
         return false;
     }
     switch (dst->op) {

@@ -24,7 +24,7 @@ from turbotool.system.output import Output
 from turbotool.system.session import Session
 from turbotool.upstream.lock import read_lock
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.release  # it compiles the programs again, with remote devices, and a server of stock upstream
 
 SERVER = "ggml-rpc-server"
 BUILD_SECONDS = 3600

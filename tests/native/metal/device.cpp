@@ -247,7 +247,7 @@ void ggml_metal_device_get_memory(ggml_metal_device_t dev, size_t * free, size_t
 // only what the series adds: the rest is upstream's and runs on the CPU
 bool ggml_metal_device_supports_op(ggml_metal_device_t dev, const ggml_tensor * op) {
     return ggml_op_is_empty(op->op) ||
-           (ggml_metal_turbo_is_involved(op) && ggml_metal_turbo_supports_op(&dev->props, op));
+           (ggml_turbo_involved(op) && ggml_metal_turbo_supports_op(&dev->props, op));
 }
 
 ggml_metal_event_t ggml_metal_device_event_init(ggml_metal_device_t) {

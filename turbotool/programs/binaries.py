@@ -18,6 +18,7 @@ TESTS = (
     "test-turbo-backend",
     "test-kv-state",
     "test-log-exit",
+    "test-kv-plan",
 )
 
 

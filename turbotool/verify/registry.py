@@ -18,6 +18,7 @@ CHECKS = (
         upstream.device_capability,
     ),
     Spec("last-message", "a program that ends prints its last message, and does end", upstream.last_message),
+    Spec("attention-memory", "attention with less memory than it plans for is still right", upstream.attention_memory),
     Spec("quantize-fns", "upstream's test-quantize-fns passes for the turbo types", upstream.quantize_fns, quick=False),
     Spec("device-driver", "upstream's own flash attention runs on the device", devices.device_driver),
     Spec("turbo-devices", "every device quantizes and decodes as the reference does", devices.turbo_devices),

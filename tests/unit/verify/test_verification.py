@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
@@ -33,9 +35,10 @@ from turbotool.system.documents import plain
 from turbotool.system.output import Output
 from turbotool.verify import verification
 from turbotool.verify.check import Check, CheckOutcome, Context, Spec, Value
+from turbotool.verify.checks import upstream
 from turbotool.verify.checks.shift import is_language
 from turbotool.verify.checks.startup import binaries_start, unknown_type_refused
-from turbotool.verify.checks.upstream import backend_ops, quantize_fns
+from turbotool.verify.checks.upstream import attention_memory, backend_ops, last_message, quantize_fns
 from turbotool.verify.junit import document
 from turbotool.verify.registry import CHECKS
 
@@ -146,6 +149,26 @@ def test_every_program_must_report_the_tree(context: Context) -> None:
 def test_an_unknown_type_must_be_refused_by_name(context: Context, body: str, ok: bool) -> None:
     program(context.work, "llama-cli", body)
     assert unknown_type_refused(context).ok is ok
+
+
+@pytest.mark.parametrize(("check", "name"), [(quantize_fns, "test-quantize-fns"), (attention_memory, "test-kv-plan")])
+def test_what_loadable_backends_leave_out_is_skipped_by_name(
+    context: Context, check: Callable[[Context], CheckOutcome], name: str
+) -> None:
+    binaries = context.runner.binaries
+    programs = tuple(program for program in binaries.programs if program != name)
+    outcome = check(replace(context, runner=replace(context.runner, binaries=replace(binaries, programs=programs))))
+    assert outcome.skipped
+    assert f"{name} is built only without loadable backends" in outcome.detail
+
+
+def test_the_last_message_is_not_counted_as_looked_at_on_windows(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(context.work, "test-log-exit", "print('ok: nothing is lost')")
+    assert last_message(context).ok
+    monkeypatch.setattr(upstream, "os", SimpleNamespace(name="nt"))
+    assert last_message(context).skipped
 
 
 def test_quantize_fns_that_skips_a_type_fails(context: Context) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -106,12 +107,27 @@ def device_capability(context: Context) -> CheckOutcome:
 
 def last_message(context: Context) -> CheckOutcome:
     """test-log-exit passes: a program that ends prints what it said last, and ends when a signal tells it to."""
+    if os.name == "nt":
+        detail = "a program does not wait for its log on Windows, where that can hang"
+        return CheckOutcome(False, None, OWN_BOUND, detail, skipped=True)
     return _own_test(context, "test-log-exit", [])
+
+
+def attention_memory(context: Context) -> CheckOutcome:
+    """test-kv-plan passes: attention that is planned the memory of upstream's path takes that path, and is right."""
+    return _not_built(context, "test-kv-plan", OWN_BOUND) or _own_test(context, "test-kv-plan", [])
 
 
 def state_files(context: Context) -> CheckOutcome:
     """test-kv-state passes: a state that is cut, altered or of another rotation is refused, and nothing of it stays."""
     return _own_test(context, "test-kv-state", [context.model.path])
+
+
+def _not_built(context: Context, program: str, bound: str) -> CheckOutcome | None:
+    """The outcome of a check whose program is built only without loadable backends, where it is not."""
+    if program in context.runner.binaries.programs:
+        return None
+    return CheckOutcome(False, None, bound, f"{program} is built only without loadable backends", skipped=True)
 
 
 def _own_test(context: Context, program: str, arguments: Sequence[str | Path]) -> CheckOutcome:
@@ -130,9 +146,8 @@ def judge_own(done: Completed) -> CheckOutcome:
 def quantize_fns(context: Context) -> CheckOutcome:
     """test-quantize-fns passes and names the turbo types among those that it tested."""
     bound = f"= {len(TURBO)} turbo types tested, exit status 0"
-    if "test-quantize-fns" not in context.runner.binaries.programs:
-        detail = "upstream builds test-quantize-fns only without loadable backends"
-        return CheckOutcome(False, None, bound, detail, skipped=True)
+    if skipped := _not_built(context, "test-quantize-fns", bound):
+        return skipped
     done = context.runner.plain("test-quantize-fns", [], timeout=300)
     tested = [name for name in TURBO if any(line == f"Testing {name}" for line in whole_lines(done.output))]
     failed = [line.strip() for line in whole_lines(done.output) if "FAILED" in line]

@@ -16,6 +16,7 @@ TARGETS = (
     "test-kv-device",
     "test-turbo-backend",
     "test-kv-state",
+    "test-kv-calibration",
     "test-log-exit",
     "test-kv-plan",
 )

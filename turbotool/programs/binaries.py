@@ -17,6 +17,7 @@ TESTS = (
     "test-kv-device",
     "test-turbo-backend",
     "test-kv-state",
+    "test-kv-calibration",
     "test-log-exit",
     "test-kv-plan",
 )

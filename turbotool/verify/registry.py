@@ -49,6 +49,12 @@ CHECKS = (
         upstream.state_files,
         quick=False,
     ),
+    Spec(
+        "calibration",
+        "calibrated keys gain where K is quantized, change nothing where it is not, and fit what they belong to",
+        upstream.calibration,
+        quick=False,
+    ),
     Spec("sequence-copy", "a copied sequence continues like its origin", memory.sequence_copy),
     Spec(
         "effective-configuration",

@@ -85,7 +85,7 @@ static bool can_read(ggml_context *       ctx,
         ggml_tensor * v   = heads_of(ctx, cache_v, use.n_embd_head_v, use.n_head_kv, n_used);
         ggml_tensor * cur = ggml_flash_attn_ext(ctx, q2, k, v, mask, 1.0f, use.max_bias, use.softcap);
         ggml_flash_attn_ext_add_sinks(cur, use.sinks ? new_f32(use.n_head, 1, 1) : nullptr);
-        ggml_flash_attn_ext_set_prec(cur, GGML_PREC_F32);
+        ggml_prec_set_acc(cur, GGML_PREC_F32);
         return can(cur);
     }
 

@@ -19,7 +19,35 @@
 //
 
 uint32_t llama_kv_state_turbo(ggml_type type, const llama_turbo_rot & rot) {
-    return ggml_is_turbo(type) ? (uint32_t) (rot.width() / 64) << 16 | (uint32_t) GGML_TURBO_ROT_REVISION << 24 : 0;
+    const uint32_t turbo =
+        ggml_is_turbo(type) ? (uint32_t) (rot.width() / 64) << 16 | (uint32_t) GGML_TURBO_ROT_REVISION << 24 : 0;
+
+    return turbo | (rot.mul ? LLAMA_KV_STATE_CALIBRATED : 0);
+}
+
+void llama_kv_state_write_calibration(llama_io_write_i & io, uint32_t n_rot_k, uint64_t hash) {
+    if (n_rot_k & LLAMA_KV_STATE_CALIBRATED) {
+        io.write(&hash, sizeof(hash));
+    }
+}
+
+bool llama_kv_state_read_calibration(llama_io_read_i & io, uint32_t n_rot_k_ref, uint64_t hash) {
+    uint64_t hash_ref = 0;
+    if (n_rot_k_ref & LLAMA_KV_STATE_CALIBRATED) {
+        io.read(&hash_ref, sizeof(hash_ref));
+    }
+    if (hash_ref == hash) {
+        return true;
+    }
+
+    const auto str = [](uint64_t value) {
+        return value ? format("calibrated (%016llx)", (unsigned long long) value) : std::string("uncalibrated");
+    };
+    LLAMA_LOG_ERROR(
+        "%s: the state was saved with K %s, this context stores K %s: %s\n", __func__, str(hash_ref).c_str(),
+        str(hash).c_str(),
+        hash_ref ? "--kv-calibration with the file of then, and the same context size" : "--kv-calibration off");
+    return false;
 }
 
 static std::string type_str(int32_t type) {
@@ -33,8 +61,8 @@ static std::string rot_str(uint32_t rot) {
 
     std::string res = n_rot ? format("rotated by %u (upstream's rotation)", n_rot) : "";
     if (rot & LLAMA_KV_STATE_ROT_TURBO) {
-        res += format("%swith the turbo rotation (%u, revision %u%s)", n_rot ? " and " : "", (rot >> 16 & 0xff) * 64,
-                      rot >> 24 & 0x7f, rot >> 31 ? ", calibrated" : "");
+        res += format("%swith the turbo rotation (%u, revision %u)", n_rot ? " and " : "", (rot >> 16 & 0xff) * 64,
+                      rot >> 24 & 0x7f);
     }
 
     return res.empty() ? "unrotated" : res;

@@ -18,12 +18,13 @@ struct llama_memory_i;
 //   bits  0-15  upstream's rotation, as upstream writes it
 //   bits 16-23  widths of the turbo rotation that occur, each divided by 64, or'ed
 //   bits 24-30  GGML_TURBO_ROT_REVISION of a turbo type
-//   bit  31     for a calibration, whose hash follows; none yet, so refused
-// All but the first are 0 for upstream's cache types, whose states are therefore upstream's.
+//   bit  31     K is calibrated: the 64-bit hash of its means and scales follows what upstream writes of V
+// All but the first are 0 for upstream's cache types without calibration, whose states are therefore upstream's.
 #define LLAMA_KV_STATE_ROT_UPSTREAM 0x0000ffffu
-#define LLAMA_KV_STATE_ROT_TURBO    0xffff0000u
+#define LLAMA_KV_STATE_ROT_TURBO    0x7fff0000u
+#define LLAMA_KV_STATE_CALIBRATED   0x80000000u
 
-// The part of a turbo type in it: 0 for any other type
+// The part of the series in it: 0 for any type of upstream without calibration
 uint32_t llama_kv_state_turbo(ggml_type type, const llama_turbo_rot & rot);
 
 // The whole for that side ('k', 'v') of a cache with these layers
@@ -40,6 +41,11 @@ template <typename T> uint32_t llama_kv_state_rot(char side, uint32_t n_rot, con
 // Whether rows of a state (ref) are like those of the cache, type and rotation; if not, one log line says what would read
 // the state. A cache without values (MLA) has no rows, but their rotation all the same.
 bool llama_kv_state_check(char side, int32_t type_ref, const ggml_tensor * rows, uint32_t rot_ref, uint32_t rot);
+
+// The hash of the calibration, where n_rot_k says that there is one. Reading: whether it is that of the context (0: none);
+// if not, one log line says what would read the state.
+void llama_kv_state_write_calibration(llama_io_write_i & io, uint32_t n_rot_k, uint64_t hash);
+bool llama_kv_state_read_calibration(llama_io_read_i & io, uint32_t n_rot_k_ref, uint64_t hash);
 
 // Whether a cell can be as a state says; one log line if not. Position and sequences must be such that the cell can be
 // removed again.

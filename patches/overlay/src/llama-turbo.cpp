@@ -3,6 +3,7 @@
 #include "ggml-backend.h"
 #include "llama-hparams.h"
 #include "llama-impl.h"
+#include "llama-kv-moments.h"
 
 #include <algorithm>
 #include <cctype>
@@ -119,6 +120,42 @@ uint32_t llama_attn_rot_size(char side, ggml_type type, const llama_attn_rot_sid
 }
 
 //
+// calibration of the context that this thread creates
+//
+
+static thread_local const llama_kv_affines * scope_affines = nullptr;
+static thread_local bool                     observing     = false;
+
+void llama_kv_calib_use(const llama_kv_affines * affines) {
+    scope_affines = affines;
+}
+
+const llama_kv_affine * llama_kv_calib_layer(uint32_t il) {
+    if (!scope_affines) {
+        return nullptr;
+    }
+    const auto it = scope_affines->layers.find(il);
+
+    return it == scope_affines->layers.end() ? nullptr : &it->second;
+}
+
+uint64_t llama_kv_calib_hash() {
+    return scope_affines ? scope_affines->hash : 0;
+}
+
+bool llama_kv_calib_observed() {
+    return observing;
+}
+
+llama_kv_observing::llama_kv_observing() {
+    observing = true;
+}
+
+llama_kv_observing::~llama_kv_observing() {
+    observing = false;
+}
+
+//
 // rotation
 //
 
@@ -189,81 +226,188 @@ llama_kv_rot llama_turbo_rots::get(const llama_hparams &      hparams,
     return res;
 }
 
+std::vector<ggml_tensor *> llama_turbo_rots::constants(ggml_backend_buffer_type_t           buft,
+                                                       bool                                 no_alloc,
+                                                       const std::vector<constant_values> & values) {
+    ggml_context_ptr ctx{ ggml_init({ values.size() * ggml_tensor_overhead(), nullptr, true }) };
+
+    std::vector<ggml_tensor *> res;
+    for (const auto & v : values) {
+        res.push_back(ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, v.n_row, (int64_t) v.data.size() / v.n_row));
+        ggml_set_name(res.back(), v.name.c_str());
+    }
+
+    ggml_backend_buffer_t buf =
+        no_alloc ? ggml_backend_buft_alloc_buffer(buft, 0) : ggml_backend_alloc_ctx_tensors_from_buft(ctx.get(), buft);
+    if (!buf) {
+        throw std::runtime_error("failed to allocate buffer for the rotation of the KV cache");
+    }
+    for (size_t i = 0; i < res.size(); ++i) {
+        if (no_alloc) {
+            res[i]->buffer = buf;  // as for the cache itself: keeps the scheduler from allocating it
+        } else {
+            ggml_backend_tensor_set(res[i], values[i].data.data(), 0, ggml_nbytes(res[i]));
+        }
+    }
+    ctxs_bufs.emplace_back(std::move(ctx), buf);
+
+    return res;
+}
+
 llama_turbo_rot llama_turbo_rots::make(ggml_backend_buffer_type_t buft,
                                        int64_t                    n_embd_head,
                                        int64_t                    width,
                                        bool                       no_alloc) {
     llama_turbo_rot & res = rots[{ buft, n_embd_head, width }];
-    if (res.signs) {
-        return res;
+    if (!res.hadamard) {
+        const auto made =
+            constants(buft, no_alloc,
+                      {
+                          { format("turbo_signs_%d", (int) n_embd_head), n_embd_head, signs_of(n_embd_head, width) },
+                          { format("turbo_hadamard_%d", (int) width), width, hadamard_of(width) }
+        });
+        res.signs    = made[0];
+        res.hadamard = made[1];
     }
-
-    ggml_init_params params = {
-        /*.mem_size   =*/2 * ggml_tensor_overhead(),
-        /*.mem_buffer =*/nullptr,
-        /*.no_alloc   =*/true,
-    };
-
-    ggml_context_ptr ctx{ ggml_init(params) };
-
-    ggml_tensor * signs    = ggml_new_tensor_1d(ctx.get(), GGML_TYPE_F32, n_embd_head);
-    ggml_tensor * hadamard = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, width, width);
-    ggml_format_name(signs, "turbo_signs_%d", (int) n_embd_head);
-    ggml_format_name(hadamard, "turbo_hadamard_%d", (int) width);
-
-    ggml_backend_buffer_t buf =
-        no_alloc ? ggml_backend_buft_alloc_buffer(buft, 0) : ggml_backend_alloc_ctx_tensors_from_buft(ctx.get(), buft);
-    if (!buf) {
-        throw std::runtime_error("failed to allocate buffer for the turbo rotation");
-    }
-
-    if (no_alloc) {
-        // as for the cache itself: keeps the scheduler from allocating them
-        signs->buffer    = buf;
-        hadamard->buffer = buf;
-    } else {
-        ggml_backend_tensor_set(signs, signs_of(n_embd_head, width).data(), 0, ggml_nbytes(signs));
-        ggml_backend_tensor_set(hadamard, hadamard_of(width).data(), 0, ggml_nbytes(hadamard));
-    }
-
-    ctxs_bufs.emplace_back(std::move(ctx), buf);
-
-    res.signs    = signs;
-    res.hadamard = hadamard;
 
     return res;
 }
 
-// signs for rows of n values: a prefix of a head, or a head, which ggml_mul repeats
-static ggml_tensor * signs_for(ggml_context * ctx, const llama_turbo_rot & rot, int64_t n) {
-    GGML_ASSERT(n % rot.width() == 0 && (n < rot.signs->ne[0] || n % rot.signs->ne[0] == 0));
+void llama_turbo_rots::calibrate(const llama_hparams &      hparams,
+                                 uint32_t                   n_rot,
+                                 uint32_t                   il,
+                                 ggml_backend_buffer_type_t buft,
+                                 llama_kv_rot &             rots) {
+    llama_turbo_rot & rot = rots.k;
+    if (hparams.is_indexer_cache) {
+        return;
+    }
+    rot.observed = llama_kv_calib_observed() ? (int32_t) il : -1;
 
-    return n < rot.signs->ne[0] ? ggml_view_1d(ctx, rot.signs, n, 0) : rot.signs;
+    const llama_kv_affine * affine = llama_kv_calib_layer(il);
+    if (!affine) {
+        return;
+    }
+    const bool no_alloc = hparams.no_alloc;
+
+    // the signs go into the same product, unless upstream's rotation stands between
+    const bool         signs = rot.signs && n_rot == 0;
+    std::vector<float> mul   = affine->scale;
+    std::vector<float> add   = affine->mean;
+    for (size_t i = 0; i < mul.size(); ++i) {
+        mul[i] *= signs ? ggml_turbo_sign((int64_t) i % affine->n_embd_head % rot.width()) : 1.0f;
+        add[i] *= -mul[i];
+    }
+    const auto made = constants(buft, no_alloc,
+                                {
+                                    { format("kv_calibration_mul-%u", il), affine->n_embd_head, mul },
+                                    { format("kv_calibration_add-%u", il), affine->n_embd_head, add }
+    });
+
+    rot.mul   = made[0];
+    rot.add   = made[1];
+    rot.signs = signs ? nullptr : rot.signs;
+    hash      = llama_kv_calib_hash();
+
+    if (n_rot > 0) {
+        ggml_tensor *& matrix = upstreams[{ buft, n_rot }];
+        matrix                = matrix ? matrix :
+                                         constants(buft, no_alloc,
+                                                   {
+                                                       { "upstream_hadamard", n_rot, hadamard_of(n_rot) }
+        })[0];
+        rot.upstream          = matrix;
+    }
+    if (hparams.is_mla()) {
+        rots.v = rot;
+    }
+}
+
+// values for rows of n: a prefix of a head, a head, which is repeated, or several heads beside each other
+static ggml_tensor * values_for(ggml_context * ctx, ggml_tensor * values, const ggml_tensor * cur) {
+    const int64_t n = cur->ne[0];
+    if (values->ne[1] > 1 && n == values->ne[0]) {
+        GGML_ASSERT(cur->ne[1] == values->ne[1]);
+        return values;
+    }
+    GGML_ASSERT(n < values->ne[0] ? values->ne[1] == 1 : n % ggml_nelements(values) == 0);
+
+    return n == values->ne[0] ? values : ggml_view_1d(ctx, values, std::min(n, ggml_nelements(values)), 0);
+}
+
+// n heads of queries read each KV head
+static ggml_tensor * query_values_for(ggml_context * ctx, ggml_tensor * cur, ggml_tensor * values) {
+    const int64_t n = cur->ne[1] / values->ne[1];
+    GGML_ASSERT(cur->ne[0] == values->ne[0] && cur->ne[1] == n * values->ne[1] && cur->ne[3] == 1);
+
+    ggml_tensor * groups =
+        ggml_view_4d(ctx, cur, cur->ne[0], n, values->ne[1], cur->ne[2], cur->nb[1], n * cur->nb[1], cur->nb[2], 0);
+    ggml_tensor * each = ggml_reshape_3d(ctx, values, values->ne[0], 1, values->ne[1]);
+
+    return ggml_reshape_3d(ctx, ggml_div(ctx, groups, each), cur->ne[0], cur->ne[1], cur->ne[2]);
+}
+
+static ggml_tensor * observe(ggml_context * ctx, ggml_tensor * cur, char side, int32_t il) {
+    cur = ggml_cont(ctx, cur);
+    ggml_format_name(cur, LLAMA_KV_OBSERVED "%c-%d", side, il);
+
+    return cur;
+}
+
+// the basis that upstream's rotation leaves or makes: its matrix is its own inverse
+static ggml_tensor * turn_upstream(ggml_context * ctx, ggml_tensor * cur, const llama_turbo_rot & rot) {
+    return rot.upstream ? llama_mul_mat_hadamard(ctx, cur, rot.upstream) : cur;
+}
+
+static ggml_tensor * rotate(ggml_context * ctx, ggml_tensor * cur, const llama_turbo_rot & rot) {
+    cur = rot.signs ? ggml_mul(ctx, cur, values_for(ctx, rot.signs, cur)) : cur;
+
+    return rot.hadamard ? llama_mul_mat_hadamard(ctx, cur, rot.hadamard) : cur;
 }
 
 ggml_tensor * llama_turbo_apply(ggml_context * ctx, ggml_tensor * cur, const llama_turbo_rot & rot) {
-    if (!rot.signs) {
-        return cur;
+    if (rot.observed >= 0) {
+        cur = observe(ctx, cur, 'k', rot.observed);
+    }
+    if (rot.mul) {
+        cur = turn_upstream(ctx, cur, rot);
+        cur = ggml_mul(ctx, cur, values_for(ctx, rot.mul, cur));
+        cur = ggml_add(ctx, cur, values_for(ctx, rot.add, cur));
+        cur = turn_upstream(ctx, cur, rot);
     }
 
-    cur = ggml_mul(ctx, cur, signs_for(ctx, rot, cur->ne[0]));
+    return rotate(ctx, cur, rot);
+}
 
-    return llama_mul_mat_hadamard(ctx, cur, rot.hadamard);
+ggml_tensor * llama_turbo_query(ggml_context * ctx, ggml_tensor * cur, const llama_turbo_rot & rot) {
+    if (rot.observed >= 0) {
+        cur = observe(ctx, cur, 'q', rot.observed);
+    }
+    if (rot.mul) {
+        cur = turn_upstream(ctx, cur, rot);
+        cur = query_values_for(ctx, cur, rot.mul);
+        cur = turn_upstream(ctx, cur, rot);
+    }
+
+    return rotate(ctx, cur, rot);
 }
 
 ggml_tensor * llama_turbo_undo(ggml_context * ctx, ggml_tensor * cur, const llama_turbo_rot & rot) {
-    if (!rot.signs) {
-        return cur;
+    cur = rot.hadamard ? llama_mul_mat_hadamard(ctx, cur, rot.hadamard) : cur;
+    cur = rot.signs ? ggml_mul(ctx, cur, values_for(ctx, rot.signs, cur)) : cur;
+    if (rot.mul) {
+        cur = turn_upstream(ctx, cur, rot);
+        cur = ggml_sub(ctx, cur, values_for(ctx, rot.add, cur));
+        cur = ggml_div(ctx, cur, values_for(ctx, rot.mul, cur));
+        cur = turn_upstream(ctx, cur, rot);
     }
 
-    cur = llama_mul_mat_hadamard(ctx, cur, rot.hadamard);
-
-    return ggml_mul(ctx, cur, signs_for(ctx, rot, cur->ne[0]));
+    return cur;
 }
 
 void llama_kv_rot_layer::show() const {
     GGML_ASSERT(!owed && "rows of a turbo cache were read without their rotation");
-    owed = rot.k.signs || rot.v.signs;
+    owed = rot.k.hadamard || rot.v.hadamard || rot.k.mul;
 }
 
 llama_kv_rot llama_kv_rot_layer::take() const {
@@ -272,13 +416,13 @@ llama_kv_rot llama_kv_rot_layer::take() const {
 }
 
 llama_kv_rot llama_kv_rot_of_both(const llama_kv_rot & a, const llama_kv_rot & b) {
-    GGML_ASSERT(a.k.width() == b.k.width() && a.v.width() == b.v.width());
+    GGML_ASSERT(a.k.width() == b.k.width() && a.v.width() == b.v.width() && a.k.mul == b.k.mul);
     return a;
 }
 
 void llama_turbo_require(const ggml_tensor * k, const ggml_tensor * v, const llama_kv_rot & rot) {
-    GGML_ASSERT((!ggml_is_turbo(k->type) || rot.k.signs) && "rows of a turbo cache without their rotation");
-    GGML_ASSERT((!ggml_is_turbo(v->type) || rot.v.signs) && "rows of a turbo cache without their rotation");
+    GGML_ASSERT((!ggml_is_turbo(k->type) || rot.k.hadamard) && "rows of a turbo cache without their rotation");
+    GGML_ASSERT((!ggml_is_turbo(v->type) || rot.v.hadamard) && "rows of a turbo cache without their rotation");
 }
 
 ggml_tensor * llama_turbo_rope_rows(ggml_context *                                      ctx,

@@ -6,6 +6,7 @@
 #include "ggml-cpp.h"
 #include "ggml-turbo.h"
 #include "ggml.h"
+#include "llama-kv-calib.h"
 #include "llama-kv-device.h"
 
 #include <cstdint>
@@ -46,10 +47,16 @@ uint32_t llama_attn_rot_size(char side, ggml_type type, const llama_attn_rot_sid
 // Turbo rotation
 //
 
-// R = H*D, constant tensors in the memory of the cache that they belong to. Empty where rows are stored as they come.
+// R = H*D and the calibration before it, constant tensors in the memory of the cache that they belong to. A row x of K
+// is stored as R*(x*mul + add) and a query as R*(q/mul). Empty where rows are stored as they come.
 struct llama_turbo_rot {
-    ggml_tensor * signs    = nullptr;  // D: one row as long as a head
+    ggml_tensor * signs    = nullptr;  // D: one row as long as a head; null if mul and add have the signs in them
     ggml_tensor * hadamard = nullptr;  // H: as wide as the rotation, which divides a head
+    ggml_tensor * mul      = nullptr;  // a head for each KV head
+    ggml_tensor * add      = nullptr;
+    ggml_tensor * upstream = nullptr;  // upstream's rotation, in which rows come and go where it is on; not before mul
+
+    int32_t observed = -1;             // the layer, where K and Q are measured
 
     int64_t width() const { return hadamard ? hadamard->ne[0] : 0; }
 };
@@ -83,20 +90,54 @@ class llama_turbo_rots {
                      ggml_type                  type_v,
                      ggml_backend_buffer_type_t buft);
 
+    // The calibration of the context that is being created, in all layers that have a buffer. n_rot: of upstream's rotation
+    // of K; returned.
+    template <typename T> uint32_t calibrate(const llama_hparams & hparams, uint32_t n_rot, T & layers) {
+        for (auto & layer : layers) {
+            calibrate(hparams, n_rot, layer.il, ggml_backend_buffer_get_type(layer.k->buffer), layer.rot.rot);
+        }
+        return n_rot;
+    }
+
+    // hash of the calibration of these rows; 0: none
+    uint64_t calibration() const { return hash; }
+
   private:
+    struct constant_values {
+        std::string        name;
+        int64_t            n_row;
+        std::vector<float> data;
+    };
+
+    std::vector<ggml_tensor *> constants(ggml_backend_buffer_type_t           buft,
+                                         bool                                 no_alloc,
+                                         const std::vector<constant_values> & values);
+
     llama_turbo_rot make(ggml_backend_buffer_type_t buft, int64_t n_embd_head, int64_t width, bool no_alloc);
 
-    bool logged = false;
+    void calibrate(const llama_hparams &      hparams,
+                   uint32_t                   n_rot,
+                   uint32_t                   il,
+                   ggml_backend_buffer_type_t buft,
+                   llama_kv_rot &             rots);
+
+    bool     logged = false;
+    uint64_t hash   = 0;
 
     std::map<std::tuple<ggml_backend_buffer_type_t, int64_t, int64_t>, llama_turbo_rot> rots;
+
+    std::map<std::pair<ggml_backend_buffer_type_t, int64_t>, ggml_tensor *> upstreams;
 
     std::vector<std::pair<ggml_context_ptr, ggml_backend_buffer_ptr>> ctxs_bufs;
 };
 
-// Rotate rows, or undo it; an empty rotation leaves them as they are. Rows may be heads, prefixes of heads, or several
-// heads beside each other.
+// Rows as they are stored, or back; an empty rotation leaves them as they are. Rows may be heads, prefixes of heads, or
+// several heads beside each other. What attention makes of the rows is brought back like them.
 ggml_tensor * llama_turbo_apply(ggml_context * ctx, ggml_tensor * cur, const llama_turbo_rot & rot);
 ggml_tensor * llama_turbo_undo(ggml_context * ctx, ggml_tensor * cur, const llama_turbo_rot & rot);
+
+// Queries (heads, tokens) for rows that are stored like that
+ggml_tensor * llama_turbo_query(ggml_context * ctx, ggml_tensor * cur, const llama_turbo_rot & rot);
 
 // The rotation of rows of two caches beside each other; aborts if they differ
 llama_kv_rot llama_kv_rot_of_both(const llama_kv_rot & a, const llama_kv_rot & b);
@@ -114,5 +155,6 @@ ggml_tensor * llama_turbo_rope_rows(ggml_context *                              
                                     const std::function<ggml_tensor *(ggml_tensor *)> & rope);
 
 // Upper bound on the graph nodes that the rotations add to a layer: upstream's and the turbo rotation, each on Q, K, V
-// and the attention output, each a copy or a product with the signs, a view of them, a reshape, a product and a reshape
-#define LLAMA_ROT_MAX_NODES_PER_LAYER (2 * 4 * 6)
+// and the attention output, each a copy or a product with the signs, a view of them, a reshape, a product and a reshape;
+// and the calibration of Q, K and the output: two views, a product and a sum, between two of upstream's rotations
+#define LLAMA_ROT_MAX_NODES_PER_LAYER (2 * 4 * 6 + 3 * (4 + 2 * 4))

@@ -123,6 +123,11 @@ def state_files(context: Context) -> CheckOutcome:
     return _own_test(context, "test-kv-state", [context.model.path])
 
 
+def calibration(context: Context) -> CheckOutcome:
+    """test-kv-calibration passes: files, states and context shifts too."""
+    return _own_test(context, "test-kv-calibration", [context.model.path])
+
+
 def _not_built(context: Context, program: str, bound: str) -> CheckOutcome | None:
     """The outcome of a check whose program is built only without loadable backends, where it is not."""
     if program in context.runner.binaries.programs:

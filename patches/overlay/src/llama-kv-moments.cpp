@@ -1,0 +1,766 @@
+#include "llama-kv-moments.h"
+
+#include "ggml-backend.h"
+#include "ggml-cpp.h"
+#include "gguf.h"
+#include "llama-context.h"
+#include "llama-cparams.h"
+#include "llama-cpp.h"
+#include "llama-hparams.h"
+#include "llama-impl.h"
+#include "llama-kv-calib.h"
+#include "llama-model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <random>
+#include <stdexcept>
+#include <tuple>
+#include <utility>
+
+namespace fs = std::filesystem;
+
+//
+// hash: FNV-1a of 64 bits
+//
+
+struct fnv64 {
+    uint64_t value = 0xcbf29ce484222325ull;
+
+    void add(const void * data, size_t size) {
+        const uint8_t * bytes = (const uint8_t *) data;
+        for (size_t i = 0; i < size; ++i) {
+            value = (value ^ bytes[i]) * 0x100000001b3ull;
+        }
+    }
+
+    std::string str() const { return format("%016llx", (unsigned long long) value); }
+};
+
+//
+// RoPE as a table
+//
+
+// For n positions what RoPE makes of each value of a head: value a of a pair (a, b) becomes cos*a - sin*b, value b
+// becomes sin*a + cos*b. It asks ggml, so that it needs to know no kind of RoPE.
+struct rope_table {
+    uint32_t             n_embd_head = 0;
+    std::vector<int32_t> partner;  // of each value; itself if RoPE leaves it alone
+    std::vector<bool>    first;    // whether a value is the first of its pair
+    std::vector<float>   cos;      // n * n_embd_head
+    std::vector<float>   sin;
+};
+
+// RoPE as the model applies it to heads x: n_embd_head, n_head, n_pos
+static std::vector<float> rope(const llama_model &          model,
+                               const llama_cparams &        cparams,
+                               uint32_t                     il,
+                               const std::vector<float> &   x,
+                               uint32_t                     n_head,
+                               const std::vector<int32_t> & pos) {
+    const auto &   hparams     = model.hparams;
+    const int64_t  n_embd_head = hparams.n_embd_head_k(il);
+    const uint32_t n_rot       = hparams.n_rot(il);
+    const int64_t  n_nope      = hparams.n_lora_kv > 0 ? n_embd_head - n_rot : 0;
+    // for text alone, M-RoPE is NEOX, as for the context shift
+    const bool     m_rope = hparams.rope_type == LLAMA_ROPE_TYPE_MROPE || hparams.rope_type == LLAMA_ROPE_TYPE_IMROPE;
+    const int      type   = m_rope ? LLAMA_ROPE_TYPE_NEOX : hparams.rope_type;
+
+    const ggml_backend_ptr cpu(ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr));
+    const ggml_context_ptr ctx(ggml_init({ 32 * ggml_tensor_overhead() + ggml_graph_overhead(), nullptr, true }));
+    if (!cpu || !ctx) {
+        throw std::runtime_error("no memory to compute RoPE");
+    }
+    auto * reg = ggml_backend_dev_backend_reg(ggml_backend_get_device(cpu.get()));
+    auto   n_threads =
+        (ggml_backend_set_n_threads_t) ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads");
+    if (n_threads) {
+        n_threads(cpu.get(), 1);  // too little work to wake others for
+    }
+
+    ggml_tensor * heads   = ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F32, n_embd_head, n_head, (int64_t) pos.size());
+    ggml_tensor * where   = ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I32, (int64_t) pos.size());
+    ggml_tensor * factors = model.get_rope_factors(cparams, (int) il);
+    ggml_tensor * ours    = factors ? ggml_dup_tensor(ctx.get(), factors) : nullptr;
+    ggml_tensor * part    = ggml_view_3d(ctx.get(), heads, n_embd_head - n_nope, n_head, (int64_t) pos.size(),
+                                         heads->nb[1], heads->nb[2], n_nope * heads->nb[0]);
+    ggml_tensor * turned =
+        ggml_rope_ext(ctx.get(), n_nope ? ggml_cont(ctx.get(), part) : heads, where, ours, (int) n_rot, type,
+                      (int) cparams.n_ctx_orig_yarn, model.get_rope_freq_base(cparams, (int) il),
+                      model.get_rope_freq_scale(cparams, (int) il), cparams.yarn_ext_factor, cparams.yarn_attn_factor,
+                      cparams.yarn_beta_fast, cparams.yarn_beta_slow);
+
+    ggml_cgraph * gf = ggml_new_graph(ctx.get());
+    ggml_build_forward_expand(gf, turned);
+
+    const ggml_backend_buffer_ptr buf(ggml_backend_alloc_ctx_tensors(ctx.get(), cpu.get()));
+    if (!buf) {
+        throw std::runtime_error("no memory to compute RoPE");
+    }
+    ggml_backend_tensor_set(heads, x.data(), 0, ggml_nbytes(heads));
+    ggml_backend_tensor_set(where, pos.data(), 0, ggml_nbytes(where));
+    if (ours) {
+        std::vector<uint8_t> copy(ggml_nbytes(factors));
+        ggml_backend_tensor_get(factors, copy.data(), 0, copy.size());
+        ggml_backend_tensor_set(ours, copy.data(), 0, copy.size());
+    }
+    if (ggml_backend_graph_compute(cpu.get(), gf) != GGML_STATUS_SUCCESS) {
+        throw std::runtime_error("RoPE cannot be computed");
+    }
+
+    std::vector<float> res = x;
+    std::vector<float> out(ggml_nelements(turned));
+    ggml_backend_tensor_get(turned, out.data(), 0, ggml_nbytes(turned));
+    const size_t n_out = (size_t) (n_embd_head - n_nope);
+    for (size_t row = 0; row < out.size() / n_out; ++row) {
+        std::copy_n(out.data() + row * n_out, n_out, res.data() + row * n_embd_head + n_nope);
+    }
+
+    return res;
+}
+
+static bool has_rope(const llama_model & model, uint32_t il) {
+    const auto & hparams = model.hparams;
+
+    return hparams.rope_type != LLAMA_ROPE_TYPE_NONE && hparams.has_rope(il) && hparams.n_rot(il) > 0;
+}
+
+// layers with the same RoPE
+using rope_key = std::tuple<uint32_t, uint32_t, bool, float, float, const ggml_tensor *>;
+
+static rope_key rope_key_of(const llama_model & model, const llama_cparams & cparams, uint32_t il) {
+    const auto & hparams = model.hparams;
+
+    return { hparams.n_embd_head_k(il),
+             hparams.n_rot(il),
+             has_rope(model, il),
+             model.get_rope_freq_base(cparams, (int) il),
+             model.get_rope_freq_scale(cparams, (int) il),
+             model.get_rope_factors(cparams, (int) il) };
+}
+
+static rope_table rope_table_of(const llama_model &          model,
+                                const llama_cparams &        cparams,
+                                uint32_t                     il,
+                                const std::vector<int32_t> & pos) {
+    const size_t n = model.hparams.n_embd_head_k(il);
+
+    rope_table res;
+    res.n_embd_head = (uint32_t) n;
+    res.partner.resize(n);
+    res.first.assign(n, true);
+    res.cos.assign(pos.size() * n, 1.0f);
+    res.sin.assign(pos.size() * n, 0.0f);
+    for (size_t j = 0; j < n; ++j) {
+        res.partner[j] = (int32_t) j;
+    }
+    if (!has_rope(model, il)) {
+        return res;
+    }
+
+    // each unit vector at position 1: its partner is where else something appears, with the sign of its place
+    std::vector<float> unit(n * n, 0.0f);
+    for (size_t j = 0; j < n; ++j) {
+        unit[j * n + j] = 1.0f;
+    }
+    const auto turned = rope(model, cparams, il, unit, (uint32_t) n, { 1 });
+    for (size_t i = 0; i < n; ++i) {
+        for (size_t j = 0; j < n; ++j) {
+            if (j != i && turned[i * n + j] != 0.0f) {
+                if (res.partner[i] != (int32_t) i) {
+                    throw std::runtime_error(format("RoPE of layer %u does not turn pairs", il));
+                }
+                res.partner[i] = (int32_t) j;
+                res.first[i]   = i < j;
+            }
+        }
+    }
+
+    // a one in each first place: cosines there, sines in the second
+    std::vector<float> probe(pos.size() * n, 0.0f);
+    for (size_t p = 0; p < pos.size(); ++p) {
+        for (size_t j = 0; j < n; ++j) {
+            probe[p * n + j] = res.first[j] ? 1.0f : 0.0f;
+        }
+    }
+    const auto out = rope(model, cparams, il, probe, 1, pos);
+    for (size_t p = 0; p < pos.size(); ++p) {
+        for (size_t j = 0; j < n; ++j) {
+            const size_t a = res.first[j] ? j : (size_t) res.partner[j];
+            const size_t b = (size_t) res.partner[a];
+
+            res.cos[p * n + j] = out[p * n + a];
+            res.sin[p * n + j] = a == b ? 0.0f : out[p * n + b];
+        }
+    }
+
+    return res;
+}
+
+//
+// mean and scale
+//
+
+// positions from 0 to n_ctx, evenly in the logarithm: short prompts must not pay for tokens that are not there
+static std::vector<int32_t> positions_of(uint32_t n_ctx) {
+    const uint32_t n     = std::min<uint32_t>(n_ctx, 4096);
+    const double   start = 64.0;  // below it evenly
+
+    std::vector<int32_t> res(n);
+    for (uint32_t i = 0; i < n; ++i) {
+        const double u = (i + 0.5) / n;
+
+        res[i] = (int32_t) (start * std::expm1(u * std::log1p(n_ctx / start)));
+    }
+
+    return res;
+}
+
+// averages over positions: of cos, sin, cos^2, sin^2 and cos*sin
+struct rope_average {
+    rope_table          table;
+    std::vector<double> c, s, cc, ss, cs;
+};
+
+static rope_average average_of(rope_table && table) {
+    const size_t n     = table.n_embd_head;
+    const size_t n_pos = table.cos.size() / n;
+
+    rope_average res;
+    for (auto * sum : { &res.c, &res.s, &res.cc, &res.ss, &res.cs }) {
+        sum->assign(n, 0.0);
+    }
+    for (size_t p = 0; p < n_pos; ++p) {
+        for (size_t j = 0; j < n; ++j) {
+            const double c = table.cos[p * n + j] / (double) n_pos;
+            const double s = table.sin[p * n + j] / (double) n_pos;
+
+            res.c[j] += c;
+            res.s[j] += s;
+            res.cc[j] += c * table.cos[p * n + j];
+            res.ss[j] += s * table.sin[p * n + j];
+            res.cs[j] += c * table.sin[p * n + j];
+        }
+    }
+    res.table = std::move(table);
+
+    return res;
+}
+
+// mean squares of the values of a head after RoPE
+static std::vector<double> squares_at(const rope_average & rope, const float * sq, const float * cross) {
+    const size_t n = rope.table.n_embd_head;
+
+    std::vector<double> res(n);
+    for (size_t j = 0; j < n; ++j) {
+        const size_t other = (size_t) rope.table.partner[j];
+        const double sign  = rope.table.first[j] ? -2.0 : 2.0;
+
+        res[j] = other == j ? rope.cc[j] * sq[j] :
+                              rope.cc[j] * sq[j] + rope.ss[j] * sq[other] + sign * rope.cs[j] * cross[j];
+    }
+
+    return res;
+}
+
+static void affine_of_head(const rope_average &     rope,
+                           const llama_kv_moments & moments,
+                           size_t                   head,
+                           bool                     centred,
+                           float *                  mean,
+                           float *                  scale) {
+    const size_t n  = rope.table.n_embd_head;
+    const size_t at = head * n;
+
+    auto       k  = squares_at(rope, &moments.k_sq[at], &moments.k_cross[at]);
+    const auto q  = squares_at(rope, &moments.q_sq[at], &moments.q_cross[at]);
+    double     nk = 0.0;
+    double     nq = 0.0;
+    for (size_t j = 0; j < n; ++j) {
+        const size_t other = (size_t) rope.table.partner[j];
+        const double mu    = moments.k_mean[at + j];
+        const double nu    = moments.k_mean[at + other];
+        const double m =
+            other == j ? rope.c[j] * mu : rope.c[j] * mu + (rope.table.first[j] ? -1.0 : 1.0) * rope.s[j] * nu;
+
+        mean[j] = centred ? (float) m : 0.0f;
+        k[j] -= centred ? m * m : 0.0;
+        nk += std::max(k[j], 0.0);
+        nq += q[j];
+    }
+
+    // sq_j/sk_j minimizes (sum sq^2/s^2) * (sum s^2 sk^2), what white noise in the rotated space does to a score
+    std::vector<double> logs(n);
+    double              sum = 0.0;
+    for (size_t j = 0; j < n; ++j) {
+        const double var_k = std::max(k[j], 1e-6 * nk / n + 1e-30);
+        const double var_q = std::max(q[j], 1e-6 * nq / n + 1e-30);
+
+        logs[j] = 0.25 * (std::log(var_q) - std::log(var_k));
+        sum += logs[j];
+    }
+    for (size_t j = 0; j < n; ++j) {
+        scale[j] = (float) std::exp(logs[j] - sum / n);
+    }
+}
+
+llama_kv_affines llama_kv_affines_at(const llama_model &          model,
+                                     const llama_cparams &        cparams,
+                                     const llama_kv_calibration & calibration) {
+    const auto & hparams = model.hparams;
+    const auto   pos     = positions_of(std::max<uint32_t>(cparams.n_ctx_seq, 1));
+
+    std::map<rope_key, rope_average> ropes;
+
+    llama_kv_affines res;
+    fnv64            hash;
+    if (model.arch == LLM_ARCH_DEEPSEEK4) {
+        return res;  // its attention reads rows of several caches beside each other
+    }
+    for (const auto & [il, moments] : calibration.layers) {
+        if (il >= hparams.n_layer_all || moments.n_embd_head != hparams.n_embd_head_k(il) ||
+            moments.n_head_kv != hparams.n_head_kv(il)) {
+            throw std::runtime_error(format("layer %u has %u heads of %u values, which this model does not have", il,
+                                            moments.n_head_kv, moments.n_embd_head));
+        }
+
+        const auto key = rope_key_of(model, cparams, il);
+        auto       it  = ropes.find(key);
+        if (it == ropes.end()) {
+            it = ropes.emplace(key, average_of(rope_table_of(model, cparams, il, pos))).first;
+        }
+
+        auto & affine      = res.layers[il];
+        affine.n_embd_head = moments.n_embd_head;
+        affine.n_head_kv   = moments.n_head_kv;
+        affine.mean.resize(moments.k_mean.size());
+        affine.scale.resize(moments.k_mean.size());
+
+        const bool centred = !hparams.attn_soft_cap && model.layers[il].attn_sinks == nullptr;
+        for (uint32_t head = 0; head < moments.n_head_kv; ++head) {
+            const size_t at = (size_t) head * moments.n_embd_head;
+            affine_of_head(it->second, moments, head, centred, &affine.mean[at], &affine.scale[at]);
+        }
+        hash.add(&il, sizeof(il));
+        hash.add(affine.mean.data(), affine.mean.size() * sizeof(float));
+        hash.add(affine.scale.data(), affine.scale.size() * sizeof(float));
+    }
+    res.hash = res.layers.empty() ? 0 : std::max<uint64_t>(hash.value, 1);
+
+    return res;
+}
+
+//
+// measuring
+//
+
+// sums over tokens, in double; laid out as llama_kv_moments
+struct kv_sums {
+    std::vector<double> k_mean, k_sq, k_cross, q_sq, q_cross;
+
+    double n_k = 0;
+    double n_q = 0;         // for each KV head
+
+    uint32_t n_seen_k = 0;  // tokens of this sequence
+    uint32_t n_seen_q = 0;
+};
+
+struct kv_observer {
+    const llama_model * model;
+    llama_cparams       cparams;
+    uint32_t            n_ctx;
+
+    std::map<uint32_t, kv_sums>    sums;
+    std::map<rope_key, rope_table> ropes;
+
+    std::string error;
+
+    const rope_table & rope_of(uint32_t il) {
+        const auto key = rope_key_of(*model, cparams, il);
+        auto       it  = ropes.find(key);
+        if (it == ropes.end()) {
+            std::vector<int32_t> pos(n_ctx);
+            for (uint32_t i = 0; i < n_ctx; ++i) {
+                pos[i] = (int32_t) i;
+            }
+            it = ropes.emplace(key, rope_table_of(*model, cparams, il, pos)).first;
+        }
+        return it->second;
+    }
+
+    void add(const ggml_tensor * rows, char side, uint32_t il);
+};
+
+// a head at a position, turned back to position 0
+static void turn_back(const rope_table & rope, uint32_t pos, const float * x, double * out) {
+    const size_t n = rope.n_embd_head;
+
+    for (size_t j = 0; j < n; ++j) {
+        const size_t other = (size_t) rope.partner[j];
+        const double c     = rope.cos[pos * n + j];
+        const double s     = rope.sin[pos * n + j];
+
+        // divided by cos^2 + sin^2, which is 1 unless RoPE scales as well
+        out[j] = (c * x[j] + (other == j ? 0.0 : (rope.first[j] ? s : -s) * x[other])) / (c * c + s * s);
+    }
+}
+
+void kv_observer::add(const ggml_tensor * rows, char side, uint32_t il) {
+    const auto &   hparams   = model->hparams;
+    const uint32_t n         = hparams.n_embd_head_k(il);
+    const uint32_t n_head_kv = hparams.n_head_kv(il);
+    const int64_t  n_head    = rows->ne[1];
+    const int64_t  n_tokens  = rows->ne[2];
+    if (rows->ne[0] != n || n_head % n_head_kv != 0) {
+        throw std::runtime_error(format("layer %u: %c is %d heads of %d values for %u heads of %u", il, side,
+                                        (int) n_head, (int) rows->ne[0], n_head_kv, n));
+    }
+
+    std::vector<float> data(ggml_nelements(rows));
+    ggml_backend_tensor_get(rows, data.data(), 0, ggml_nbytes(rows));
+
+    kv_sums &          sum  = sums[il];
+    const rope_table & rope = rope_of(il);
+    for (auto * values : { &sum.k_mean, &sum.k_sq, &sum.k_cross, &sum.q_sq, &sum.q_cross }) {
+        values->resize((size_t) n * n_head_kv, 0.0);
+    }
+
+    std::vector<double> at0(n);
+    for (int64_t t = 0; t < n_tokens; ++t) {
+        uint32_t & seen = side == 'k' ? sum.n_seen_k : sum.n_seen_q;
+        const auto pos  = seen++ % n_ctx;
+        if (pos == 0) {
+            continue;  // the first key and query are unlike all others
+        }
+        for (int64_t h = 0; h < n_head; ++h) {
+            turn_back(rope, pos, &data[(size_t) (t * n_head + h) * n], at0.data());
+
+            const size_t at = (size_t) (h / (n_head / n_head_kv)) * n;
+            for (size_t j = 0; j < n; ++j) {
+                const size_t other = (size_t) rope.partner[j];
+                const double cross = other == j ? 0.0 : at0[j] * at0[other];
+                if (side == 'k') {
+                    sum.k_mean[at + j] += at0[j];
+                    sum.k_sq[at + j] += at0[j] * at0[j];
+                    sum.k_cross[at + j] += cross;
+                } else {
+                    sum.q_sq[at + j] += at0[j] * at0[j];
+                    sum.q_cross[at + j] += cross;
+                }
+            }
+        }
+        (side == 'k' ? sum.n_k : sum.n_q) += side == 'k' ? 1.0 : (double) (n_head / n_head_kv);
+    }
+}
+
+static bool observe_eval(ggml_tensor * t, bool ask, void * user_data) {
+    // views of such a tensor have more behind the number
+    static const size_t n_prefix = std::strlen(LLAMA_KV_OBSERVED);
+    char *              end      = nullptr;
+    if (std::strncmp(t->name, LLAMA_KV_OBSERVED, n_prefix) != 0) {
+        return false;
+    }
+    const auto il = (uint32_t) std::strtoul(t->name + n_prefix + 2, &end, 10);
+    if (*end != '\0') {
+        return false;
+    }
+    if (ask) {
+        return true;
+    }
+
+    auto * observer = (kv_observer *) user_data;
+    try {
+        observer->add(t, t->name[n_prefix], il);
+    } catch (const std::exception & err) {
+        observer->error = err.what();
+        return false;
+    }
+
+    return true;
+}
+
+static std::vector<float> mean_of(const std::vector<double> & sum, double n) {
+    std::vector<float> res(sum.size());
+    for (size_t i = 0; i < sum.size(); ++i) {
+        res[i] = (float) (sum[i] / n);
+    }
+
+    return res;
+}
+
+llama_kv_calibration llama_kv_calibration_measure(llama_model &                      model,
+                                                  llama_context_params               params,
+                                                  const std::vector<llama_token> &   tokens,
+                                                  uint32_t                           n_ctx,
+                                                  const std::function<bool(float)> & progress) {
+    if (llama_model_has_encoder(&model) || model.arch == LLM_ARCH_DEEPSEEK4) {
+        throw std::runtime_error("the K of this architecture cannot be measured");
+    }
+    const uint32_t n_seq = n_ctx > 0 ? (uint32_t) tokens.size() / n_ctx : 0;
+    if (n_ctx < 2 || n_seq == 0) {
+        throw std::runtime_error(format("%zu tokens are too few to measure K", tokens.size()));
+    }
+
+    kv_observer observer = {};
+    observer.model       = &model;
+    observer.n_ctx       = n_ctx;
+
+    params.n_ctx             = n_ctx;
+    params.n_batch           = n_ctx;
+    params.n_ubatch          = n_ctx;
+    params.n_seq_max         = 1;
+    params.type_k            = GGML_TYPE_F16;
+    params.type_v            = GGML_TYPE_F16;
+    params.embeddings        = false;
+    params.cb_eval           = observe_eval;
+    params.cb_eval_user_data = &observer;
+    params.ctx_other         = nullptr;
+    params.ctx_type          = LLAMA_CONTEXT_TYPE_DEFAULT;
+    params.samplers          = nullptr;
+    params.n_samplers        = 0;
+
+    const llama_kv_observing here;
+    const llama_context_ptr  ctx(llama_init_from_model(&model, params));
+    if (!ctx) {
+        throw std::runtime_error("no context to measure K in");
+    }
+    observer.cparams = ctx->get_cparams();
+
+    fnv64 text;
+    for (uint32_t s = 0; s < n_seq; ++s) {
+        std::vector<llama_token> seq(tokens.begin() + (size_t) s * n_ctx, tokens.begin() + (size_t) (s + 1) * n_ctx);
+        if (s > 0 && model.vocab.get_add_bos()) {
+            seq[0] = model.vocab.token_bos();
+        }
+        text.add(seq.data(), seq.size() * sizeof(llama_token));
+
+        llama_memory_clear(llama_get_memory(ctx.get()), true);
+        for (auto & [il, sum] : observer.sums) {
+            sum.n_seen_k = sum.n_seen_q = 0;
+        }
+        if (llama_decode(ctx.get(), llama_batch_get_one(seq.data(), (int32_t) n_ctx)) != 0 || !observer.error.empty()) {
+            throw std::runtime_error(observer.error.empty() ? "the text cannot be decoded" : observer.error);
+        }
+        if (progress && !progress((float) (s + 1) / (float) n_seq)) {
+            throw std::runtime_error("stopped");
+        }
+    }
+
+    llama_kv_calibration res;
+    res.text     = text.str();
+    res.n_tokens = n_seq * n_ctx;
+    for (const auto & [il, sum] : observer.sums) {
+        if (sum.n_k == 0.0 || sum.n_q == 0.0) {
+            continue;
+        }
+        auto & layer      = res.layers[il];
+        layer.n_embd_head = model.hparams.n_embd_head_k(il);
+        layer.n_head_kv   = model.hparams.n_head_kv(il);
+        layer.k_mean      = mean_of(sum.k_mean, sum.n_k);
+        layer.k_sq        = mean_of(sum.k_sq, sum.n_k);
+        layer.k_cross     = mean_of(sum.k_cross, sum.n_k);
+        layer.q_sq        = mean_of(sum.q_sq, sum.n_q);
+        layer.q_cross     = mean_of(sum.q_cross, sum.n_q);
+    }
+
+    return res;
+}
+
+//
+// file
+//
+
+static const char * const KEY_VERSION  = "kv_calibration.version";
+static const char * const KEY_MODEL    = "kv_calibration.model";
+static const char * const KEY_TEXT     = "kv_calibration.text";
+static const char * const KEY_N_TOKENS = "kv_calibration.n_tokens";
+static const char * const KEY_LAYERS   = "kv_calibration.layers";
+
+static const uint32_t FILE_VERSION = 1;
+
+static std::string key_of(uint32_t il, const char * name) {
+    return format("kv_calibration.%u.%s", il, name);
+}
+
+// the arrays of a layer, by name
+template <typename T>
+static std::vector<std::pair<const char *, T *>> arrays_of(T & k_mean, T & k_sq, T & k_cross, T & q_sq, T & q_cross) {
+    return {
+        { "k_mean",  &k_mean  },
+        { "k_sq",    &k_sq    },
+        { "k_cross", &k_cross },
+        { "q_sq",    &q_sq    },
+        { "q_cross", &q_cross }
+    };
+}
+
+static int64_t require_key(const gguf_context * file, const std::string & key, gguf_type type) {
+    const int64_t id = gguf_find_key(file, key.c_str());
+    if (id < 0 || gguf_get_kv_type(file, id) != type) {
+        throw std::runtime_error(format("it has no %s of the right type", key.c_str()));
+    }
+
+    return id;
+}
+
+static std::vector<float> read_array(const gguf_context * file, const std::string & key, size_t n, bool signed_values) {
+    const int64_t id = require_key(file, key, GGUF_TYPE_ARRAY);
+    if (gguf_get_arr_type(file, id) != GGUF_TYPE_FLOAT32 || gguf_get_arr_n(file, id) != n) {
+        throw std::runtime_error(format("%s is not %zu values", key.c_str(), n));
+    }
+
+    const float *      data = (const float *) gguf_get_arr_data(file, id);
+    std::vector<float> res(data, data + n);
+    for (const float x : res) {
+        if (!std::isfinite(x) || std::fabs(x) > 1e12f || (!signed_values && x < 0.0f)) {
+            throw std::runtime_error(format("%s holds a value that cannot be", key.c_str()));
+        }
+    }
+
+    return res;
+}
+
+static gguf_context_ptr open_file(const std::string & path) {
+    std::error_code ec;
+    if (!fs::is_regular_file(fs::u8path(path), ec)) {
+        throw std::runtime_error("it is not a file");
+    }
+    gguf_context_ptr file(gguf_init_from_file(path.c_str(), { /*.no_alloc =*/true, /*.ctx =*/nullptr }));
+    if (!file) {
+        throw std::runtime_error("it is not a GGUF file, or damaged");
+    }
+
+    return file;
+}
+
+bool llama_kv_calibration_in(const std::string & path) {
+    try {
+        return gguf_find_key(open_file(path).get(), KEY_VERSION) >= 0;
+    } catch (const std::exception &) {
+        return false;
+    }
+}
+
+static llama_kv_calibration read_file(const gguf_context * file) {
+    const uint32_t version = gguf_get_val_u32(file, require_key(file, KEY_VERSION, GGUF_TYPE_UINT32));
+    if (version != FILE_VERSION) {
+        throw std::runtime_error(format("it is of version %u, this program reads %u", version, FILE_VERSION));
+    }
+
+    llama_kv_calibration res;
+    res.model    = gguf_get_val_str(file, require_key(file, KEY_MODEL, GGUF_TYPE_STRING));
+    res.text     = gguf_get_val_str(file, require_key(file, KEY_TEXT, GGUF_TYPE_STRING));
+    res.n_tokens = gguf_get_val_u32(file, require_key(file, KEY_N_TOKENS, GGUF_TYPE_UINT32));
+
+    const int64_t layers = require_key(file, KEY_LAYERS, GGUF_TYPE_ARRAY);
+    const size_t  n      = gguf_get_arr_n(file, layers);
+    if (gguf_get_arr_type(file, layers) != GGUF_TYPE_UINT32 || n == 0 || n > LLAMA_MAX_LAYERS) {
+        throw std::runtime_error(format("%s is not a list of layers", KEY_LAYERS));
+    }
+    for (size_t i = 0; i < n; ++i) {
+        const uint32_t il = ((const uint32_t *) gguf_get_arr_data(file, layers))[i];
+        if (il >= LLAMA_MAX_LAYERS || res.layers.count(il) > 0) {
+            throw std::runtime_error(format("%s is not a list of layers", KEY_LAYERS));
+        }
+        auto & layer      = res.layers[il];
+        layer.n_embd_head = gguf_get_val_u32(file, require_key(file, key_of(il, "n_embd_head"), GGUF_TYPE_UINT32));
+        layer.n_head_kv   = gguf_get_val_u32(file, require_key(file, key_of(il, "n_head_kv"), GGUF_TYPE_UINT32));
+        if (layer.n_embd_head == 0 || layer.n_embd_head > 65536 || layer.n_head_kv == 0 || layer.n_head_kv > 65536) {
+            throw std::runtime_error(
+                format("layer %u has %u heads of %u values", il, layer.n_head_kv, layer.n_embd_head));
+        }
+        const size_t size = (size_t) layer.n_embd_head * layer.n_head_kv;
+        for (auto & [name, values] : arrays_of(layer.k_mean, layer.k_sq, layer.k_cross, layer.q_sq, layer.q_cross)) {
+            *values = read_array(file, key_of(il, name), size, std::strstr(name, "_sq") == nullptr);
+        }
+    }
+
+    return res;
+}
+
+llama_kv_calibration llama_kv_calibration_read(const std::string & path) {
+    try {
+        return read_file(open_file(path).get());
+    } catch (const std::exception & err) {
+        throw std::runtime_error(format("%s cannot be used: %s", path.c_str(), err.what()));
+    }
+}
+
+void llama_kv_calibration_write(const llama_kv_calibration & calibration, const std::string & path) {
+    const gguf_context_ptr file(gguf_init_empty());
+
+    gguf_set_val_str(file.get(), "general.type", "kv_calibration");
+    gguf_set_val_u32(file.get(), KEY_VERSION, FILE_VERSION);
+    gguf_set_val_str(file.get(), KEY_MODEL, calibration.model.c_str());
+    gguf_set_val_str(file.get(), KEY_TEXT, calibration.text.c_str());
+    gguf_set_val_u32(file.get(), KEY_N_TOKENS, calibration.n_tokens);
+
+    std::vector<uint32_t> layers;
+    for (const auto & [il, layer] : calibration.layers) {
+        layers.push_back(il);
+        gguf_set_val_u32(file.get(), key_of(il, "n_embd_head").c_str(), layer.n_embd_head);
+        gguf_set_val_u32(file.get(), key_of(il, "n_head_kv").c_str(), layer.n_head_kv);
+        for (const auto & [name, values] :
+             arrays_of(layer.k_mean, layer.k_sq, layer.k_cross, layer.q_sq, layer.q_cross)) {
+            gguf_set_arr_data(file.get(), key_of(il, name).c_str(), GGUF_TYPE_FLOAT32, values->data(), values->size());
+        }
+    }
+    gguf_set_arr_data(file.get(), KEY_LAYERS, GGUF_TYPE_UINT32, layers.data(), layers.size());
+
+    // beside it, under a name of this write's own, and then in its place
+    std::random_device random;
+    const auto         part = format("%s.%08x%08x.part", path.c_str(), (unsigned) random(), (unsigned) random());
+    const bool         done = gguf_write_to_file(file.get(), part.c_str(), /*only_meta =*/true);
+    std::error_code    ec;
+    if (done) {
+        fs::rename(fs::u8path(part), fs::u8path(path), ec);
+    }
+    if (!done || ec) {
+        std::error_code ignored;
+        fs::remove(fs::u8path(part), ignored);
+        throw std::runtime_error(format("%s cannot be written", path.c_str()));
+    }
+}
+
+//
+// fingerprint
+//
+
+std::string llama_kv_fingerprint(const std::string & path) {
+    const auto file = open_file(path);
+
+    const std::unique_ptr<FILE, int (*)(FILE *)> in(ggml_fopen(path.c_str(), "rb"), fclose);
+    if (!in) {
+        throw std::runtime_error(format("%s cannot be opened", path.c_str()));
+    }
+
+    fnv64 hash;
+
+    std::vector<uint8_t> buf(4096);
+    const int64_t        n_tensors = gguf_get_n_tensors(file.get());
+    const size_t         start     = gguf_get_data_offset(file.get());
+    for (int64_t i = 0; i < n_tensors; ++i) {
+        const std::string name = gguf_get_tensor_name(file.get(), i);
+        const size_t      n    = std::min(buf.size(), gguf_get_tensor_size(file.get(), i));
+        const uint64_t    at   = start + gguf_get_tensor_offset(file.get(), i);
+
+        hash.add(name.data(), name.size());
+#if defined(_WIN32)
+        const bool found = _fseeki64(in.get(), (int64_t) at, SEEK_SET) == 0;
+#else
+        const bool found = fseeko(in.get(), (off_t) at, SEEK_SET) == 0;
+#endif
+        if (!found || fread(buf.data(), 1, n, in.get()) != n) {
+            throw std::runtime_error(format("%s is shorter than its header says", path.c_str()));
+        }
+        hash.add(buf.data(), n);
+    }
+
+    return hash.str();
+}

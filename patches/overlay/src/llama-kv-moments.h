@@ -1,0 +1,78 @@
+#pragma once
+
+// What a calibration of K is made of: moments of K and Q, for each layer and KV head, turned back to position 0 so that
+// they hold for every context; how they are measured, kept in a file, and turned into a mean and a scale.
+
+#include "llama.h"
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+struct llama_cparams;
+struct llama_model;
+
+// Exported functions are for their test.
+
+// Of one layer; each vector has n_embd_head values for each KV head
+struct llama_kv_moments {
+    uint32_t n_embd_head = 0;
+    uint32_t n_head_kv   = 0;
+
+    std::vector<float> k_mean;
+    std::vector<float> k_sq;     // mean squares
+    std::vector<float> k_cross;  // mean products of the two values that RoPE turns into each other; 0 without RoPE
+    std::vector<float> q_sq;     // over all queries that read the head
+    std::vector<float> q_cross;
+};
+
+struct llama_kv_calibration {
+    std::map<uint32_t, llama_kv_moments> layers;
+
+    std::string model;         // fingerprint of the model's file
+    std::string text;          // hash of the tokens
+    uint32_t    n_tokens = 0;  // measured
+};
+
+// How the K rows of a layer are stored: (K - mean) * scale; n_embd_head values for each KV head
+struct llama_kv_affine {
+    uint32_t n_embd_head = 0;
+    uint32_t n_head_kv   = 0;
+
+    std::vector<float> mean;
+    std::vector<float> scale;
+};
+
+struct llama_kv_affines {
+    std::map<uint32_t, llama_kv_affine> layers;
+
+    uint64_t hash = 0;  // of all values; not 0 if there is a layer
+};
+
+// Means and scales for contexts of cparams.n_ctx_seq positions, evenly in the logarithm of the position. Where attention
+// has sinks or caps its logits the mean is 0. Throws std::runtime_error if a layer is not as the model's.
+LLAMA_API llama_kv_affines llama_kv_affines_at(const llama_model &          model,
+                                               const llama_cparams &        cparams,
+                                               const llama_kv_calibration & calibration);
+
+// Decodes the tokens in sequences of n_ctx, the first of each left out of the moments. params: of the contexts to serve.
+// Throws std::runtime_error if the model cannot be measured or progress returns false.
+llama_kv_calibration llama_kv_calibration_measure(llama_model &                      model,
+                                                  llama_context_params               params,
+                                                  const std::vector<llama_token> &   tokens,
+                                                  uint32_t                           n_ctx,
+                                                  const std::function<bool(float)> & progress);
+
+// A file, or a model that embeds one. Throws std::runtime_error that names the path and what is wrong in it. has: whether
+// there is one at all.
+LLAMA_API bool                 llama_kv_calibration_in(const std::string & path);
+LLAMA_API llama_kv_calibration llama_kv_calibration_read(const std::string & path);
+
+// Whole or not at all, also if several programs write it at once. Throws std::runtime_error.
+LLAMA_API void llama_kv_calibration_write(const llama_kv_calibration & calibration, const std::string & path);
+
+// Of a model's file: names and a part of each tensor, so that a copy with other metadata is the same model; 16
+// hexadecimal digits. Throws std::runtime_error.
+LLAMA_API std::string llama_kv_fingerprint(const std::string & path);

@@ -20,5 +20,9 @@ TARGETS = (
     "test-log-exit",
     "test-kv-plan",
 )
-# What is not built with loadable backends and for a user: two of upstream's, and one that calls the CPU backend itself.
-PACKAGED = tuple(name for name in TARGETS if name not in ("test-quantize-fns", "test-llama-archs", "test-kv-plan"))
+# What packages leave out: two of upstream's, one that calls the CPU backend itself, one that looks into the library.
+PACKAGED = tuple(
+    name
+    for name in TARGETS
+    if name not in ("test-quantize-fns", "test-llama-archs", "test-kv-plan", "test-kv-calibration")
+)

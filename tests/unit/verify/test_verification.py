@@ -38,7 +38,7 @@ from turbotool.verify.check import Check, CheckOutcome, Context, Spec, Value
 from turbotool.verify.checks import upstream
 from turbotool.verify.checks.shift import is_language
 from turbotool.verify.checks.startup import binaries_start, unknown_type_refused
-from turbotool.verify.checks.upstream import attention_memory, backend_ops, last_message, quantize_fns
+from turbotool.verify.checks.upstream import attention_memory, backend_ops, calibration, last_message, quantize_fns
 from turbotool.verify.junit import document
 from turbotool.verify.registry import CHECKS
 
@@ -151,15 +151,22 @@ def test_an_unknown_type_must_be_refused_by_name(context: Context, body: str, ok
     assert unknown_type_refused(context).ok is ok
 
 
-@pytest.mark.parametrize(("check", "name"), [(quantize_fns, "test-quantize-fns"), (attention_memory, "test-kv-plan")])
-def test_what_loadable_backends_leave_out_is_skipped_by_name(
+@pytest.mark.parametrize(
+    ("check", "name"),
+    [
+        (quantize_fns, "test-quantize-fns"),
+        (attention_memory, "test-kv-plan"),
+        (calibration, "test-kv-calibration"),
+    ],
+)
+def test_what_packages_leave_out_is_skipped_by_name(
     context: Context, check: Callable[[Context], CheckOutcome], name: str
 ) -> None:
     binaries = context.runner.binaries
     programs = tuple(program for program in binaries.programs if program != name)
     outcome = check(replace(context, runner=replace(context.runner, binaries=replace(binaries, programs=programs))))
     assert outcome.skipped
-    assert f"{name} is built only without loadable backends" in outcome.detail
+    assert f"{name} is not in packages" in outcome.detail
 
 
 def test_the_last_message_is_not_counted_as_looked_at_on_windows(

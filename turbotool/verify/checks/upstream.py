@@ -125,14 +125,15 @@ def state_files(context: Context) -> CheckOutcome:
 
 def calibration(context: Context) -> CheckOutcome:
     """test-kv-calibration passes: files, states and context shifts too."""
-    return _own_test(context, "test-kv-calibration", [context.model.path])
+    program = "test-kv-calibration"
+    return _not_built(context, program, OWN_BOUND) or _own_test(context, program, [context.model.path])
 
 
 def _not_built(context: Context, program: str, bound: str) -> CheckOutcome | None:
-    """The outcome of a check whose program is built only without loadable backends, where it is not."""
+    """The outcome of a check whose program no package holds, in a package."""
     if program in context.runner.binaries.programs:
         return None
-    return CheckOutcome(False, None, bound, f"{program} is built only without loadable backends", skipped=True)
+    return CheckOutcome(False, None, bound, f"{program} is not in packages", skipped=True)
 
 
 def _own_test(context: Context, program: str, arguments: Sequence[str | Path]) -> CheckOutcome:

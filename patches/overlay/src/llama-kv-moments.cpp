@@ -273,10 +273,12 @@ static void affine_of_head(const rope_average &     rope,
                            const llama_kv_moments & moments,
                            size_t                   head,
                            bool                     centred,
-                           float *                  mean,
-                           float *                  scale) {
-    const size_t n  = rope.table.n_embd_head;
-    const size_t at = head * n;
+                           llama_kv_affine &        affine) {
+    const size_t n     = rope.table.n_embd_head;
+    const size_t at    = head * n;
+    float *      mean  = &affine.mean[at];
+    float *      scale = &affine.scale[at];
+    float *      first = &affine.first[at];
 
     auto       k  = squares_at(rope, &moments.k_sq[at], &moments.k_cross[at]);
     const auto q  = squares_at(rope, &moments.q_sq[at], &moments.q_cross[at]);
@@ -305,8 +307,18 @@ static void affine_of_head(const rope_average &     rope,
         logs[j] = 0.25 * (std::log(var_q) - std::log(var_k));
         sum += logs[j];
     }
+    double spread = 0.0;
+    double far    = 0.0;
     for (size_t j = 0; j < n; ++j) {
         scale[j] = (float) std::exp(logs[j] - sum / n);
+        first[j] = scale[j] * (moments.k_first[at + j] - mean[j]);
+
+        const double var = moments.k_first_sq[at + j] - (double) moments.k_first[at + j] * moments.k_first[at + j];
+        spread += scale[j] * scale[j] * std::max(var, 0.0);
+        far += (double) first[j] * first[j];
+    }
+    if (!centred || spread > 0.02 * far) {
+        std::fill_n(first, n, 0.0f);
     }
 }
 
@@ -341,15 +353,16 @@ llama_kv_affines llama_kv_affines_at(const llama_model &          model,
         affine.n_head_kv   = moments.n_head_kv;
         affine.mean.resize(moments.k_mean.size());
         affine.scale.resize(moments.k_mean.size());
+        affine.first.resize(moments.k_mean.size());
 
         const bool centred = !hparams.attn_soft_cap && model.layers[il].attn_sinks == nullptr;
         for (uint32_t head = 0; head < moments.n_head_kv; ++head) {
-            const size_t at = (size_t) head * moments.n_embd_head;
-            affine_of_head(it->second, moments, head, centred, &affine.mean[at], &affine.scale[at]);
+            affine_of_head(it->second, moments, head, centred, affine);
         }
         hash.add(&il, sizeof(il));
         hash.add(affine.mean.data(), affine.mean.size() * sizeof(float));
         hash.add(affine.scale.data(), affine.scale.size() * sizeof(float));
+        hash.add(affine.first.data(), affine.first.size() * sizeof(float));
     }
     res.hash = res.layers.empty() ? 0 : std::max<uint64_t>(hash.value, 1);
 
@@ -362,10 +375,11 @@ llama_kv_affines llama_kv_affines_at(const llama_model &          model,
 
 // sums over tokens, in double; laid out as llama_kv_moments
 struct kv_sums {
-    std::vector<double> k_mean, k_sq, k_cross, q_sq, q_cross;
+    std::vector<double> k_mean, k_sq, k_cross, q_sq, q_cross, k_first, k_first_sq;
 
-    double n_k = 0;
-    double n_q = 0;         // for each KV head
+    double n_first = 0;
+    double n_k     = 0;
+    double n_q     = 0;     // for each KV head
 
     uint32_t n_seen_k = 0;  // tokens of this sequence
     uint32_t n_seen_q = 0;
@@ -427,7 +441,8 @@ void kv_observer::add(const ggml_tensor * rows, char side, uint32_t il) {
 
     kv_sums &          sum  = sums[il];
     const rope_table & rope = rope_of(il);
-    for (auto * values : { &sum.k_mean, &sum.k_sq, &sum.k_cross, &sum.q_sq, &sum.q_cross }) {
+    for (auto * values :
+         { &sum.k_mean, &sum.k_sq, &sum.k_cross, &sum.q_sq, &sum.q_cross, &sum.k_first, &sum.k_first_sq }) {
         values->resize((size_t) n * n_head_kv, 0.0);
     }
 
@@ -436,7 +451,14 @@ void kv_observer::add(const ggml_tensor * rows, char side, uint32_t il) {
         uint32_t & seen = side == 'k' ? sum.n_seen_k : sum.n_seen_q;
         const auto pos  = seen++ % n_ctx;
         if (pos == 0) {
-            continue;  // the first key and query are unlike all others
+            // the first key and query are unlike all others
+            for (int64_t i = 0; side == 'k' && i < n_head * n; ++i) {
+                const double x = data[(size_t) (t * n_head * n + i)];
+                sum.k_first[i] += x;
+                sum.k_first_sq[i] += x * x;
+            }
+            sum.n_first += side == 'k' ? 1.0 : 0.0;
+            continue;
         }
         for (int64_t h = 0; h < n_head; ++h) {
             turn_back(rope, pos, &data[(size_t) (t * n_head + h) * n], at0.data());
@@ -552,6 +574,19 @@ llama_kv_calibration llama_kv_calibration_measure(llama_model &                 
         }
     }
 
+    // whether the first key is the same whatever the token: tokens from all over the text
+    for (size_t i = 1; i < 8 && !model.vocab.get_add_bos(); ++i) {
+        llama_token first = tokens[i * tokens.size() / 8];
+
+        llama_memory_clear(llama_get_memory(ctx.get()), true);
+        for (auto & [il, sum] : observer.sums) {
+            sum.n_seen_k = sum.n_seen_q = 0;
+        }
+        if (llama_decode(ctx.get(), llama_batch_get_one(&first, 1)) != 0) {
+            throw std::runtime_error("a token cannot be decoded");
+        }
+    }
+
     llama_kv_calibration res;
     res.text     = text.str();
     res.n_tokens = n_seq * n_ctx;
@@ -567,6 +602,8 @@ llama_kv_calibration llama_kv_calibration_measure(llama_model &                 
         layer.k_cross     = mean_of(sum.k_cross, sum.n_k);
         layer.q_sq        = mean_of(sum.q_sq, sum.n_q);
         layer.q_cross     = mean_of(sum.q_cross, sum.n_q);
+        layer.k_first     = mean_of(sum.k_first, sum.n_first);
+        layer.k_first_sq  = mean_of(sum.k_first_sq, sum.n_first);
     }
 
     return res;
@@ -589,14 +626,15 @@ static std::string key_of(uint32_t il, const char * name) {
 }
 
 // the arrays of a layer, by name
-template <typename T>
-static std::vector<std::pair<const char *, T *>> arrays_of(T & k_mean, T & k_sq, T & k_cross, T & q_sq, T & q_cross) {
-    return {
-        { "k_mean",  &k_mean  },
-        { "k_sq",    &k_sq    },
-        { "k_cross", &k_cross },
-        { "q_sq",    &q_sq    },
-        { "q_cross", &q_cross }
+template <typename T> static auto arrays_of(T & layer) {
+    return std::vector<std::pair<const char *, decltype(&layer.k_mean)>>{
+        { "k_mean",     &layer.k_mean     },
+        { "k_sq",       &layer.k_sq       },
+        { "k_cross",    &layer.k_cross    },
+        { "q_sq",       &layer.q_sq       },
+        { "q_cross",    &layer.q_cross    },
+        { "k_first",    &layer.k_first    },
+        { "k_first_sq", &layer.k_first_sq },
     };
 }
 
@@ -676,7 +714,7 @@ static llama_kv_calibration read_file(const gguf_context * file) {
                 format("layer %u has %u heads of %u values", il, layer.n_head_kv, layer.n_embd_head));
         }
         const size_t size = (size_t) layer.n_embd_head * layer.n_head_kv;
-        for (auto & [name, values] : arrays_of(layer.k_mean, layer.k_sq, layer.k_cross, layer.q_sq, layer.q_cross)) {
+        for (auto & [name, values] : arrays_of(layer)) {
             *values = read_array(file, key_of(il, name), size, std::strstr(name, "_sq") == nullptr);
         }
     }
@@ -706,8 +744,7 @@ void llama_kv_calibration_write(const llama_kv_calibration & calibration, const 
         layers.push_back(il);
         gguf_set_val_u32(file.get(), key_of(il, "n_embd_head").c_str(), layer.n_embd_head);
         gguf_set_val_u32(file.get(), key_of(il, "n_head_kv").c_str(), layer.n_head_kv);
-        for (const auto & [name, values] :
-             arrays_of(layer.k_mean, layer.k_sq, layer.k_cross, layer.q_sq, layer.q_cross)) {
+        for (const auto & [name, values] : arrays_of(layer)) {
             gguf_set_arr_data(file.get(), key_of(il, name).c_str(), GGUF_TYPE_FLOAT32, values->data(), values->size());
         }
     }

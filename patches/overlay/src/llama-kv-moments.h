@@ -22,10 +22,12 @@ struct llama_kv_moments {
     uint32_t n_head_kv   = 0;
 
     std::vector<float> k_mean;
-    std::vector<float> k_sq;     // mean squares
-    std::vector<float> k_cross;  // mean products of the two values that RoPE turns into each other; 0 without RoPE
-    std::vector<float> q_sq;     // over all queries that read the head
+    std::vector<float> k_sq;        // mean squares
+    std::vector<float> k_cross;     // mean products of the two values that RoPE turns into each other; 0 without RoPE
+    std::vector<float> q_sq;        // over all queries that read the head
     std::vector<float> q_cross;
+    std::vector<float> k_first;     // the first key of a sequence, which is nearly the same in each
+    std::vector<float> k_first_sq;  // mean squares of first keys
 };
 
 struct llama_kv_calibration {
@@ -43,6 +45,9 @@ struct llama_kv_affine {
 
     std::vector<float> mean;
     std::vector<float> scale;
+
+    // the first key of a sequence, stored like that but not quantized; 0 in a head where it is not the same in each
+    std::vector<float> first;
 };
 
 struct llama_kv_affines {

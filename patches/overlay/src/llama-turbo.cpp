@@ -273,11 +273,70 @@ llama_turbo_rot llama_turbo_rots::make(ggml_backend_buffer_type_t buft,
     return res;
 }
 
-void llama_turbo_rots::calibrate(const llama_hparams &      hparams,
-                                 uint32_t                   n_rot,
-                                 uint32_t                   il,
-                                 ggml_backend_buffer_type_t buft,
-                                 llama_kv_rot &             rots) {
+// Hadamard transform of blocks of that width in place, its own inverse; none for 0
+static void transform(std::vector<float> & x, size_t width) {
+    for (size_t begin = 0; width > 0 && begin < x.size(); begin += width) {
+        for (size_t len = 1; len < width; len *= 2) {
+            for (size_t i = begin; i < begin + width; ++i) {
+                if (((i - begin) & len) == 0) {
+                    const float a = x[i];
+                    x[i]          = a + x[i + len];
+                    x[i + len]    = a - x[i + len];
+                }
+            }
+        }
+        for (size_t i = begin; i < begin + width; ++i) {
+            x[i] /= std::sqrt((float) width);
+        }
+    }
+}
+
+static void multiply_signs(std::vector<float> & x, size_t width) {
+    for (size_t i = 0; width > 0 && i < x.size(); ++i) {
+        x[i] *= ggml_turbo_sign((int64_t) (i % width));
+    }
+}
+
+// Moves the mean of a head by what the codec loses of the first key: that key, which is far from all others and which every
+// query attends to, is then stored without error, and the others are off by a constant that softmax does not see.
+// n_rot: upstream's rotation, 0 if there is none; width: of the turbo rotation.
+static void fix_first(const llama_kv_affine & affine,
+                      size_t                  head,
+                      ggml_type               type,
+                      size_t                  n_rot,
+                      size_t                  width,
+                      float *                 mean) {
+    const size_t       n     = affine.n_embd_head;
+    const float *      first = &affine.first[head * n];
+    const float *      scale = &affine.scale[head * n];
+    const auto *       codec = ggml_get_type_traits(type);
+    std::vector<float> x(first, first + n);
+    if (!codec->from_float_ref || n % (size_t) codec->blck_size != 0) {
+        return;
+    }
+
+    transform(x, n_rot);
+    multiply_signs(x, width);
+    transform(x, width);
+
+    std::vector<uint8_t> row(ggml_row_size(type, (int64_t) n));
+    codec->from_float_ref(x.data(), row.data(), (int64_t) n);
+    codec->to_float(row.data(), x.data(), (int64_t) n);
+
+    transform(x, width);
+    multiply_signs(x, width);
+    transform(x, n_rot);
+
+    for (size_t i = 0; i < n; ++i) {
+        mean[i] += (first[i] - x[i]) / scale[i];
+    }
+}
+
+void llama_turbo_rots::calibrate(const llama_hparams & hparams,
+                                 uint32_t              n_rot,
+                                 uint32_t              il,
+                                 const ggml_tensor *   rows,
+                                 llama_kv_rot &        rots) {
     llama_turbo_rot & rot = rots.k;
     if (hparams.is_indexer_cache) {
         return;
@@ -289,11 +348,15 @@ void llama_turbo_rots::calibrate(const llama_hparams &      hparams,
         return;
     }
     const bool no_alloc = hparams.no_alloc;
+    const auto buft     = ggml_backend_buffer_get_type(rows->buffer);
 
     // the signs go into the same product, unless upstream's rotation stands between
     const bool         signs = rot.signs && n_rot == 0;
     std::vector<float> mul   = affine->scale;
     std::vector<float> add   = affine->mean;
+    for (size_t head = 0; ggml_is_quantized(rows->type) && head < affine->n_head_kv; ++head) {
+        fix_first(*affine, head, rows->type, n_rot, (size_t) rot.width(), &add[head * affine->n_embd_head]);
+    }
     for (size_t i = 0; i < mul.size(); ++i) {
         mul[i] *= signs ? ggml_turbo_sign((int64_t) i % affine->n_embd_head % rot.width()) : 1.0f;
         add[i] *= -mul[i];

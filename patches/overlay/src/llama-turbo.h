@@ -94,7 +94,7 @@ class llama_turbo_rots {
     // of K; returned.
     template <typename T> uint32_t calibrate(const llama_hparams & hparams, uint32_t n_rot, T & layers) {
         for (auto & layer : layers) {
-            calibrate(hparams, n_rot, layer.il, ggml_backend_buffer_get_type(layer.k->buffer), layer.rot.rot);
+            calibrate(hparams, n_rot, layer.il, layer.k, layer.rot.rot);
         }
         return n_rot;
     }
@@ -115,11 +115,11 @@ class llama_turbo_rots {
 
     llama_turbo_rot make(ggml_backend_buffer_type_t buft, int64_t n_embd_head, int64_t width, bool no_alloc);
 
-    void calibrate(const llama_hparams &      hparams,
-                   uint32_t                   n_rot,
-                   uint32_t                   il,
-                   ggml_backend_buffer_type_t buft,
-                   llama_kv_rot &             rots);
+    void calibrate(const llama_hparams & hparams,
+                   uint32_t              n_rot,
+                   uint32_t              il,
+                   const ggml_tensor *   rows,
+                   llama_kv_rot &        rots);
 
     bool     logged = false;
     uint64_t hash   = 0;

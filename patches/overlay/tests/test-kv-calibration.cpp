@@ -243,7 +243,8 @@ static void test_files(llama_model *                model,
     changed("heads of", "a layer of another shape", [](llama_kv_calibration & c) {
         auto & layer = c.layers.begin()->second;
         layer.n_head_kv *= 2;
-        for (auto * values : { &layer.k_mean, &layer.k_sq, &layer.k_cross, &layer.q_sq, &layer.q_cross }) {
+        for (auto * values : { &layer.k_mean, &layer.k_sq, &layer.k_cross, &layer.q_sq, &layer.q_cross, &layer.k_first,
+                               &layer.k_first_sq }) {
             values->resize(2 * values->size(), 1.0f);
         }
     });
@@ -253,7 +254,8 @@ static void test_files(llama_model *                model,
 
     llama_kv_calibration zeros = good;
     for (auto & [il, layer] : zeros.layers) {
-        for (auto * values : { &layer.k_mean, &layer.k_sq, &layer.k_cross, &layer.q_sq, &layer.q_cross }) {
+        for (auto * values : { &layer.k_mean, &layer.k_sq, &layer.k_cross, &layer.q_sq, &layer.q_cross, &layer.k_first,
+                               &layer.k_first_sq }) {
             std::fill(values->begin(), values->end(), 0.0f);
         }
     }

@@ -51,6 +51,8 @@ static std::shared_ptr<const llama_kv_calibration> test_turbo_calibration(const 
             layer.k_cross.push_back(0.0f);
             layer.q_sq.push_back(std::exp(0.5f * normal(rng)));
             layer.q_cross.push_back(0.0f);
+            layer.k_first.push_back(normal(rng));
+            layer.k_first_sq.push_back(layer.k_first.back() * layer.k_first.back());
         }
     }
 

@@ -66,10 +66,11 @@ const char * llama_kv_calibration_get(void) {
 
 llama_kv_calib_scope::llama_kv_calib_scope(const llama_model & model, const llama_cparams & cparams, ggml_type type_k) {
     const llama_kv_calib & calib = model.kv_calib;
-    if (llama_kv_calib_observed() || !calib.calibration) {
-        if (!llama_kv_calib_observed()) {
-            LLAMA_LOG_INFO("kv_calibration: off, K %s (%s)\n", ggml_type_name(type_k), calib.source.c_str());
-        }
+    if (llama_kv_calib_observed()) {
+        return;
+    }
+    if (!calib.calibration) {
+        LLAMA_LOG_INFO("kv_calibration: off, K %s (%s)\n", ggml_type_name(type_k), calib.source.c_str());
         return;
     }
 
@@ -158,13 +159,14 @@ static void find_auto(llama_model & model, const llama_context_params & params) 
     llama_kv_calib & calib = model.kv_calib;
 
     const std::string & path        = calib.path;
-    const std::string   fingerprint = path.empty() ? "" : llama_kv_fingerprint(path);
+    const auto          file        = path.empty() ? llama_kv_model_file() : llama_kv_model_file_at(path);
+    const std::string & fingerprint = file.fingerprint;
     const auto          beside      = fs::u8path(path).replace_extension(".kvcal.gguf");
     const auto          folder      = cache_directory();
     const auto kept = path.empty() || folder.empty() ? fs::path() : folder / "kv-calibration" / (fingerprint + ".gguf");
 
     std::vector<std::pair<fs::path, const char *>> places;
-    if (!path.empty() && llama_kv_calibration_in(path)) {
+    if (file.embeds) {
         places.emplace_back(fs::u8path(path), "embedded in ");
     }
     if (!path.empty() && fs::exists(beside)) {
@@ -195,7 +197,7 @@ static std::string served;
 // false if the file is for the other model of this process
 static bool find_in(llama_kv_calib & calib, const std::string & path) {
     auto              found       = llama_kv_calibration_read(path);
-    const std::string fingerprint = calib.path.empty() ? "" : llama_kv_fingerprint(calib.path);
+    const std::string fingerprint = calib.path.empty() ? "" : llama_kv_model_file_at(calib.path).fingerprint;
     if (found.model != fingerprint) {
         if (!served.empty() && served != fingerprint) {
             return false;
@@ -235,6 +237,10 @@ bool llama_kv_calib_find(llama_model & model, const llama_context_params & param
         return none("nothing is computed");
     }
     if (model.split_mode() == LLAMA_SPLIT_MODE_TENSOR) {
+        if (named) {
+            LLAMA_LOG_ERROR("kv_calibration: %s cannot be used with --split-mode tensor\n", how.c_str());
+            return false;
+        }
         return none("not with --split-mode tensor");
     }
     if (calib.calibration && !named && calib.how == how) {
@@ -276,7 +282,7 @@ bool llama_kv_calibration_create(llama_model *           model,
 
         auto calibration = llama_kv_calibration_measure(
             *model, params, text, n_ctx, [&](float done) { return !progress || progress(done, progress_user_data); });
-        calibration.model = llama_kv_fingerprint(model->kv_calib.path);
+        calibration.model = llama_kv_model_file_at(model->kv_calib.path).fingerprint;
         llama_kv_calibration_write(calibration, path);
         return true;
     } catch (const std::exception & err) {

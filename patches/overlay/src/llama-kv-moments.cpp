@@ -554,6 +554,17 @@ llama_kv_calibration llama_kv_calibration_measure(llama_model &                 
     }
     observer.cparams = ctx->get_cparams();
 
+    const auto decode = [&](std::vector<llama_token> & seq) {
+        llama_memory_clear(llama_get_memory(ctx.get()), true);
+        for (auto & [il, sum] : observer.sums) {
+            sum.n_seen_k = sum.n_seen_q = 0;
+        }
+        if (llama_decode(ctx.get(), llama_batch_get_one(seq.data(), (int32_t) seq.size())) != 0 ||
+            !observer.error.empty()) {
+            throw std::runtime_error(observer.error.empty() ? "the text cannot be decoded" : observer.error);
+        }
+    };
+
     fnv64 text;
     for (uint32_t s = 0; s < n_seq; ++s) {
         std::vector<llama_token> seq(tokens.begin() + (size_t) s * n_ctx, tokens.begin() + (size_t) (s + 1) * n_ctx);
@@ -562,13 +573,7 @@ llama_kv_calibration llama_kv_calibration_measure(llama_model &                 
         }
         text.add(seq.data(), seq.size() * sizeof(llama_token));
 
-        llama_memory_clear(llama_get_memory(ctx.get()), true);
-        for (auto & [il, sum] : observer.sums) {
-            sum.n_seen_k = sum.n_seen_q = 0;
-        }
-        if (llama_decode(ctx.get(), llama_batch_get_one(seq.data(), (int32_t) n_ctx)) != 0 || !observer.error.empty()) {
-            throw std::runtime_error(observer.error.empty() ? "the text cannot be decoded" : observer.error);
-        }
+        decode(seq);
         if (progress && !progress((float) (s + 1) / (float) n_seq)) {
             throw std::runtime_error("stopped");
         }
@@ -576,15 +581,8 @@ llama_kv_calibration llama_kv_calibration_measure(llama_model &                 
 
     // whether the first key is the same whatever the token: tokens from all over the text
     for (size_t i = 1; i < 8 && !model.vocab.get_add_bos(); ++i) {
-        llama_token first = tokens[i * tokens.size() / 8];
-
-        llama_memory_clear(llama_get_memory(ctx.get()), true);
-        for (auto & [il, sum] : observer.sums) {
-            sum.n_seen_k = sum.n_seen_q = 0;
-        }
-        if (llama_decode(ctx.get(), llama_batch_get_one(&first, 1)) != 0) {
-            throw std::runtime_error("a token cannot be decoded");
-        }
+        std::vector<llama_token> first = { tokens[i * tokens.size() / 8] };
+        decode(first);
     }
 
     llama_kv_calibration res;
@@ -604,6 +602,9 @@ llama_kv_calibration llama_kv_calibration_measure(llama_model &                 
         layer.q_cross     = mean_of(sum.q_cross, sum.n_q);
         layer.k_first     = mean_of(sum.k_first, sum.n_first);
         layer.k_first_sq  = mean_of(sum.k_first_sq, sum.n_first);
+    }
+    if (res.layers.empty()) {
+        throw std::runtime_error("the model has no K that is kept");
     }
 
     return res;
@@ -675,14 +676,6 @@ static gguf_context_ptr open_file(const std::string & path) {
     }
 
     return file;
-}
-
-bool llama_kv_calibration_in(const std::string & path) {
-    try {
-        return gguf_find_key(open_file(path).get(), KEY_VERSION) >= 0;
-    } catch (const std::exception &) {
-        return false;
-    }
 }
 
 static llama_kv_calibration read_file(const gguf_context * file) {
@@ -766,10 +759,10 @@ void llama_kv_calibration_write(const llama_kv_calibration & calibration, const 
 }
 
 //
-// fingerprint
+// file of a model
 //
 
-std::string llama_kv_fingerprint(const std::string & path) {
+llama_kv_model_file llama_kv_model_file_at(const std::string & path) {
     const auto file = open_file(path);
 
     const std::unique_ptr<FILE, int (*)(FILE *)> in(ggml_fopen(path.c_str(), "rb"), fclose);
@@ -799,5 +792,5 @@ std::string llama_kv_fingerprint(const std::string & path) {
         hash.add(buf.data(), n);
     }
 
-    return hash.str();
+    return { hash.str(), gguf_find_key(file.get(), KEY_VERSION) >= 0 };
 }

@@ -70,14 +70,18 @@ llama_kv_calibration llama_kv_calibration_measure(llama_model &                 
                                                   uint32_t                           n_ctx,
                                                   const std::function<bool(float)> & progress);
 
-// A file, or a model that embeds one. Throws std::runtime_error that names the path and what is wrong in it. has: whether
-// there is one at all.
-LLAMA_API bool                 llama_kv_calibration_in(const std::string & path);
+// A file, or a model that embeds one. Throws std::runtime_error that names the path and what is wrong in it.
 LLAMA_API llama_kv_calibration llama_kv_calibration_read(const std::string & path);
 
 // Whole or not at all, also if several programs write it at once. Throws std::runtime_error.
 LLAMA_API void llama_kv_calibration_write(const llama_kv_calibration & calibration, const std::string & path);
 
-// Of a model's file: names and a part of each tensor, so that a copy with other metadata is the same model; 16
-// hexadecimal digits. Throws std::runtime_error.
-LLAMA_API std::string llama_kv_fingerprint(const std::string & path);
+// What the file of a model tells
+struct llama_kv_model_file {
+    std::string
+        fingerprint;  // of names and a part of each tensor: the same for a copy with other metadata; 16 hexadecimal digits
+    bool embeds = false;  // a calibration
+};
+
+// Throws std::runtime_error
+llama_kv_model_file llama_kv_model_file_at(const std::string & path);

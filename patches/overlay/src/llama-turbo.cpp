@@ -159,30 +159,45 @@ llama_kv_observing::~llama_kv_observing() {
 // rotation
 //
 
+// Hadamard transform of blocks of that width in place, its own inverse; none for 0
+static void transform(std::vector<float> & x, size_t width) {
+    for (size_t begin = 0; width > 0 && begin < x.size(); begin += width) {
+        for (size_t len = 1; len < width; len *= 2) {
+            for (size_t i = begin; i < begin + width; ++i) {
+                if (((i - begin) & len) == 0) {
+                    const float a = x[i];
+                    x[i]          = a + x[i + len];
+                    x[i + len]    = a - x[i + len];
+                }
+            }
+        }
+        for (size_t i = begin; i < begin + width; ++i) {
+            x[i] /= std::sqrt((float) width);
+        }
+    }
+}
+
+// the signs of blocks of that width, which divides a head; none for 0
+static void multiply_signs(std::vector<float> & x, size_t width) {
+    for (size_t i = 0; width > 0 && i < x.size(); ++i) {
+        x[i] *= ggml_turbo_sign((int64_t) (i % width));
+    }
+}
+
 // orthonormal Walsh-Hadamard matrix, its own inverse
 static std::vector<float> hadamard_of(int64_t n) {
     std::vector<float> res(n * n);
-
-    const float scale = 1.0f / std::sqrt((float) n);
     for (int64_t i = 0; i < n; i++) {
-        for (int64_t j = 0; j < n; j++) {
-            bool odd = false;
-            for (int64_t bits = i & j; bits; bits &= bits - 1) {
-                odd = !odd;
-            }
-            res[i * n + j] = odd ? -scale : scale;
-        }
+        res[i * n + i] = 1.0f;
     }
+    transform(res, n);
 
     return res;
 }
 
 static std::vector<float> signs_of(int64_t n_embd_head, int64_t width) {
-    std::vector<float> res(n_embd_head);
-
-    for (int64_t i = 0; i < n_embd_head; i++) {
-        res[i] = ggml_turbo_sign(i % width);
-    }
+    std::vector<float> res(n_embd_head, 1.0f);
+    multiply_signs(res, width);
 
     return res;
 }
@@ -273,30 +288,6 @@ llama_turbo_rot llama_turbo_rots::make(ggml_backend_buffer_type_t buft,
     return res;
 }
 
-// Hadamard transform of blocks of that width in place, its own inverse; none for 0
-static void transform(std::vector<float> & x, size_t width) {
-    for (size_t begin = 0; width > 0 && begin < x.size(); begin += width) {
-        for (size_t len = 1; len < width; len *= 2) {
-            for (size_t i = begin; i < begin + width; ++i) {
-                if (((i - begin) & len) == 0) {
-                    const float a = x[i];
-                    x[i]          = a + x[i + len];
-                    x[i + len]    = a - x[i + len];
-                }
-            }
-        }
-        for (size_t i = begin; i < begin + width; ++i) {
-            x[i] /= std::sqrt((float) width);
-        }
-    }
-}
-
-static void multiply_signs(std::vector<float> & x, size_t width) {
-    for (size_t i = 0; width > 0 && i < x.size(); ++i) {
-        x[i] *= ggml_turbo_sign((int64_t) (i % width));
-    }
-}
-
 // Moves the mean of a head by what the codec loses of the first key: that key, which is far from all others and which every
 // query attends to, is then stored without error, and the others are off by a constant that softmax does not see.
 // n_rot: upstream's rotation, 0 if there is none; width: of the turbo rotation.
@@ -357,8 +348,8 @@ void llama_turbo_rots::calibrate(const llama_hparams & hparams,
     for (size_t head = 0; ggml_is_quantized(rows->type) && head < affine->n_head_kv; ++head) {
         fix_first(*affine, head, rows->type, n_rot, (size_t) rot.width(), &add[head * affine->n_embd_head]);
     }
+    multiply_signs(mul, signs ? (size_t) rot.width() : 0);
     for (size_t i = 0; i < mul.size(); ++i) {
-        mul[i] *= signs ? ggml_turbo_sign((int64_t) i % affine->n_embd_head % rot.width()) : 1.0f;
         add[i] *= -mul[i];
     }
     const auto made = constants(buft, no_alloc,

@@ -10,6 +10,7 @@
 #include "llama-cpp.h"
 #include "llama-kv-calibration.h"
 #include "llama.h"
+#include "test-set-env.h"
 
 // TODO: moments and values are not in the public interface
 #include "../src/llama-context.h"
@@ -61,14 +62,6 @@ static std::string with(const std::string & what, double value, double limit) {
 
 static void at_most(double value, double limit, const std::string & what) {
     check(std::isfinite(value) && value <= limit, with(what, value, limit));
-}
-
-static void set_env(const char * name, const std::string & value) {
-#ifdef _WIN32
-    _putenv_s(name, value.c_str());
-#else
-    setenv(name, value.c_str(), 1);
-#endif
 }
 
 //
@@ -190,6 +183,20 @@ static void test_average(llama_model * model, const llama_kv_calibration & calib
     }
 }
 
+// beyond the first layers the first key of a sequence hardly depends on its token
+static void test_first(llama_model * model, const llama_kv_calibration & calibration) {
+    const auto affines =
+        llama_kv_affines_at(*model, context_of(model, "off", GGML_TYPE_F16)->get_cparams(), calibration);
+    int n_same   = 0;
+    int n_layers = 0;
+    for (const auto & [il, affine] : affines.layers) {
+        n_layers++;
+        n_same += std::all_of(affine.first.begin(), affine.first.end(), [](float x) { return x != 0.0f; });
+    }
+    check(2 * n_same > n_layers, "the first key is the same in all heads of " + std::to_string(n_same) + " of " +
+                                     std::to_string(n_layers) + " layers");
+}
+
 //
 // files
 //
@@ -283,14 +290,14 @@ static void test_attention(llama_model * model, const std::string & path, const 
 
     for (const ggml_type type : { GGML_TYPE_Q8_0, GGML_TYPE_Q4_0, GGML_TYPE_TURBO4, GGML_TYPE_TURBO2 }) {
         for (const char * rotated : { "0", "1" }) {
-            set_env("LLAMA_ATTN_ROT_K_OVERRIDE", rotated);
+            test_set_env("LLAMA_ATTN_ROT_K_OVERRIDE", rotated);
             const double plain = nmse(exact, logits("off", type, true));
             at_most(
                 nmse(exact, logits(path, type, true)), 0.9 * plain,
                 std::string(ggml_type_name(type)) + (*rotated == '1' ? " with upstream's rotation" : "") + " gains");
         }
     }
-    set_env("LLAMA_ATTN_ROT_K_OVERRIDE", "0");
+    test_set_env("LLAMA_ATTN_ROT_K_OVERRIDE", "0");
 }
 
 // a part in the middle is forgotten and what follows moves up
@@ -349,7 +356,7 @@ static void test_states(llama_model * model, const std::string & path, const std
 }
 
 static void test_auto(llama_model * model, const fs::path & folder) {
-    set_env("LLAMA_CACHE", (folder / "cache").string());
+    test_set_env("LLAMA_CACHE", (folder / "cache").string());
 
     std::string first;
     for (const char * expected : { "measured on", "kept in", "cache" }) {
@@ -370,7 +377,7 @@ static void test_auto(llama_model * model, const fs::path & folder) {
 
     model->kv_calib.calibration = nullptr;
     write_bytes(folder / "file", { 'x' });
-    set_env("LLAMA_CACHE", (folder / "file").string());
+    test_set_env("LLAMA_CACHE", (folder / "file").string());
     check(context_of(model, "auto", GGML_TYPE_TURBO4) && log_text.find("not kept") != std::string::npos,
           "auto works where nothing can be written");
 
@@ -392,7 +399,7 @@ int main(int argc, char ** argv) {
             }
         },
         nullptr);
-    set_env("LLAMA_ATTN_ROT_K_OVERRIDE", "0");
+    test_set_env("LLAMA_ATTN_ROT_K_OVERRIDE", "0");
 
     const llama_model_ptr model(llama_model_load_from_file(argv[1], llama_model_default_params()));
     if (!model) {
@@ -417,6 +424,7 @@ int main(int argc, char ** argv) {
 
     const auto calibration = llama_kv_calibration_read(path.string());
     test_average(model.get(), calibration);
+    test_first(model.get(), calibration);
     test_attention(model.get(), path.string(), text);
     test_shift(model.get(), path.string(), text);
     test_states(model.get(), path.string(), other.string(), text);

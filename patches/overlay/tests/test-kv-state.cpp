@@ -9,6 +9,7 @@
 #include "ggml.h"
 #include "llama-cpp.h"
 #include "llama.h"
+#include "test-set-env.h"
 
 // TODO: the fields of a state are found by watching what is written
 #include "../src/llama-io.h"
@@ -48,14 +49,6 @@ static void log_callback(ggml_log_level level, const char * text, void *) {
     }
 }
 
-static void set_env(const char * name, const char * value) {
-#ifdef _WIN32
-    _putenv_s(name, value);
-#else
-    setenv(name, value, 1);
-#endif
-}
-
 //
 // contexts
 //
@@ -74,8 +67,8 @@ struct setting {
 };
 
 static llama_context_ptr context_of(llama_model * model, const setting & s) {
-    set_env("LLAMA_ATTN_ROT_K_OVERRIDE", s.rot_k);
-    set_env("LLAMA_ATTN_ROT_V_OVERRIDE", s.rot_v);
+    test_set_env("LLAMA_ATTN_ROT_K_OVERRIDE", s.rot_k);
+    test_set_env("LLAMA_ATTN_ROT_V_OVERRIDE", s.rot_v);
 
     llama_context_params params = llama_context_default_params();
     params.n_ctx                = 256;

@@ -11,6 +11,7 @@
 #include "llama-cpp.h"
 #include "llama-kv-calibration.h"
 #include "log.h"
+#include "test-set-env.h"
 
 #include <cmath>
 #include <cstdlib>
@@ -23,14 +24,6 @@ struct test_turbo_result {
     size_t n_tests  = 0;
     size_t n_failed = 0;
 };
-
-static void test_turbo_setenv(const char * name, const char * value) {
-#ifdef _WIN32
-    _putenv_s(name, value);
-#else
-    setenv(name, value, 1);
-#endif
-}
 
 // moments that give each layer means and scales of its own, not those that fit
 static std::shared_ptr<const llama_kv_calibration> test_turbo_calibration(const llama_hparams & hparams) {
@@ -98,8 +91,8 @@ static test_turbo_result test_turbo_caches(llm_arch arch, llama_model * model, b
         if (stdev > 0.1f && cfg.type_k != GGML_TYPE_F32) {
             continue;
         }
-        test_turbo_setenv("LLAMA_ATTN_ROT_K_OVERRIDE", cfg.rot_k);
-        test_turbo_setenv("LLAMA_ATTN_ROT_V_OVERRIDE", cfg.rot_v);
+        test_set_env("LLAMA_ATTN_ROT_K_OVERRIDE", cfg.rot_k);
+        test_set_env("LLAMA_ATTN_ROT_V_OVERRIDE", cfg.rot_v);
         llama_kv_calibration_set(cfg.calibration);
         model->kv_calib = { "", test_turbo_calibration(model->hparams), "of the test", "test", true };
 
@@ -137,8 +130,8 @@ static test_turbo_result test_turbo_caches(llm_arch arch, llama_model * model, b
         LOG("%s (%.2e, at most %.2e)\n", ok ? "\033[1;32mOK\033[0m" : "\033[1;31mFAIL\033[0m", err, max);
     }
 
-    test_turbo_setenv("LLAMA_ATTN_ROT_K_OVERRIDE", "");
-    test_turbo_setenv("LLAMA_ATTN_ROT_V_OVERRIDE", "");
+    test_set_env("LLAMA_ATTN_ROT_K_OVERRIDE", "");
+    test_set_env("LLAMA_ATTN_ROT_V_OVERRIDE", "");
     llama_kv_calibration_set("off");
 
     return res;

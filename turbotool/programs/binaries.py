@@ -13,6 +13,7 @@ TOOLS = ("llama-cli", "llama-completion", "llama-server", "llama-bench", "llama-
 TESTS = (
     "test-backend-ops",
     "test-quantize-fns",
+    "test-llama-archs",
     "test-turbo",
     "test-kv-device",
     "test-turbo-backend",

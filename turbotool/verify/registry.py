@@ -55,6 +55,12 @@ CHECKS = (
         upstream.calibration,
         quick=False,
     ),
+    Spec(
+        "calibrated-architectures",
+        "calibrated keys change no architecture of upstream's test where nothing is quantized",
+        upstream.calibrated_architectures,
+        quick=False,
+    ),
     Spec("sequence-copy", "a copied sequence continues like its origin", memory.sequence_copy),
     Spec(
         "effective-configuration",

@@ -38,7 +38,14 @@ from turbotool.verify.check import Check, CheckOutcome, Context, Spec, Value
 from turbotool.verify.checks import upstream
 from turbotool.verify.checks.shift import is_language
 from turbotool.verify.checks.startup import binaries_start, unknown_type_refused
-from turbotool.verify.checks.upstream import attention_memory, backend_ops, calibration, last_message, quantize_fns
+from turbotool.verify.checks.upstream import (
+    attention_memory,
+    backend_ops,
+    calibrated_architectures,
+    calibration,
+    last_message,
+    quantize_fns,
+)
 from turbotool.verify.junit import document
 from turbotool.verify.registry import CHECKS
 
@@ -157,6 +164,7 @@ def test_an_unknown_type_must_be_refused_by_name(context: Context, body: str, ok
         (quantize_fns, "test-quantize-fns"),
         (attention_memory, "test-kv-plan"),
         (calibration, "test-kv-calibration"),
+        (calibrated_architectures, "test-llama-archs"),
     ],
 )
 def test_what_packages_leave_out_is_skipped_by_name(
@@ -167,6 +175,23 @@ def test_what_packages_leave_out_is_skipped_by_name(
     outcome = check(replace(context, runner=replace(context.runner, binaries=replace(binaries, programs=programs))))
     assert outcome.skipped
     assert f"{name} is not in packages" in outcome.detail
+
+
+@pytest.mark.parametrize(
+    ("lines", "ok", "detail"),
+    [
+        ("    llama   f32/f32 calibrated   \\x1b[1;32mOK\\x1b[0m (1e-9)\\nSummary: 2 failed", True, ""),
+        ("    llama   f32/f32 calibrated   \\x1b[1;31mFAIL\\x1b[0m (2)\\nSummary: 2 failed", False, "failed: llama"),
+        ("    llama   f32/f32 calibrated   OK (1e-9)", False, "stopped: exit status 1"),
+        ("    llama   f32/f32              OK (1e-9)\\nSummary: 2 failed", False, ""),
+    ],
+)
+def test_calibrated_architectures_are_judged_by_their_own_lines(
+    context: Context, lines: str, ok: bool, detail: str
+) -> None:
+    program(context.work, "test-llama-archs", f"print('{lines}'); sys.exit(1)")
+    outcome = calibrated_architectures(context)
+    assert (outcome.ok, outcome.detail) == (ok, detail)
 
 
 def test_the_last_message_is_not_counted_as_looked_at_on_windows(

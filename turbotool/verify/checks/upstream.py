@@ -18,6 +18,7 @@ QUICK_OPS = ("CPY", "GET_ROWS", "SET_ROWS")
 FULL_OPS = (*QUICK_OPS, "MUL_MAT", "FLASH_ATTN_EXT")
 CASE = re.compile(r"^\s*(?P<op>[A-Z0-9_]+)\((?P<parameters>.*)\): (?P<result>OK|FAIL|not supported.*)$")
 CASES = r"\bturbo[234]\b"
+CALIBRATED = re.compile(r"^ +(?P<arch>\S+) +f32/f32 calibrated +(?:\x1b\[[\d;]*m)?(?P<result>OK|FAIL)")
 BACKENDS = {  # the first device of each, as upstream names it
     "cpu": "CPU",
     "cuda": "CUDA0",
@@ -127,6 +128,22 @@ def calibration(context: Context) -> CheckOutcome:
     """test-kv-calibration passes: files, states and context shifts too."""
     program = "test-kv-calibration"
     return _not_built(context, program, OWN_BOUND) or _own_test(context, program, [context.model.path])
+
+
+def calibrated_architectures(context: Context) -> CheckOutcome:
+    """test-llama-archs with large weights, where attention is sharp: an f32 cache with any calibration stays exact.
+
+    Upstream's own comparisons have no bound for such weights, so the exit status says nothing.
+    """
+    program = "test-llama-archs"
+    if skipped := _not_built(context, program, OWN_BOUND):
+        return skipped
+    done = context.runner.plain(program, ["-d", "1", "-s", "1"], timeout=OWN_TIMEOUT)
+    cases = [match for match in map(CALIBRATED.match, whole_lines(done.output)) if match]
+    failed = [match["arch"] for match in cases if match["result"] != "OK"]
+    faults = [f"failed: {', '.join(failed)}"] if failed else []
+    faults += [] if "Summary: " in done.output else [f"stopped: {describe_exit(done.returncode)}"]
+    return CheckOutcome(bool(cases) and not faults, len(cases), OWN_BOUND, "; ".join(faults))
 
 
 def _not_built(context: Context, program: str, bound: str) -> CheckOutcome | None:

@@ -22,10 +22,11 @@ from command_line import document
 from turbotool.inputs.model import Model, read_model
 from turbotool.inputs.shape import OTHER_CACHES, WINDOWS, WITHOUT_CACHE
 from turbotool.kv.cachetype import CachePair
+from turbotool.kv.calibration import UNCALIBRATED
 from turbotool.kv.effective import parse_effective
 from turbotool.kv.serving import LLAMA_SERVER, ONE, Serving, server_command
 from turbotool.kv.size import MIB, expected_mib, kv_bytes, refusal, state_bytes
-from turbotool.programs.runner import clean_environment
+from turbotool.programs.runner import CACHE_VARIABLE, clean_environment
 from turbotool.system.process import run
 
 pytestmark = pytest.mark.slow
@@ -45,12 +46,15 @@ def completed(bin_dir: Path, model: Path, pair: CachePair, ctx: int) -> str:
     """What llama-completion prints, however it ends: a random model may have nothing to say."""
     words = ["-c", str(ctx), "-n", "1", "-no-cnv", "-p", "x", "--no-warmup", "-fit", "off", "-t", "1", "-lv", "4"]
     command: list[str | Path] = [bin_dir / "llama-completion", "-m", model, *words, *pair.flags]
-    return run(command, cwd=bin_dir, env=clean_environment({}), timeout=SECONDS, check=False).output
+    return run(
+        command, cwd=bin_dir, env=clean_environment(UNCALIBRATED.environment), timeout=SECONDS, check=False
+    ).output
 
 
 def fault(model: Model, pair: CachePair, ctx: int, serving: Serving, log: str) -> str:
     """How the reported buffers differ from the calculated ones; empty if they do not."""
-    effective, states = parse_effective(log), sum(map(float, RS_BUFFER.findall(log)))
+    served = log.rpartition("llama_context: n_ctx ")[2]  # one before it has measured the calibration
+    effective, states = parse_effective(log), sum(map(float, RS_BUFFER.findall(served)))
     if reason := refusal(model.kv, pair):
         return f"not refused, though {reason}" if effective.buffers else ""
     wanted = kv_bytes(model.kv, pair, ctx, serving) / MIB
@@ -160,9 +164,10 @@ def served(bin_dir: Path, command: str, log: Path) -> str:
         port = probe.getsockname()[1]
     name, *words = shlex.split(command)
     more = ["--port", str(port), "-lv", "4", "--no-warmup", "-t", "1"]
+    env = clean_environment({CACHE_VARIABLE: str(log.parent)})
     with log.open("wb") as sink:
         child = subprocess.Popen(
-            [bin_dir / name, *words, *more], stdout=sink, stderr=sink, env=clean_environment({}), start_new_session=True
+            [bin_dir / name, *words, *more], stdout=sink, stderr=sink, env=env, start_new_session=True
         )
     try:
         for _ in range(10 * SECONDS):

@@ -18,6 +18,7 @@ import pytest
 from command_line import document
 
 from turbotool.inputs.default_model import default_model
+from turbotool.kv.calibration import UNCALIBRATED
 from turbotool.layout import find_layout
 from turbotool.programs.runner import clean_environment
 from turbotool.system.output import Output
@@ -82,7 +83,9 @@ def serving(folder: Path, log: Path) -> Iterator[str]:
         port = probe.getsockname()[1]
     command: list[str | Path] = [folder / SERVER, "-H", "127.0.0.1", "-p", str(port), "-t", "2"]
     with log.open("wb") as sink:
-        child = subprocess.Popen(command, stdout=sink, stderr=sink, env=clean_environment({}), cwd=folder)
+        child = subprocess.Popen(
+            command, stdout=sink, stderr=sink, env=clean_environment(UNCALIBRATED.environment), cwd=folder
+        )
     try:
         deadline = time.monotonic() + SECONDS
         while child.poll() is None and not listens(port) and time.monotonic() < deadline:
@@ -108,7 +111,7 @@ def listens(port: int) -> bool:
 def completed(folder: Path, model: Path, *words: str) -> tuple[str, str]:
     """The text that a model continues, and the log."""
     command: list[str | Path] = [folder / "llama-completion", "-m", model, *PROMPT, *words]
-    env = clean_environment({})
+    env = clean_environment(UNCALIBRATED.environment)
     done = subprocess.run(command, capture_output=True, env=env, cwd=folder, timeout=SECONDS, check=False, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout, done.stderr

@@ -75,11 +75,19 @@ asked = dict(zip(words[::2], words[1::2]))
 if asked["-ctk"] not in known["types"] or asked.get("-ctv", "f16") not in known["types"]:
     sys.exit("error: invalid parameter for argument: -ctk")
 if "-h" in words:
+    print("" if known["stock"] else "--kv-calibration auto|off|FILE")
+    sys.exit(0)
+how = os.environ["LLAMA_ARG_KV_CALIBRATION"]
+if "-v" in words:
+    on = how != "off" and known["trouble"].get(asked["-ctk"]) != "unmeasured"
+    what = "2 layers, hash 00000000000000ab, for 512 positions (x)" if on else "(not measured)"
+    print(f"kv_calibration: {'on' if on else 'off'}, K {asked['-ctk']}" + (", " if on else " ") + what)
     sys.exit(0)
 runs = here.parent / "runs.jsonl"
 with runs.open("a") as log:
     variables = {name: value for name, value in os.environ.items() if name.startswith(("LLAMA_", "OMP_"))}
-    log.write(json.dumps({"build": here.name, "env": variables, **asked}) + "\n")
+    kept = variables.pop("LLAMA_CACHE")
+    log.write(json.dumps({"build": here.name, "env": variables, "kept": kept, **asked}) + "\n")
 depth, threads = int(asked["-d"]), int(asked["-t"])
 trouble = known["trouble"].get(asked["-ctk"] + "@" + asked["-d"], "")
 if trouble == "interrupt":
@@ -130,10 +138,12 @@ def python_program(path: Path, body: str) -> Path:
 def llama_bench(folder: Path, **behaviour: object) -> Path:
     """A folder with a fake llama-bench, which knows `types`, calls itself `commit` and is `slow` times slower.
 
+    `stock` knows nothing of calibrations.
+
     `trouble` maps K type and depth, as in `turbo3@512`, to what goes wrong there: a signal's name, `config`, `silent`,
     `rebuilt`, or `interrupt`, which is Ctrl-C for turbotool. Every run is noted in runs.jsonl beside the folder.
     """
-    defaults = {"types": list(CACHED_TOKEN_NS), "commit": "f00f00f00", "slow": 1.0, "trouble": {}}
+    defaults = {"types": list(CACHED_TOKEN_NS), "commit": "f00f00f00", "slow": 1.0, "trouble": {}, "stock": False}
     python_program(folder / "llama-bench", LLAMA_BENCH)
     known = {**defaults, **behaviour, "cached": CACHED_TOKEN_NS}
     (folder / "behaviour.json").write_text(json.dumps(known), encoding="utf-8")

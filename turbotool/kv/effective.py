@@ -6,11 +6,13 @@ Only whole lines count: a log that was cut anywhere never yields a value that wa
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from turbotool.errors import ConfigurationMismatch
 from turbotool.inputs.model import Model
-from turbotool.kv.cachetype import CachePair
+from turbotool.kv.cachetype import CachePair, is_quantized
+from turbotool.kv.calibration import UNCALIBRATED, Calibration, can_gain
 from turbotool.kv.rotation import Knobs, gate_is_on, turbo_size
 from turbotool.system.lines import whole_lines
 
@@ -30,6 +32,15 @@ ROTATION = re.compile(
 UPSTREAM_ROTATION = re.compile(
     r"(?:attn_rot_(?P<side>[kv]) = (?P<state>[01])|n_rot_(?P<sized>[kv]) = (?P<size>\d+)), n_embd_head_\w+ = -?\d+$"
 )
+# `, V TYPE` since V is calibrated, too
+CALIBRATION = re.compile(
+    r"kv_calibration: (?:on, K (?P<on_k>\w+)(?:, V (?P<on_v>\w+))?, "
+    r"(?P<layers>\d+) layers, hash (?P<hash>[0-9a-f]{16}), for (?P<positions>\d+) positions"
+    r"|off, K (?P<off_k>\w+)(?:, V (?P<off_v>\w+))?) \((?P<why>.*)\)$"
+)
+# a source names its file by its folder, and says why nothing was kept
+KEPT_NOT = re.compile(r", not kept: .*$")
+FOLDER = re.compile(r"^(?P<how>embedded in |measured on .*?, kept in |)(?:.*[/\\])?(?P<file>.+)$")
 FLASH = re.compile(r"llama_context: flash_attn += (?P<state>\w+)$")
 CONTEXT = re.compile(r"llama_context: n_ctx +=\s*(?P<n>\d+)$")
 
@@ -59,8 +70,29 @@ class Rotation:
 
 
 @dataclass(frozen=True)
+class Calibrated:
+    """What a context with caches of these types is calibrated with; `v` is None where the program does not say it.
+
+    `hash` is of what is in force in so many `layers` and for so many `positions`, `source` where it is from, without a
+    folder. Of a context that is not calibrated there is a `reason` instead.
+    """
+
+    on: bool
+    k: str
+    v: str | None
+    layers: int | None = None
+    hash: str | None = None
+    positions: int | None = None
+    source: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class Effective:
-    """What a binary reports about its KV caches; empty or None where it printed nothing."""
+    """What a binary reports about its KV caches; empty or None where it printed nothing.
+
+    `calibrations` has a line for each pair of types, and none from programs that know nothing of it.
+    """
 
     caches: tuple[Cache, ...]
     buffers: tuple[tuple[str, float], ...]
@@ -70,6 +102,12 @@ class Effective:
     attn_v: Rotation | None
     turbo_k: Rotation | None
     turbo_v: Rotation | None
+    calibrations: tuple[Calibrated, ...] = field(default_factory=tuple)  # older documents do not have it
+
+    @property
+    def in_force(self) -> tuple[Calibrated, ...]:
+        """The calibrations that are on."""
+        return tuple(one for one in self.calibrations if one.on)
 
 
 def parse_effective(log: str) -> Effective:
@@ -78,6 +116,7 @@ def parse_effective(log: str) -> Effective:
     buffers: list[tuple[str, float]] = []
     single: dict[str, str] = {}
     rotations: dict[str, Rotation] = {}
+    calibrations: list[Calibrated] = []
     for line in whole_lines(log):
         if match := CACHE.search(line):
             caches.append(_cache(match))
@@ -94,19 +133,50 @@ def parse_effective(log: str) -> Effective:
             ours = rotations.get(name)
             if ours is None or ours.on != said.on or said.size not in (None, ours.size):
                 rotations[name] = said
+        elif match := CALIBRATION.search(line):
+            calibrations.append(_calibrated(match))
         elif match := FLASH.search(line):
             single["flash_attn"] = match["state"]
         elif match := CONTEXT.search(line):
             single["n_ctx"] = match["n"]
-            caches, buffers = [], []  # a new context begins
+            caches, buffers, calibrations = [], [], []  # a new context begins
     n_ctx = int(single["n_ctx"]) if "n_ctx" in single else None
-    sides = (rotations.get(name) for name in ("attn_k", "attn_v", "turbo_k", "turbo_v"))
-    return Effective(tuple(caches), tuple(buffers), single.get("flash_attn"), n_ctx, *sides)
+    return Effective(
+        caches=tuple(caches),
+        buffers=tuple(buffers),
+        flash_attn=single.get("flash_attn"),
+        n_ctx=n_ctx,
+        attn_k=rotations.get("attn_k"),
+        attn_v=rotations.get("attn_v"),
+        turbo_k=rotations.get("turbo_k"),
+        turbo_v=rotations.get("turbo_v"),
+        calibrations=tuple(calibrations),
+    )
 
 
 def _upstream_rotation(match: re.Match[str]) -> Rotation:
     size = int(match["size"] or 0)
     return Rotation(match["state"] == "1" or size > 0, size or None, None, None)
+
+
+def _calibrated(match: re.Match[str]) -> Calibrated:
+    if match["off_k"]:
+        return Calibrated(False, match["off_k"], match["off_v"], reason=match["why"])
+    return Calibrated(
+        on=True,
+        k=match["on_k"],
+        v=match["on_v"],
+        layers=int(match["layers"]),
+        hash=match["hash"],
+        positions=int(match["positions"]),
+        source=_without_folder(match["why"]),
+    )
+
+
+def _without_folder(source: str) -> str:
+    source, not_kept = KEPT_NOT.subn(", not kept", source)
+    found = None if not_kept else FOLDER.match(source)
+    return found["how"] + found["file"] if found else source
 
 
 def _cache(match: re.Match[str]) -> Cache:
@@ -122,7 +192,9 @@ def _cache(match: re.Match[str]) -> Cache:
     )
 
 
-def differences(pair: CachePair, knobs: Knobs, model: Model, effective: Effective) -> list[str]:
+def differences(
+    pair: CachePair, knobs: Knobs, model: Model, effective: Effective, calibration: Calibration = UNCALIBRATED
+) -> list[str]:
     """What differs between the requested and the effective configuration; an empty list when nothing does."""
     if not effective.caches:
         return ["the log names no KV cache"]
@@ -145,8 +217,27 @@ def differences(pair: CachePair, knobs: Knobs, model: Model, effective: Effectiv
             found.append(
                 f"{name} is {_word(rotation.on)} ({rotation.reason or 'no reason given'}), expected {_word(wanted)}"
             )
-    found += _turbo_sizes(pair, model, effective)
-    return found
+    return [*found, *_turbo_sizes(pair, model, effective), *uncalibrated(pair, effective.calibrations, calibration)]
+
+
+def uncalibrated(pair: CachePair, lines: Sequence[Calibrated], wanted: Calibration) -> list[str]:
+    """How what programs say of a calibration differs from the one that was asked for.
+
+    With auto a cache of which nothing is quantized has none, and whether V alone is worth it the programs decide. Those
+    that know nothing of calibrations say nothing.
+    """
+    if wanted.is_off:
+        return [f"the cache is calibrated ({one.source}), requested off" for one in lines if one.on]
+    if not wanted.is_file and not can_gain(pair):
+        return []
+    if not lines:
+        return [f"the programs know nothing of a calibration, requested {wanted}: use --calibration off with them"]
+    must = wanted.is_file or is_quantized(pair.k)
+    return [
+        f"the cache is not calibrated ({one.reason}), requested {wanted}: use --calibration off for this model"
+        for one in lines
+        if must and not one.on
+    ]
 
 
 def _turbo_sizes(pair: CachePair, model: Model, effective: Effective) -> list[str]:
@@ -165,11 +256,13 @@ def _word(on: bool) -> str:
     return "on" if on else "off"
 
 
-def require_effective(pair: CachePair, knobs: Knobs, model: Model, effective: Effective) -> None:
+def require_effective(
+    pair: CachePair, knobs: Knobs, model: Model, effective: Effective, calibration: Calibration = UNCALIBRATED
+) -> None:
     """Raise ConfigurationMismatch unless what ran is what was requested."""
-    found = differences(pair, knobs, model, effective)
+    found = differences(pair, knobs, model, effective, calibration)
     if found:
         raise ConfigurationMismatch(
-            f"requested {pair} with rotation {knobs}, but " + "; ".join(found),
+            f"requested {pair} with rotation {knobs} and calibration {calibration}, but " + "; ".join(found),
             hint="the result is refused; look at the log of this run for what substituted it",
         )

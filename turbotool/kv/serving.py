@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from turbotool.kv.cachetype import CachePair
+from turbotool.kv.calibration import AUTO, OPTION, Calibration, can_gain
 from turbotool.system.process import display
 
 
@@ -32,9 +33,11 @@ def server_command(
     ctx: int,
     serving: Serving = LLAMA_SERVER,
     environment: Mapping[str, str] | None = None,
+    calibration: Calibration | None = AUTO,
 ) -> str:
-    """What to type to serve the model with this cache."""
+    """What to type to serve the model with this cache; None for programs that know nothing of calibrations."""
     words = ["llama-server", "-m", str(model), "-c", str(serving.tokens(ctx))]
     words += [] if serving == LLAMA_SERVER else ["-np", str(serving.sequences)]
     variables = [f"{name}={value}" for name, value in (environment or {}).items()]
-    return " ".join([*variables, display([*words, "-fa", "on", *pair.flags])])
+    calibrated = [OPTION, calibration.word] if calibration and can_gain(pair) else []
+    return " ".join([*variables, display([*words, "-fa", "on", *pair.flags, *calibrated])])

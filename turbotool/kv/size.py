@@ -18,6 +18,7 @@ MIB = 1 << 20
 CELLS = 256  # a cache has a multiple of this
 BATCH = 512  # tokens that are processed at once (-ub), which a window's cache holds beside the window
 STATE_BYTES = 4  # f32, whatever the cache types are
+CALIBRATION_BYTES = 2 * 4  # of a value of K, whatever the context is: a mean and a scale, in f32
 
 
 def refusal(shape: KvShape, pair: CachePair) -> str:
@@ -63,6 +64,11 @@ def state_bytes(shape: KvShape, serving: Serving) -> int:
     return STATE_BYTES * shape.state * shape.recurrent_layers * serving.sequences
 
 
+def calibration_bytes(shape: KvShape, pair: CachePair) -> int:
+    """Bytes of the calibration of a quantized K, which the sizes that programs print for a cache do not hold."""
+    return CALIBRATION_BYTES * sum(sum(cache.k) for cache in shape.caches) if is_quantized(pair.k) else 0
+
+
 def bits_per_value(shape: KvShape, pair: CachePair) -> float:
     """Bits that a cached value takes on average over the layers and both sides; 0 without a cache."""
     values = sum(sum(cache.k) + sum(cache.v) for cache in shape.caches)
@@ -70,10 +76,10 @@ def bits_per_value(shape: KvShape, pair: CachePair) -> float:
 
 
 def largest_ctx(shape: KvShape, pair: CachePair, serving: Serving, budget: int, most: int) -> int:
-    """The largest context up to `most` whose caches and states fit `budget` bytes; 0 if none does."""
+    """The largest context up to `most` whose caches, calibration and states fit `budget` bytes; 0 if none does."""
     steps = range(CELLS, _padded(most) + 1, CELLS)
-    states = state_bytes(shape, serving)
-    fitting = bisect_right(steps, budget, key=lambda ctx: states + kv_bytes(shape, pair, ctx, serving))
+    beside = state_bytes(shape, serving) + calibration_bytes(shape, pair)
+    fitting = bisect_right(steps, budget, key=lambda ctx: beside + kv_bytes(shape, pair, ctx, serving))
     return min(fitting * CELLS, most)
 
 

@@ -45,6 +45,7 @@ class RowFields:
     """One pair of cache types. If the programs refuse it, `refused` says why, and there is nothing else.
 
     `largest_ctx` is the largest context that fits the budget, up to what the model was trained for; null without one.
+    `calibration_bytes` come on top of each size.
     """
 
     k: str
@@ -54,6 +55,7 @@ class RowFields:
     sizes: tuple[SizeFields, ...] | UnsetType = UNSET
     largest_ctx: int | UnsetType | None = UNSET
     largest_command: str | UnsetType | None = UNSET
+    calibration_bytes: int | UnsetType = UNSET
 
 
 @documents.document("plan")
@@ -111,4 +113,5 @@ def _row(plan: MemoryPlan, row: MemoryRow) -> RowFields:
         sizes=tuple(SizeFields(one.ctx, one.kv, one.fits, plan.command(row, one.ctx)) for one in row.sizes),
         largest_ctx=row.largest,
         largest_command=plan.command(row, row.largest) if row.largest else None,
+        calibration_bytes=row.calibration,
     )

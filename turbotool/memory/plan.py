@@ -9,7 +9,7 @@ from turbotool.errors import ModelError
 from turbotool.inputs.model import Model
 from turbotool.kv.cachetype import CachePair
 from turbotool.kv.serving import Serving, server_command
-from turbotool.kv.size import bits_per_value, kv_bytes, largest_ctx, refusal, state_bytes
+from turbotool.kv.size import bits_per_value, calibration_bytes, kv_bytes, largest_ctx, refusal, state_bytes
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Size:
 class MemoryRow:
     """One pair of types: its sizes and the largest context that fits, up to what the model was trained for.
 
-    `refused` says why there are no such caches; then there is nothing else.
+    `calibration` are bytes that come on top of each size. `refused` says why there are no such caches; then there is
+    nothing else.
     """
 
     pair: CachePair
@@ -46,6 +47,7 @@ class MemoryRow:
     refused: str = ""
     sizes: tuple[Size, ...] = ()
     largest: int | None = None
+    calibration: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,11 @@ def _row(model: Model, pair: CachePair, contexts: Sequence[int], serving: Servin
     shape = model.kv
     if refused := refusal(shape, pair):
         return MemoryRow(pair, 0.0, refused)
-    room = budget.left - state_bytes(shape, serving) if budget else None
+    calibration = calibration_bytes(shape, pair)
+    room = budget.left - state_bytes(shape, serving) - calibration if budget else None
     sizes = []
     for ctx in contexts:
         kv = kv_bytes(shape, pair, ctx, serving)
         sizes.append(Size(ctx, kv, None if room is None else kv <= room))
-    largest = largest_ctx(shape, pair, serving, room, model.n_ctx_train) if room is not None else None
-    return MemoryRow(pair, bits_per_value(shape, pair), "", tuple(sizes), largest)
+    largest = largest_ctx(shape, pair, serving, budget.left, model.n_ctx_train) if budget else None
+    return MemoryRow(pair, bits_per_value(shape, pair), "", tuple(sizes), largest, calibration)

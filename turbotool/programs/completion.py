@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from turbotool.errors import BinaryFailed
 from turbotool.inputs.model import Model
 from turbotool.kv.cachetype import CachePair
+from turbotool.kv.calibration import UNCALIBRATED, Calibration
 from turbotool.kv.rotation import OFF, Knobs
 from turbotool.programs.runner import Run, Runner, last_lines
 from turbotool.system.lines import COLOUR, whole_lines
@@ -28,11 +29,20 @@ class Generation:
     run: Run
 
 
-def chat(runner: Runner, model: Model, pair: CachePair, prompt: str, *, n: int = 32, knobs: Knobs = OFF) -> Generation:
+def chat(
+    runner: Runner,
+    model: Model,
+    pair: CachePair,
+    prompt: str,
+    *,
+    n: int = 32,
+    knobs: Knobs = OFF,
+    calibration: Calibration = UNCALIBRATED,
+) -> Generation:
     """The answer of llama-cli to one prompt: a single turn, no input, at most `n` tokens."""
     arguments = ("-c", "512", "-n", str(n), "-st", "-sys", SYSTEM, "-p", prompt, *GREEDY)
     # flash attention is left to the program, as a user would: it must turn it on by itself where the cache needs it
-    result = runner.cached("llama-cli", model, pair, arguments, knobs=knobs, flash="auto")
+    result = runner.cached("llama-cli", model, pair, arguments, knobs=knobs, calibration=calibration, flash="auto")
     return Generation(parse_answer(result.done.output, prompt), None, result)
 
 

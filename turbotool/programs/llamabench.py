@@ -14,6 +14,8 @@ from typing import Any
 from turbotool.errors import BinaryFailed, ConfigurationMismatch
 from turbotool.inputs.model import Model
 from turbotool.kv.cachetype import CachePair
+from turbotool.kv.calibration import OPTION, UNCALIBRATED, Calibration, cache_name
+from turbotool.kv.effective import Calibrated, parse_effective, uncalibrated
 from turbotool.kv.rotation import Knobs
 from turbotool.programs.runner import TIMEOUT, Runner, failure, last_lines
 from turbotool.system.lines import whole_lines
@@ -47,14 +49,19 @@ class Phase:
 
 @dataclass(frozen=True)
 class BenchPoint:
-    """The conditions of one process: the cache, the tokens that it already holds, the threads."""
+    """The conditions of one process: the cache, the tokens that it already holds, the threads, and the calibration."""
 
     pair: CachePair
     depth: int
     threads: int
+    calibration: Calibration = UNCALIBRATED
+
+    @property
+    def cache(self) -> str:
+        return cache_name(self.pair, self.calibration)
 
     def __str__(self) -> str:
-        return f"{self.pair.short} at depth {self.depth} with {threads_of(self.threads)}"
+        return f"{self.cache} at depth {self.depth} with {threads_of(self.threads)}"
 
 
 @dataclass(frozen=True)
@@ -183,7 +190,8 @@ def measure(
     `timeout` is in seconds; `commit` is the one that the program must report, if known. Raises BinaryFailed,
     ConfigurationMismatch, ToolFailed when the time is up.
     """
-    done = runner.good(PROGRAM, arguments(model.path, point, phases), env=KNOBS.environment, timeout=timeout)
+    env = {**KNOBS.environment, **point.calibration.environment}
+    done = runner.good(PROGRAM, arguments(model.path, point, phases), env=env, timeout=timeout)
     records = {(record.n_prompt, record.n_gen): record for record in parse_records(done.output)}
     missing = [str(phase) for phase in phases if phase.counts not in records]
     if missing:
@@ -207,6 +215,26 @@ def require(records: Iterable[BenchRecord], model: Path, point: BenchPoint, comm
             f"requested {point}, but {PROGRAM} reports: " + "; ".join(found),
             hint="the result is refused; is it the llama-bench of this build?",
         )
+
+
+def calibrated(runner: Runner, model: Model, pair: CachePair, calibration: Calibration) -> tuple[Calibrated, ...]:
+    """How llama-bench calibrates a cache when it is asked to; what has to be measured for that is kept from then on.
+
+    A run of one token that tells what it does, which one whose speed is measured must not. Raises BinaryFailed, and
+    ConfigurationMismatch if it does something else.
+    """
+    words: list[str | Path] = ["-m", model.path, "-t", str(runner.threads), "-fa", "on", *pair.flags]
+    env = {**KNOBS.environment, **calibration.environment}
+    done = runner.good(PROGRAM, [*words, "-p", "1", "-n", "0", "-r", "1", "--no-warmup", "-v"], env=env)
+    found = parse_effective(done.output).calibrations
+    if unlike := uncalibrated(pair, found, calibration):
+        raise ConfigurationMismatch(f"{pair.short}: {unlike[0]}", hint=f"see {done.log}" if done.log else None)
+    return found
+
+
+def calibrates(runner: Runner) -> bool:
+    """Whether this llama-bench knows of calibrations."""
+    return OPTION in runner.plain(PROGRAM, ["-ctk", "f16", "-h"], timeout=60).output
 
 
 def takes(runner: Runner, cache_type: str) -> bool:

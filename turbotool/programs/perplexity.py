@@ -11,6 +11,7 @@ from pathlib import Path
 from turbotool.errors import BinaryFailed, CorpusError
 from turbotool.inputs.model import Model
 from turbotool.kv.cachetype import CachePair
+from turbotool.kv.calibration import UNCALIBRATED, Calibration
 from turbotool.kv.rotation import OFF, Knobs
 from turbotool.programs.divergence import (
     Divergence,
@@ -104,20 +105,36 @@ def save_logits(runner: Runner, model: Model, text: Text, pair: CachePair, targe
 
 
 def compare(
-    runner: Runner, model: Model, text: Text, pair: CachePair, base: Path, knobs: Knobs = OFF
+    runner: Runner,
+    model: Model,
+    text: Text,
+    pair: CachePair,
+    base: Path,
+    knobs: Knobs = OFF,
+    calibration: Calibration = UNCALIBRATED,
 ) -> tuple[Divergence, Run]:
     """Compare a cache configuration with the base logits that were written for the same text."""
     arguments: list[str | Path] = [*text.flags, "--kl-divergence", "--kl-divergence-base", base]
-    result = runner.cached("llama-perplexity", model, pair, arguments, knobs=knobs, timeout=text.timeout)
+    result = runner.cached(
+        "llama-perplexity", model, pair, arguments, knobs=knobs, calibration=calibration, timeout=text.timeout
+    )
     divergence = parse_divergence(result.done.output)
     if divergence is None:
         raise _silent(result, "did not print its KL divergence statistics")
     return divergence, result
 
 
-def diverge(runner: Runner, model: Model, text: Text, pair: CachePair, base: Path, knobs: Knobs = OFF) -> Divergence:
+def diverge(
+    runner: Runner,
+    model: Model,
+    text: Text,
+    pair: CachePair,
+    base: Path,
+    knobs: Knobs = OFF,
+    calibration: Calibration = UNCALIBRATED,
+) -> Divergence:
     """What `compare` measures."""
-    return compare(runner, model, text, pair, base, knobs)[0]
+    return compare(runner, model, text, pair, base, knobs, calibration)[0]
 
 
 def measure(runner: Runner, model: Model, text: Text, pair: CachePair, knobs: Knobs = OFF) -> Estimate:

@@ -10,6 +10,7 @@ from pathlib import Path
 from turbotool.errors import BinaryFailed
 from turbotool.inputs.model import Model
 from turbotool.kv.cachetype import CachePair
+from turbotool.kv.calibration import UNCALIBRATED, Calibration
 from turbotool.kv.effective import VERBOSE, Effective, parse_effective, require_effective
 from turbotool.kv.rotation import OFF, Knobs
 from turbotool.programs.binaries import Binaries
@@ -18,6 +19,8 @@ from turbotool.system.process import Completed, describe_exit, run
 TIMEOUT = 900.0  # seconds; a run that needs longer hangs
 SHOWN_LINES = 8
 LLAMA_VARIABLES = ("LLAMA_", "GGML_")  # how names of environment variables begin
+CACHE_VARIABLE = "LLAMA_CACHE"  # the folder of what programs keep, such as a calibration that they measured
+KEPT = "llama-cache"  # in the work folder
 THREAD_VARIABLES = ("OMP_", "GOMP_", "KMP_")
 
 
@@ -30,6 +33,7 @@ class Run:
     knobs: Knobs
     effective: Effective
     done: Completed
+    calibration: Calibration = UNCALIBRATED
 
 
 def clean_environment(extra: Mapping[str, str], *, timed: bool = False) -> dict[str, str]:
@@ -56,7 +60,8 @@ class Runner:
     """Runs the programs of one build and keeps every cache run for the check that compares requested and effective.
 
     `timed`: speed is measured, so the threads of the programs wait as they do by default. When `stop` says so, a run
-    ends with Interrupted.
+    ends with Interrupted. `kept` is where the programs keep the calibrations that they measure; those of another build
+    must not be there.
     """
 
     binaries: Binaries
@@ -66,6 +71,7 @@ class Runner:
     runs: list[Run] = field(default_factory=list)
     timed: bool = False
     stop: Callable[[], bool] | None = None
+    kept: Path | None = None
 
     def plain(
         self,
@@ -81,8 +87,9 @@ class Runner:
         return run(command, cwd=self.work, env=variables, log=self.log, timeout=timeout, stop=self.stop, check=False)
 
     def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
-        """What the programs find in their environment."""
-        extra = {**dict(self.binaries.env), **extra}
+        """What the programs find in their environment: whatever their defaults are, no calibration unless asked for."""
+        ours = {**UNCALIBRATED.environment, CACHE_VARIABLE: str(self.kept or self.work / KEPT)}
+        extra = {**ours, **dict(self.binaries.env), **extra}
         return bare_environment(extra) if self.binaries.bare else clean_environment(extra, timed=self.timed)
 
     def good(
@@ -107,6 +114,7 @@ class Runner:
         arguments: Sequence[str | Path],
         *,
         knobs: Knobs = OFF,
+        calibration: Calibration = UNCALIBRATED,
         flash: str = "on",
         timeout: float = TIMEOUT,
     ) -> Run:
@@ -127,13 +135,16 @@ class Runner:
             *pair.flags,
             *arguments,
         ]
-        done = self.good(name, words, env=knobs.environment, timeout=timeout)
-        result = self.record(name, pair, knobs, done)
-        require_effective(pair, knobs, model, result.effective)
+        env = {**knobs.environment, **calibration.environment}
+        done = self.good(name, words, env=env, timeout=timeout)
+        result = self.record(name, pair, knobs, done, calibration)
+        require_effective(pair, knobs, model, result.effective, calibration)
         return result
 
-    def record(self, name: str, pair: CachePair, knobs: Knobs, done: Completed) -> Run:
-        result = Run(name, pair, knobs, parse_effective(done.output), done)
+    def record(
+        self, name: str, pair: CachePair, knobs: Knobs, done: Completed, calibration: Calibration = UNCALIBRATED
+    ) -> Run:
+        result = Run(name, pair, knobs, parse_effective(done.output), done, calibration)
         self.runs.append(result)
         return result
 

@@ -34,7 +34,8 @@ def test_sizes_are_exact_bytes_and_have_the_command_that_makes_them(
     per_cell = 256 // 32 * 34 + 256 // 64 * 34
     assert small["kv_bytes"] == per_cell * (2 * 1024 + 10 * 1024)
     assert large["kv_bytes"] == per_cell * (2 * 32768 + 10 * (4 * 512 + 512))
-    assert large["command"].endswith("-c 32768 -fa on -ctk q8_0 -ctv turbo4")
+    assert large["command"].endswith("-c 32768 -fa on -ctk q8_0 -ctv turbo4 --kv-calibration auto")
+    assert row["calibration_bytes"] == 12 * 256 * 2 * 4
     assert (row["bits_per_value"], large["fits"], row["largest_ctx"], found["budget"]) == (6.375, None, None, None)
     assert found["caches"][1] == {"layers": 10, "window": 512, "k_values": 2560, "v_values": 2560}
 

@@ -15,11 +15,12 @@ from tiny_gguf import gguf_of, write
 
 from turbotool.errors import ModelError
 from turbotool.inputs.model import read_model
-from turbotool.inputs.shape import CacheShape, KvShape
+from turbotool.inputs.shape import CacheShape, KvShape, cache_shape
 from turbotool.kv.cachetype import CachePair
+from turbotool.kv.calibration import Calibration
 from turbotool.kv.effective import parse_effective
 from turbotool.kv.serving import LLAMA_SERVER, ONE, Serving, server_command
-from turbotool.kv.size import cells, expected_mib, kv_bytes, largest_ctx, refusal, state_bytes
+from turbotool.kv.size import calibration_bytes, cells, expected_mib, kv_bytes, largest_ctx, refusal, state_bytes
 
 F16, MIXED, TURBO = CachePair("f16", "f16"), CachePair("q8_0", "turbo4"), CachePair("turbo4", "turbo4")
 GEMMA = KvShape((CacheShape((256,) * 4, (256,) * 4), CacheShape((256,) * 22, (256,) * 22, 512)), (256,), (256,))
@@ -195,6 +196,19 @@ def test_states_are_in_the_budget_too() -> None:
 def test_the_command_sets_variables_sequences_and_quotes_the_path() -> None:
     model = known_model("some folder/m.gguf").path
     assert server_command(model, MIXED, 100, environment={"LLAMA_ATTN_ROT_K_OVERRIDE": "1"}) == (
-        "LLAMA_ATTN_ROT_K_OVERRIDE=1 llama-server -m 'some folder/m.gguf' -c 100 -fa on -ctk q8_0 -ctv turbo4"
+        "LLAMA_ATTN_ROT_K_OVERRIDE=1 llama-server -m 'some folder/m.gguf' -c 100 -fa on -ctk q8_0 -ctv turbo4 "
+        "--kv-calibration auto"
     )
     assert " -c 300 -np 3 -fa on" in server_command(model, MIXED, 100, Serving(3, shared=False))
+    named = Calibration("x y", Path("/a/x y"), "h")
+    assert server_command(model, MIXED, 100, calibration=named).endswith("--kv-calibration '/a/x y'")
+    assert "calibration" not in server_command(model, MIXED, 100, calibration=None)
+    assert "calibration" not in server_command(model, F16, 100)
+
+
+def test_a_calibration_is_two_floats_for_each_value_of_a_quantized_k() -> None:
+    shape = KvShape((cache_shape((2, 2), 64, 128), cache_shape((1,), 64, 128, 512)), (64,), (128,))
+    assert calibration_bytes(shape, MIXED) == 2 * 4 * 64 * (2 + 2 + 1)
+    assert calibration_bytes(shape, CachePair("f16", "turbo4")) == 0
+    room = kv_bytes(shape, MIXED, 512, ONE) + calibration_bytes(shape, MIXED)
+    assert [largest_ctx(shape, MIXED, ONE, budget, 4096) for budget in (room, room - 1)] == [512, 256]

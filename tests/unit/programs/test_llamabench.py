@@ -17,6 +17,7 @@ from recordings import DATA
 
 from turbotool.errors import BinaryFailed, ConfigurationMismatch, ToolFailed
 from turbotool.kv.cachetype import CachePair
+from turbotool.kv.calibration import AUTO, UNCALIBRATED
 from turbotool.programs import llamabench
 from turbotool.programs.binaries import Binaries
 from turbotool.programs.llamabench import BenchPoint, Phase, Sample
@@ -137,7 +138,23 @@ def test_both_builds_run_without_upstreams_rotation_and_without_the_users_settin
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
     llama_bench(tmp_path / "bin")
     llamabench.measure(runner_in(tmp_path / "bin"), MODEL, RAN, (GENERATED,))
-    assert bench_runs(tmp_path)[0]["env"] == {"LLAMA_ATTN_ROT_DISABLE": "1"}
+    (ran,) = bench_runs(tmp_path)
+    assert ran["env"] == {"LLAMA_ATTN_ROT_DISABLE": "1", "LLAMA_ARG_KV_CALIBRATION": "off"}
+    assert ran["kept"] == str(tmp_path / "bin" / "llama-cache")
+    llamabench.measure(runner_in(tmp_path / "bin"), MODEL, replace(RAN, calibration=AUTO), (GENERATED,))
+    assert bench_runs(tmp_path)[1]["env"]["LLAMA_ARG_KV_CALIBRATION"] == "auto"
+
+
+@scripts
+def test_a_build_that_does_not_calibrate_as_it_was_asked_to_is_refused(tmp_path: Path) -> None:
+    runner = runner_in(llama_bench(tmp_path / "bin"))
+    (found,) = llamabench.calibrated(runner, MODEL, RAN.pair, AUTO)
+    assert (found.on, found.hash, found.layers) == (True, "00000000000000ab", 2)
+    (found,) = llamabench.calibrated(runner, MODEL, RAN.pair, UNCALIBRATED)
+    assert not found.on
+    llama_bench(tmp_path / "bin", trouble={"q8_0": "unmeasured"})
+    with pytest.raises(ConfigurationMismatch, match=r"q8_0/turbo4: the cache is not calibrated \(not measured\)"):
+        llamabench.calibrated(runner, MODEL, RAN.pair, AUTO)
 
 
 @scripts

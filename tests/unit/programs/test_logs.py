@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,8 @@ from recordings import recorded
 
 from turbotool.errors import BinaryFailed, ConfigurationMismatch, UnknownCacheType
 from turbotool.kv.cachetype import CachePair, bits_per_value, row_bytes
-from turbotool.kv.effective import Cache, Rotation, parse_effective, require_effective
+from turbotool.kv.calibration import AUTO, UNCALIBRATED, Calibration
+from turbotool.kv.effective import Cache, Calibrated, Rotation, parse_effective, require_effective, uncalibrated
 from turbotool.kv.rotation import BOTH, DISABLE, K_OVERRIDE, OFF, Knobs, gate_is_on, turbo_size
 from turbotool.programs import perplexity
 from turbotool.programs.completion import parse_answer, parse_completion, parse_tokens
@@ -145,6 +147,89 @@ def test_a_turbo_rotation_of_another_width_is_refused() -> None:
 def test_a_silent_log_is_refused() -> None:
     with pytest.raises(ConfigurationMismatch, match="names no KV cache"):
         require_effective(RAN, OFF, MODEL, parse_effective(""))
+
+
+WHERE = "measured on 256 tokens in 0.57 s, kept in /home/me/.cache/llama cpp/kv-calibration/89bb8e6452fa241e.gguf"
+ON = "x I kv_calibration: on, K q8_0, 30 layers, hash f7adf4722e6adc83, for 512 positions ({})\n"
+ON_BOTH = ON.replace("K q8_0", "K q8_0, V turbo4")
+NOT = "x I kv_calibration: off, K q8_0, V turbo4 ({})\n"
+CALIBRATED = Calibrated(True, "q8_0", None, 30, "f7adf4722e6adc83", 512, "x.gguf")
+NAMED = Calibration("x.kvcal.gguf", Path("x.kvcal.gguf"))
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        (ON.format("/models/a b/x.gguf"), CALIBRATED),
+        (ON_BOTH.format("C:\\models\\x.gguf"), replace(CALIBRATED, v="turbo4")),
+        (ON.format("embedded in /m/x.gguf"), replace(CALIBRATED, source="embedded in x.gguf")),
+        (
+            ON.format(WHERE),
+            replace(CALIBRATED, source="measured on 256 tokens in 0.57 s, kept in 89bb8e6452fa241e.gguf"),
+        ),
+        (
+            ON.format("measured on 256 tokens in 0.57 s"),
+            replace(CALIBRATED, source="measured on 256 tokens in 0.57 s"),
+        ),
+        (
+            ON.format("measured on 256 tokens in 0.57 s, not kept: /m/kv cannot be written"),
+            replace(CALIBRATED, source="measured on 256 tokens in 0.57 s, not kept"),
+        ),
+        (
+            NOT.replace(", V turbo4", "").format("asked for"),
+            Calibrated(False, "q8_0", None, reason="asked for"),
+        ),
+        (
+            NOT.format("not with --split-mode tensor"),
+            Calibrated(False, "q8_0", "turbo4", reason="not with --split-mode tensor"),
+        ),
+    ],
+)
+def test_a_calibration_is_read_with_its_source_but_for_the_folder(line: str, found: Calibrated) -> None:
+    assert parse_effective(COMPLETION + line).calibrations == (found,)
+    assert [parse_effective(COMPLETION + line[:cut]).calibrations for cut in range(len(line))] == [()] * len(line)
+
+
+def test_what_an_earlier_context_was_calibrated_with_is_gone() -> None:
+    found = parse_effective(NOT.format("x") + context_log(512) + ON.format("x.gguf") + NOT.format("y"))
+    assert found.calibrations == (CALIBRATED, Calibrated(False, "q8_0", "turbo4", reason="y"))
+    assert found.in_force == (CALIBRATED,)
+
+
+@pytest.mark.parametrize(
+    ("asked", "log", "says"),
+    [
+        (UNCALIBRATED, ON.format("x"), r"the cache is calibrated \(x\), requested off"),
+        (AUTO, "", "the programs know nothing of a calibration, requested auto: use --calibration off with them"),
+        (NAMED, "", "the programs know nothing of a calibration, requested x.kvcal.gguf"),
+        (
+            AUTO,
+            NOT.format("not measured"),
+            r"is not calibrated \(not measured\), requested auto: use --calibration off",
+        ),
+        (AUTO, ON.format("x") + NOT.format("not with --split-mode tensor"), r"\(not with --split-mode tensor\)"),
+    ],
+)
+def test_a_run_with_another_calibration_is_refused(asked: Calibration, log: str, says: str) -> None:
+    with pytest.raises(ConfigurationMismatch, match=says):
+        require_effective(RAN, K_ONLY, MODEL, parse_effective(COMPLETION + log), asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "log"),
+    [(UNCALIBRATED, NOT.format("asked for")), (UNCALIBRATED, ""), (AUTO, ON.format("x")), (NAMED, ON_BOTH.format("x"))],
+)
+def test_a_run_with_the_calibration_that_was_asked_for_passes(asked: Calibration, log: str) -> None:
+    require_effective(RAN, K_ONLY, MODEL, parse_effective(COMPLETION + log), asked)
+
+
+@pytest.mark.parametrize(
+    ("cache", "asked", "refused"),
+    [("f16", AUTO, False), ("f16", NAMED, True), ("f16/turbo4", AUTO, False), ("q8_0/f16", AUTO, True)],
+)
+def test_auto_must_calibrate_what_is_quantized_on_the_side_of_k(cache: str, asked: Calibration, refused: bool) -> None:
+    lines = (Calibrated(False, "x", None, reason="not quantized"),)
+    assert bool(uncalibrated(CachePair.parse(cache), lines, asked)) is refused
 
 
 @given(st.integers(0, len(COMPLETION)))

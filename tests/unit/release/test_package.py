@@ -244,7 +244,7 @@ def test_bare_programs_get_nothing_of_this_environment(tmp_path: Path, monkeypat
     runner = Runner(Binaries(tmp_path, wrapper=("env", "WRAPPED=yes"), bare=True), tmp_path, 1)
     lines = runner.good("llama-cli", [], env={"LLAMA_ATTN_ROT_DISABLE": "1"}).output.splitlines()
     names = {line.partition("=")[0] for line in lines} - {"PWD", "_", "SHLVL", "OLDPWD"}
-    assert names == {"PATH", "WRAPPED", "LLAMA_ATTN_ROT_DISABLE"}
+    assert names == {"PATH", "WRAPPED", "LLAMA_ATTN_ROT_DISABLE", "LLAMA_ARG_KV_CALIBRATION", "LLAMA_CACHE"}
 
 
 # Licences and the bill of materials

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import os
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from turbotool.kv.rotation import OFF
 from turbotool.programs.binaries import TESTS, Binaries
 from turbotool.programs.perplexity import Text, diverge
 from turbotool.programs.questions import has_three_colours, is_four, is_paris
-from turbotool.programs.runner import Runner
+from turbotool.programs.runner import KEPT, Runner
 from turbotool.system.documents import plain
 from turbotool.system.output import Output
 from turbotool.verify import verification
@@ -107,14 +108,26 @@ def test_a_program_that_hangs_is_killed(context: Context) -> None:
 def test_settings_of_the_user_do_not_reach_the_programs(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLAMA_ARG_CTX_SIZE", "7")
     monkeypatch.setenv("LLAMA_ATTN_ROT_DISABLE", "1")
-    program(context.work, "llama-cli", "print([name for name in os.environ if name.startswith('LLAMA')])")
-    assert context.runner.good("llama-cli", []).output == "[]\n"
+    monkeypatch.setenv("LLAMA_ARG_KV_CALIBRATION", "auto")
+    monkeypatch.setenv("LLAMA_CACHE", "a folder of the user")
+    assert seen(context.runner) == {"LLAMA_ARG_KV_CALIBRATION": "off", "LLAMA_CACHE": str(context.work / KEPT)}
+    elsewhere = replace(context.runner, kept=context.work / "x")
+    assert seen(elsewhere)["LLAMA_CACHE"] == str(context.work / "x")
+    packed = replace(context.runner, binaries=replace(context.runner.binaries, bare=True))
+    assert seen(packed) == seen(context.runner)
+
+
+def seen(runner: Runner) -> dict[str, str]:
+    """What of llama.cpp a program finds in its environment."""
+    program(runner.work, "llama-cli", "print({n: value for n, value in os.environ.items() if n.startswith('LLAMA')})")
+    found: dict[str, str] = ast.literal_eval(runner.good("llama-cli", []).output)
+    return found
 
 
 def test_where_speed_is_measured_threads_wait_as_they_do_by_default(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = "print(sorted(name for name in os.environ if name.startswith(('OMP_', 'GOMP_', 'LLAMA_'))))"
+    names = "print(sorted(name for name in os.environ if name.startswith(('OMP_', 'GOMP_', 'LLAMA_ARG_TH'))))"
     program(context.work, "llama-bench", names)
     assert "OMP_WAIT_POLICY" in context.runner.good("llama-bench", []).output
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")

@@ -21,8 +21,8 @@ def compare(a: Path, b: Path, folder: Path | None, session: Session) -> None:
     """Set the results A and B of two builds or two machines side by side.
 
     Each is a document that `turbotool eval --json` printed, or the folder of its --report. Cells are matched by text,
-    cache and rotation; each statistic is told with its difference B - A and, where chance can be judged, whether that
-    is within noise. With -v every statistic is listed; documents and reports always have all of them.
+    cache, calibration and rotation; each statistic is told with its difference B - A and, where chance can be judged,
+    whether that is within noise. With -v every statistic is listed; documents and reports always have all of them.
     """
     from turbotool.evaluation.compare.contrast import contrast
     from turbotool.evaluation.compare.document import document

@@ -25,6 +25,7 @@ PATH = click.Path(path_type=Path)
 OTHERS = {"compare": ("turbotool.cli.compare", "Set two result sets side by side: eval compare A B.")}
 KV = "q8_0,q8_0/turbo4,turbo4"
 ROTATION = "off,k,v,kv"
+CALIBRATION = "auto"
 
 
 @click.command(cls=CommandWithOthers, others=OTHERS)
@@ -34,6 +35,9 @@ ROTATION = "off,k,v,kv"
 @click.option("--corpus", "corpora", type=PATH, multiple=True, help="A UTF-8 text; repeat for more  [default: docs]")
 @click.option("--kv", default=KV, show_default=True, metavar="TYPE[/TYPE],...", help="Caches; K/V for two types.")
 @click.option("--rotation", default=ROTATION, show_default=True, metavar="SIDES,...", help="Rotated sides.")
+@click.option(
+    "--calibration", default=CALIBRATION, show_default=True, metavar="off,auto,FILE", help="Of quantized caches."
+)
 @click.option(
     "--ctx", type=click.IntRange(SMALLEST_CTX, MAX_TOKENS), default=512, show_default=True, help="Tokens of a chunk."
 )
@@ -71,6 +75,7 @@ def eval(  # noqa: A001 (the name of the command)
     corpora: tuple[Path, ...],
     kv: str,
     rotation: str,
+    calibration: str,
     ctx: int,
     chunks: int,
     max_kld: float,
@@ -84,19 +89,32 @@ def eval(  # noqa: A001 (the name of the command)
 ) -> None:
     """KLD and perplexity of KV caches and rotations on each MODEL against f16, and which one to run.
 
+    Caches are calibrated as the programs do it by themselves, unless --calibration says off, names the file of a
+    calibration, or several of those to be compared.
+
     A cell that was measured before with the same programs, model, text and settings is not measured again. A plan (a
     file, or the name of a shipped one) says what to measure; what is typed beside it replaces its values, except for
     models and texts, which either the plan or the command line names.
     """
     from turbotool.evaluation.cell import parse_rotations
     from turbotool.evaluation.run import run
+    from turbotool.kv.calibration import parse_calibrations
 
     if list_plans:
         _list_plans(session.out)
         return
     models = tuple(dict.fromkeys(models))
     asked = EvalPlan(
-        _pairs(kv), parse_rotations(rotation), ctx, chunks, "", "", models, corpora, max_kld, min_same_top, serve_ctx
+        kv=_pairs(kv),
+        rotation=parse_rotations(rotation),
+        ctx=ctx,
+        chunks=chunks,
+        models=models,
+        corpora=corpora,
+        max_kld=max_kld,
+        min_same_top=min_same_top,
+        serve_ctx=serve_ctx,
+        calibration=parse_calibrations(calibration),
     )
     plan = _plan(plan_word, asked, session.out)
     done = run(session, plan, backend=backend, bin_dir=bin_dir, scheduler=scheduler, report=folder)
@@ -139,7 +157,8 @@ def _plan(word: str | None, asked: EvalPlan, out: Output) -> EvalPlan:
 def _list_plans(out: Output) -> None:
     plans = planfile.shipped()
     for plan in plans:
-        cells = f"--kv {planfile.shown(plan.kv)} --rotation {planfile.shown(plan.rotation)}"
+        cells = f"--kv {planfile.shown(plan.kv)} --calibration {planfile.shown(plan.calibration)}"
+        cells += f" --rotation {planfile.shown(plan.rotation)}"
         out.result(f"{plan.name}: {plan.about}\n  {cells} --ctx {plan.ctx} --chunks {plan.chunks}")
     out.say(f"run one with --plan NAME; to change one, copy it from {planfile.FOLDER} and use --plan FILE.toml")
     out.document(planfile.plans_document(plans))

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from turbotool.errors import UnknownCacheType
 from turbotool.inputs.model import Model
 from turbotool.kv.cachetype import CachePair, row_bytes
+from turbotool.kv.calibration import UNCALIBRATED, Calibration, cache_name
 from turbotool.kv.effective import Effective
 from turbotool.kv.rotation import ROTATIONS, Knobs
 from turbotool.programs.divergence import Divergence
@@ -21,17 +22,23 @@ KEY_VERSION = 1  # of what `Measured` means; a new number forgets what older ver
 
 @dataclass(frozen=True)
 class Configuration:
-    """A cache and the sides that upstream's rotation turns: off, k, v or kv."""
+    """A cache, the sides that upstream's rotation turns (off, k, v or kv), and what it is calibrated with."""
 
     pair: CachePair
     rotation: str = "off"
+    calibration: Calibration = UNCALIBRATED
 
     @property
     def knobs(self) -> Knobs:
         return ROTATIONS[self.rotation]
 
+    @property
+    def cache(self) -> str:
+        """The name of the cache without its rotation."""
+        return cache_name(self.pair, self.calibration)
+
     def __str__(self) -> str:
-        return self.pair.short if self.rotation == "off" else f"{self.pair.short} rotated {self.rotation}"
+        return self.cache if self.rotation == "off" else f"{self.cache} rotated {self.rotation}"
 
     def bits_per_value(self, model: Model) -> float:
         """Bits that a cached value takes on average over both sides, padding of a head to whole blocks included."""
@@ -43,7 +50,8 @@ class Configuration:
 class Origin:
     """What a measurement depends on beside the cache: sha256 of programs, model and text; tokens a chunk; chunks.
 
-    How many threads compute it is no part of it.
+    `calibration` is the sha256 of the file that the cache is calibrated with; empty without one. How many threads
+    compute it is no part of it.
     """
 
     binaries: str
@@ -51,12 +59,22 @@ class Origin:
     corpus: str
     ctx: int
     chunks: int
+    calibration: str = ""
 
     def key(self, configuration: Configuration, repeat: int = 0) -> str:
         """sha256 that names the measurement of a configuration; `repeat` tells repetitions of the same one apart."""
         pair = configuration.pair
         cell = {"k": pair.k, "v": pair.v, "rotation": configuration.rotation, "repeat": repeat}
-        return digest({"version": KEY_VERSION, **asdict(self), **cell})
+        origin = {name: value for name, value in asdict(self).items() if name != "calibration"}
+        calibration = configuration.calibration
+        return digest({"version": KEY_VERSION, **origin, **cell, **calibrated(calibration, self.calibration)})
+
+
+def calibrated(calibration: Calibration, sha256: str) -> Mapping[str, str]:
+    """What a calibration adds to a key: nothing if there is none, as before there was any."""
+    if calibration.is_off:
+        return {}
+    return {"calibration": "file" if calibration.is_file else calibration.name, "calibration_sha256": sha256}
 
 
 def digest(fields: Mapping[str, object]) -> str:

@@ -1,6 +1,6 @@
 """A plan: what an evaluation measures, in a TOML file. Some plans are shipped and known by their names.
 
-Shipped plans repeat published experiments on any model; see `plans/`.
+Shipped plans repeat published experiments on any model, without calibration as those were; see `plans/`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from turbotool.errors import PlanError, UnknownCacheType
+from turbotool.errors import ModelError, PlanError, UnknownCacheType
 from turbotool.kv.cachetype import BLOCKS, MAX_TOKENS, CachePair
+from turbotool.kv.calibration import AUTO, Calibration, calibration
 from turbotool.kv.rotation import ROTATIONS
 from turbotool.system.documents import document
 from turbotool.system.names import did_you_mean
@@ -49,6 +50,7 @@ class EvalPlan:
     serve_ctx: int | None = None
     min_models: int = 1
     min_corpora: int = 1
+    calibration: tuple[Calibration, ...] = (AUTO,)
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,13 @@ def _side(value: object, _: Path) -> str:
     return str(value)
 
 
+def _calibration(value: object, folder: Path) -> Calibration:
+    try:
+        return calibration(_text(value, folder), folder)
+    except ModelError as error:
+        raise _refuse(value) from error
+
+
 TOKENS = f"a whole number from 1 to {MAX_TOKENS}"
 COUNT = Key(f"a whole number from 1 to {MAX_INPUTS}", partial(_whole, 1, MAX_INPUTS))
 FILES = "a list of file names, absolute or relative to the plan"
@@ -117,6 +126,7 @@ KEYS: Mapping[str, Key] = {
         f"a list of cache types, or of two with a slash for K and V: {', '.join(BLOCKS)}", partial(_each, _pair), True
     ),
     "rotation": Key(f"a list of rotated sides: {', '.join(ROTATIONS)}", partial(_each, _side), True),
+    "calibration": Key("a list of off, auto, and files, relative to the plan", partial(_each, _calibration)),
     "ctx": Key(f"a whole number from {SMALLEST_CTX} to {MAX_TOKENS}", partial(_whole, SMALLEST_CTX, MAX_TOKENS), True),
     "chunks": Key(TOKENS, partial(_whole, 1, MAX_TOKENS), True),
     "max_kld": Key("a number, 0 or more", partial(_number, 0, sys.float_info.max)),
@@ -215,7 +225,7 @@ def shown(value: object) -> str:
 
 @dataclass(frozen=True)
 class PlanFields:
-    """A shipped plan: caches, rotated sides, tokens of a chunk, chunks of a text, models and texts that it needs."""
+    """A shipped plan: caches, rotated sides, tokens of a chunk, chunks of a text, what it needs, calibrations."""
 
     name: str
     about: str
@@ -226,6 +236,7 @@ class PlanFields:
     min_models: int
     min_corpora: int
     path: str
+    calibration: tuple[str, ...] = (str(AUTO),)
 
 
 @document("plans")
@@ -253,4 +264,5 @@ def _fields(plan: EvalPlan) -> PlanFields:
         min_models=plan.min_models,
         min_corpora=plan.min_corpora,
         path=str(FOLDER / f"{plan.name}{SUFFIX}"),
+        calibration=tuple(map(str, plan.calibration)),
     )

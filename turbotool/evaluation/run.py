@@ -10,7 +10,7 @@ from turbotool.errors import ClusterError, TurbotoolError, UsageMistake, first_l
 from turbotool.evaluation import planfile
 from turbotool.evaluation.cell import F16, Configuration
 from turbotool.evaluation.evaluation import Evaluation
-from turbotool.evaluation.identity import PROGRAMS
+from turbotool.evaluation.identity import PROGRAMS, binaries_hash
 from turbotool.evaluation.judge.choice import Tolerance, choose
 from turbotool.evaluation.judge.stats import require_scipy
 from turbotool.evaluation.judge.verdict import compare_all, judge
@@ -24,10 +24,11 @@ from turbotool.evaluation.sweep import FEWEST_SCORED, Sweep, SweepSettings, make
 from turbotool.inputs.corpus import default_corpus, named_corpus
 from turbotool.inputs.default_model import choose_model
 from turbotool.inputs.model import Model
+from turbotool.kv.calibration import require_files
 from turbotool.programs.binaries import Binaries
 from turbotool.programs.choose import choose_binaries, named_binaries
 from turbotool.programs.perplexity import scored
-from turbotool.programs.runner import Runner
+from turbotool.programs.runner import KEPT, Runner
 from turbotool.system.extras import require_library
 from turbotool.system.files import fresh_file, writable_folder
 from turbotool.system.locks import file_lock
@@ -84,6 +85,7 @@ def run(
     """
     settings = _settings(plan)
     require_scipy()
+    require_files(plan.calibration)
     # what was named is looked at before a build of many minutes and a measurement of more
     texts = [_text(path, plan.ctx) for path in plan.corpora]
     named = named_binaries(bin_dir, backend, PROGRAMS) if bin_dir else None
@@ -106,7 +108,7 @@ def run(
         file_lock(work / "lock", session.out, f"evaluate {what}"),
         open_store(work / "eval.sqlite", session.out) as store,
     ):
-        runner = _runner(binaries, work)
+        runner = _runner(binaries, work, binaries_hash(store, binaries))
         sweeps = [make_sweep(runner, model, texts, settings, store) for model in models]
         outcomes = _outcomes(sweeps, _Task(plan, store, command, scheduler, session.out))
     done = Evaluated(tuple(outcomes), command)
@@ -117,7 +119,7 @@ def run(
 
 def _settings(plan: EvalPlan) -> SweepSettings:
     """Raises UsageMistake for too few tokens."""
-    settings = SweepSettings(plan.kv, plan.rotation, plan.ctx, plan.chunks)
+    settings = SweepSettings(plan.kv, plan.rotation, plan.ctx, plan.chunks, plan.calibration)
     if settings.scored < FEWEST_SCORED:
         raise UsageMistake(
             f"{plan.chunks} chunks of {plan.ctx} have {settings.scored} scored tokens, "
@@ -146,16 +148,16 @@ def _command(plan: EvalPlan, models: Sequence[Model], backend: str, *, named: bo
     """The command with every value that it used; folders of this machine are not named."""
     words = ["turbotool", "eval", *(model.path.name for model in models if not model.is_default)]
     words += [word for path in plan.corpora for word in ("--corpus", path.name)]
-    for name in ("kv", "rotation", "ctx", "chunks", "max_kld", "min_same_top"):
+    for name in ("kv", "calibration", "rotation", "ctx", "chunks", "max_kld", "min_same_top"):
         words += [planfile.option(name), planfile.shown(getattr(plan, name))]
     words += ["--serve-ctx", str(plan.serve_ctx)] if plan.serve_ctx else []
     words += [] if backend == "cpu" else ["--backend", backend]
     return display(words + (["--bin-dir", "BIN_DIR"] if named else []))
 
 
-def _runner(binaries: Binaries, work: Path) -> Runner:
-    """With a log that is started anew."""
-    return Runner(binaries, work, usable_cpus(), fresh_file(work / "eval.log"))
+def _runner(binaries: Binaries, work: Path, sha256: str) -> Runner:
+    """With a log that is started anew, and a folder of calibrations that these programs alone have measured."""
+    return Runner(binaries, work, usable_cpus(), fresh_file(work / "eval.log"), kept=work / KEPT / sha256[:16])
 
 
 def _outcomes(sweeps: Sequence[Sweep], task: _Task) -> list[ModelOutcome]:

@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from turbotool.errors import CorpusError, ModelError, UnknownCacheType
+from turbotool.errors import ConfigurationMismatch, CorpusError, ModelError, UnknownCacheType
 from turbotool.evaluation.cell import F16, Configuration, Origin
 from turbotool.evaluation.identity import PROGRAMS, binaries_hash
 from turbotool.evaluation.store import Store
 from turbotool.inputs.metadata import OTHER_MODEL
 from turbotool.inputs.model import Model
 from turbotool.kv.cachetype import CachePair
+from turbotool.kv.calibration import OPTION, UNCALIBRATED, Calibration, beside, can_gain
 from turbotool.kv.rotation import gate_is_on
 from turbotool.programs.perplexity import Text, scored
 from turbotool.programs.runner import Runner
 
 NOISE = (Configuration(F16), Configuration(F16))  # f16 against itself, twice
-CONTROL = Configuration(CachePair("q4_0", "q4_0"))  # without rotation: known to be worse
+CONTROL = Configuration(CachePair("q4_0", "q4_0"))  # without rotation and calibration: known to be worse
 FEWEST_SCORED = 100  # llama-perplexity makes no statistics of fewer tokens
 
 
 @dataclass(frozen=True)
 class SweepSettings:
-    """What is asked for: caches, rotated sides (off, k, v, kv), tokens of a chunk, chunks of each text."""
+    """What is asked for: caches, rotated sides (off, k, v, kv), tokens of a chunk, chunks of a text, calibrations."""
 
     pairs: tuple[CachePair, ...]
     rotations: tuple[str, ...]
     ctx: int
     chunks: int
+    calibrations: tuple[Calibration, ...] = (UNCALIBRATED,)
 
     @property
     def scored(self) -> int:
@@ -64,7 +66,8 @@ class EvalJob:
 class Sweep:
     """Everything that is measured. `binaries` and `model_sha256` are hashes of content.
 
-    `left_out` are the configurations that were asked for but are the same as one that is measured.
+    `left_out` are the configurations that were asked for but are the same as one that is measured. `calibrates` says
+    whether the programs know of calibrations.
     """
 
     runner: Runner
@@ -76,12 +79,14 @@ class Sweep:
     ctx: int
     chunks: int
     left_out: tuple[Configuration, ...] = ()
+    calibrates: bool = True
 
-    def origin(self, corpus: Corpus) -> Origin:
-        return Origin(self.binaries, self.model_sha256, corpus.sha256, self.ctx, self.chunks)
+    def origin(self, job: EvalJob) -> Origin:
+        calibration = job.configuration.calibration.sha256
+        return Origin(self.binaries, self.model_sha256, job.corpus.sha256, self.ctx, self.chunks, calibration)
 
     def key(self, job: EvalJob) -> str:
-        return self.origin(job.corpus).key(job.configuration, job.repeat)
+        return self.origin(job).key(job.configuration, job.repeat)
 
     def text(self, corpus: Corpus) -> Text:
         return Text(corpus.path, self.ctx, self.chunks)
@@ -102,11 +107,20 @@ class Sweep:
 
 
 def make_sweep(runner: Runner, model: Model, texts: Sequence[Path], settings: SweepSettings, store: Store) -> Sweep:
-    """The plan. Raises UnknownCacheType for a type that the programs do not list, ModelError without attention."""
+    """The plan.
+
+    Raises UnknownCacheType for a type that the programs do not list, ModelError without attention, and
+    ConfigurationMismatch where caches are to be calibrated by programs that know nothing of it.
+    """
     if not model.head_dim_k:
         raise ModelError(f"{model.path} has no attention: there is no KV cache to evaluate", hint=OTHER_MODEL)
-    require_types(runner, [*settings.pairs, CONTROL.pair])
-    kept, left_out = configurations(settings.pairs, settings.rotations, model)
+    said = runner.good(PROGRAMS[0], ["--help"], timeout=60).output
+    require_types(said, [*settings.pairs, CONTROL.pair], runner)
+    calibrates = OPTION in said
+    if not calibrates:
+        require_none(settings, runner)
+    calibrations = [hashed(one, model, store) for one in settings.calibrations]
+    kept, left_out = configurations(settings.pairs, settings.rotations, model, calibrations)
     return Sweep(
         runner,
         model,
@@ -117,7 +131,15 @@ def make_sweep(runner: Runner, model: Model, texts: Sequence[Path], settings: Sw
         settings.ctx,
         settings.chunks,
         left_out,
+        calibrates,
     )
+
+
+def hashed(calibration: Calibration, model: Model, store: Store) -> Calibration:
+    """The calibration with the sha256 of its file: with auto of the one beside the model, if there is one."""
+    there = beside(model.path)
+    path = there if calibration.is_auto and there.is_file() else calibration.path
+    return replace(calibration, path=path, sha256=store.sha256(path)) if path else calibration
 
 
 def make_corpora(texts: Sequence[Path], store: Store) -> tuple[Corpus, ...]:
@@ -131,13 +153,22 @@ def make_corpora(texts: Sequence[Path], store: Store) -> tuple[Corpus, ...]:
 
 
 def configurations(
-    pairs: Iterable[CachePair], rotations: Sequence[str], model: Model
+    pairs: Iterable[CachePair],
+    rotations: Sequence[str],
+    model: Model,
+    calibrations: Sequence[Calibration] = (UNCALIBRATED,),
 ) -> tuple[tuple[Configuration, ...], tuple[Configuration, ...]]:
-    """Every pair with every rotation, and those left out because the rotation does nothing to them.
+    """Every pair with every calibration and rotation, and those left out because the rotation does nothing to them.
 
-    A rotation of a side that cannot be rotated (float type, head size) is the same as none there.
+    A rotation of a side that cannot be rotated (float type, head size) is the same as none there. Where nothing is
+    quantized nothing is calibrated.
     """
-    wanted = [Configuration(pair, rotation) for pair in dict.fromkeys(pairs) for rotation in rotations]
+    wanted = [
+        Configuration(pair, rotation, calibration)
+        for pair in dict.fromkeys(pairs)
+        for calibration in (calibrations if can_gain(pair) else (UNCALIBRATED,))
+        for rotation in rotations
+    ]
     effective = {configuration: in_force(configuration, model) for configuration in wanted}
     kept = tuple(dict.fromkeys(effective.values()))
     return kept, tuple(one for one in wanted if one not in kept)
@@ -148,17 +179,28 @@ def in_force(configuration: Configuration, model: Model) -> Configuration:
     pair, knobs = configuration.pair, configuration.knobs
     sides = "k" if gate_is_on(knobs.k, knobs, pair.k, model.head_dim_k) else ""
     sides += "v" if gate_is_on(knobs.v, knobs, pair.v, model.head_dim_v) else ""
-    return Configuration(pair, sides or "off")
+    return replace(configuration, rotation=sides or "off")
 
 
-def require_types(runner: Runner, pairs: Iterable[CachePair]) -> None:
-    """Raise UnknownCacheType unless the help of llama-perplexity lists the types, BinaryFailed if it does not start."""
-    known = set(re.findall(r"\w+", runner.good(PROGRAMS[0], ["--help"], timeout=60).output))
+def require_types(said: str, pairs: Iterable[CachePair], runner: Runner) -> None:
+    """Raise UnknownCacheType unless the help of llama-perplexity lists the types."""
+    known = set(re.findall(r"\w+", said))
     lacking = sorted({name for pair in pairs for name in (pair.k, pair.v)} - known)
     if lacking:
         raise UnknownCacheType(
             f"the llama-perplexity in {runner.binaries.bin_dir} does not list {' and '.join(lacking)}",
             hint="leave it out of --kv, or run `turbotool build` and leave out --bin-dir",
+        )
+
+
+def require_none(settings: SweepSettings, runner: Runner) -> None:
+    """Raise ConfigurationMismatch if anything is to be calibrated."""
+    asked = [str(one) for one in settings.calibrations if not one.is_off]
+    if asked and any(map(can_gain, settings.pairs)):
+        raise ConfigurationMismatch(
+            f"the llama-perplexity in {runner.binaries.bin_dir} knows nothing of calibrated caches, "
+            f"requested {', '.join(asked)}",
+            hint="add --calibration off, or run `turbotool build` and leave out --bin-dir",
         )
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import re
 import shutil
 import signal
+import sqlite3
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from command_line import apart
+from command_line import Done, apart
 from eval_site import CELLS, KV, EvalSite, cells_of
 from fake_eval import eval_programs, eval_runs
 from processes import is_alive
@@ -320,9 +325,11 @@ def test_verdicts_and_recommendation_follow_from_the_figures(site: EvalSite) -> 
     assert (recommended["k"], recommended["v"], recommended["rotation"]) == ("q8_0", "turbo4", "v")
     assert recommended["environment"] == {"LLAMA_ATTN_ROT_V_OVERRIDE": "1"}
     # 2 layers, 1 head of 64 on each side: 256 bytes a cell and layer in f16, 102 in q8_0/turbo4; cells come in 256s
-    assert recommended["saved_mib"] == pytest.approx(1024 * 2 * (256 - 102) / 2**20)
+    # less a mean and a scale of 4 bytes for each value of K
+    assert recommended["saved_mib"] == pytest.approx((1024 * 2 * (256 - 102) - 2 * 64 * 8) / 2**20)
     assert recommended["command"] == (
-        f"LLAMA_ATTN_ROT_V_OVERRIDE=1 llama-server -m {site.folder}/model.gguf -c 1000 -fa on -ctk q8_0 -ctv turbo4"
+        f"LLAMA_ATTN_ROT_V_OVERRIDE=1 llama-server -m {site.folder}/model.gguf -c 1000 -fa on -ctk q8_0 -ctv turbo4 "
+        "--kv-calibration auto"
     )
 
 
@@ -354,3 +361,151 @@ def test_a_model_without_attention_is_refused(site: EvalSite) -> None:
     done = site.eval(*KV)
     assert done.code == 23
     assert "no attention" in done.stderr
+
+
+BOTH = ("--kv", "turbo4,f16", "--rotation", "off", "--chunks", "4", "--calibration", "off,auto")
+
+
+def by_calibration(done: Done) -> dict[str, Any]:
+    return {cell["calibration"]: cell for cell in done.document["cells"] if cell["k"] != "f16"}
+
+
+def test_a_cache_is_measured_with_and_without_calibration_and_f16_without(site: EvalSite) -> None:
+    eval_programs(site.folder / "bin", uncalibrated=60)
+    done = site.eval(*BOTH, "--json")
+    assert [(cell["k"], cell["calibration"]) for cell in done.document["cells"]] == [
+        ("turbo4", "off"),
+        ("turbo4", "auto"),
+        ("f16", "off"),
+    ]
+    cells = by_calibration(done)
+    assert cells["off"]["mean_kld"] == pytest.approx(60 * cells["auto"]["mean_kld"], rel=1e-3)
+    (ran,) = cells["auto"]["effective"]["calibrations"]
+    assert (ran["on"], ran["layers"], ran["source"]) == (True, 2, "measured on 256 tokens in 0.57 s, kept in ab.gguf")
+    assert [one["on"] for one in cells["off"]["effective"]["calibrations"]] == [False]
+    asked = {one["cell"]: one["calibration"] for one in eval_runs(site.folder)}
+    assert (asked["f16/f16/off"], asked["q4_0/q4_0/off"]) == ("off", "off")
+    found = done.document["verdicts"]["comparisons"]
+    assert {one["verdict"] for one in found if (one["against"], one["quantity"]) == ("uncalibrated", "mean_kld")} == {
+        "better"
+    }
+    assert "turbo4 uncalibrated" in done.stderr
+    assert "calibrated with auto: 2 layers, hash 00000000000001b9 (measured on 256 tokens" in done.stderr
+    runs = len(eval_runs(site.folder))
+    assert by_calibration(site.eval(*BOTH, "--json")) == cells
+    assert len(eval_runs(site.folder)) == runs
+
+
+@pytest.mark.parametrize(("tolerated", "word"), [("0.03", "auto"), ("5", "off")])
+def test_the_command_that_is_recommended_says_how_the_cache_is_calibrated(
+    site: EvalSite, tolerated: str, word: str
+) -> None:
+    """Of two of the same size the one that loses less, which is here the uncalibrated one if it loses a tenth."""
+    words = ("--max-kld", tolerated, "--min-same-top", "0")
+    eval_programs(site.folder / "bin", uncalibrated=60 if word == "auto" else 0.1)
+    recommended = site.eval(*BOTH, *words, "--json").document["recommendation"]
+    assert (recommended["k"], recommended["calibration"]) == ("turbo4", word)
+    assert recommended["command"].endswith(f"-ctk turbo4 -ctv turbo4 --kv-calibration {word}")
+
+
+def test_what_was_measured_before_there_were_calibrations_is_that_without(site: EvalSite) -> None:
+    words = (*BOTH[:-2], "--calibration", "off")
+    first = site.eval(*words, "--json")
+    with sqlite3.connect(site.work / "eval.sqlite") as store:
+        for key, value in store.execute("SELECT key, value FROM measured").fetchall():
+            fields = json.loads(value)
+            del fields["effective"]["calibrations"]
+            store.execute("UPDATE measured SET value = ? WHERE key = ?", (json.dumps(fields), key))
+    runs = len(eval_runs(site.folder))
+    again = site.eval(*words, "--json")
+    assert len(eval_runs(site.folder)) == runs
+    assert by_calibration(again)["off"]["mean_kld"] == by_calibration(first)["off"]["mean_kld"]
+    assert by_calibration(again)["off"]["effective"]["calibrations"] == []
+
+
+def test_programs_keep_what_they_measure_in_a_folder_that_no_other_build_uses(
+    site: EvalSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMA_CACHE", str(site.folder / "of the user"))
+    site.eval(*BOTH, "--quiet")
+    (one,) = {run["kept"] for run in eval_runs(site.folder)}
+    (site.folder / "bin" / "libggml.so").write_text("another build")
+    site.eval(*BOTH, "--quiet")
+    (other,) = {run["kept"] for run in eval_runs(site.folder)} - {one}
+    assert Path(one).parent == Path(other).parent == site.work / "llama-cache"
+
+
+def test_a_file_is_measured_by_its_content_and_the_report_names_no_folder(
+    site: EvalSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("turbotool.evaluation.run.require_files", lambda _: None)
+    file, words = site.folder / "x.kvcal.gguf", (*BOTH[:-2], "--report", site.folder / "report", "--json")
+    file.write_bytes(b"one")
+    first = site.eval(*words, "--calibration", file)
+    cell = by_calibration(first)["x.kvcal.gguf"]
+    assert cell["calibration_sha256"] == hashlib.sha256(b"one").hexdigest()
+    assert "turbo4 with x.kvcal.gguf" in first.stderr
+    runs = len(eval_runs(site.folder))
+    file.rename(site.folder / "y.gguf")
+    assert site.eval(*words, "--calibration", site.folder / "y.gguf").code == 0
+    assert len(eval_runs(site.folder)) == runs
+    (site.folder / "y.gguf").write_bytes(b"two")
+    site.eval(*words, "--calibration", site.folder / "y.gguf")
+    assert [run["what"] for run in eval_runs(site.folder)[runs:]] == ["base", "cell"]
+    for path in (site.folder / "report").iterdir():
+        assert str(site.folder) not in path.read_text(encoding="utf-8")
+
+
+def test_the_file_beside_the_model_belongs_to_what_auto_is(site: EvalSite) -> None:
+    words = (*BOTH[:-2], "--calibration", "auto", "--json")
+    assert by_calibration(site.eval(*words))["auto"]["calibration_sha256"] is None
+    runs = len(eval_runs(site.folder))
+    (site.folder / "model.kvcal.gguf").write_bytes(b"one")
+    cell = by_calibration(site.eval(*words))["auto"]
+    assert cell["calibration_sha256"] == hashlib.sha256(b"one").hexdigest()
+    assert [run["what"] for run in eval_runs(site.folder)[runs:]] == ["base", "cell"]
+
+
+def test_a_model_that_cannot_be_calibrated_is_told_with_what_to_do(site: EvalSite) -> None:
+    eval_programs(site.folder / "bin", trouble={"turbo4/turbo4/off auto": "unmeasured"})
+    done = site.eval(*BOTH, "--json")
+    assert done.code == ConfigurationMismatch.exit_code
+    failure = by_calibration(done)["auto"]["failure"]
+    assert "is not calibrated (not measured), requested auto: use --calibration off for this model" in failure
+    assert by_calibration(done)["off"]["failure"] is None
+
+
+def test_runs_of_one_cache_that_were_calibrated_differently_are_not_set_side_by_side(site: EvalSite) -> None:
+    site.eval(*BOTH, "--quiet")
+    other = site.folder / "other.txt"
+    other.write_text("other " * 5000)
+    eval_programs(site.folder / "bin", trouble={"turbo4/turbo4/off auto": "other-hash"})
+    done = site.eval(*BOTH, "--corpus", other, "--json")
+    assert done.code == ConfigurationMismatch.exit_code
+    (failure,) = [cell["failure"] for cell in done.document["cells"] if cell["failure"]]
+    assert re.fullmatch(r"turbo4 on other.txt: the hash of its calibration is \w{16}, and \w{16} on text.txt", failure)
+
+
+def test_programs_that_know_nothing_of_calibrations_are_measured_without(site: EvalSite) -> None:
+    eval_programs(site.folder / "bin", stock=True)
+    refused = site.eval(*BOTH)
+    assert refused.code == ConfigurationMismatch.exit_code
+    assert "knows nothing of calibrated caches, requested auto" in refused.stderr
+    assert "add --calibration off" in refused.stderr
+    assert eval_runs(site.folder) == []
+    done = site.eval(*BOTH[:-1], "off", "--max-kld", "1", "--min-same-top", "0", "--json")
+    assert done.code == 0
+    assert done.document["recommendation"]["command"].endswith("-ctk turbo4 -ctv turbo4")
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [("nowhere.gguf", "nowhere.gguf"), ("model.gguf", "holds no calibration"), ("auto,", "is no name for the file")],
+)
+def test_a_file_that_is_no_calibration_is_refused_before_anything_runs(
+    site: EvalSite, monkeypatch: pytest.MonkeyPatch, word: str, says: str
+) -> None:
+    monkeypatch.chdir(site.folder)
+    done = site.eval(*BOTH[:-1], word)
+    assert (done.code, eval_runs(site.folder)) == (ModelError.exit_code, [])
+    assert says in done.stderr

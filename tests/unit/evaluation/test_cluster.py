@@ -127,6 +127,26 @@ def test_workers_with_another_turbotool_are_not_used(
     assert site.measured() == []
 
 
+def test_workers_must_have_the_file_of_a_calibration(
+    site: EvalSite,
+    scheduler: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("turbotool.evaluation.run.require_files", lambda _: None)
+    (site.folder / "x.kvcal.gguf").write_bytes(b"one")
+    asked = ("--kv", "q8_0", "--rotation", "off", "--calibration", site.folder / "x.kvcal.gguf")
+    words = (*asked, "--chunks", "4", "--scheduler", scheduler, "--json")
+    assert [cell["calibration"] for cell in site.eval(*words).document["cells"]] == ["x.kvcal.gguf"]
+    kept = {Path(one["kept"]).parent for one in eval_runs(site.folder)}
+    assert kept == {site.work / "llama-cache"}  # of the client, which workers share
+    identify = worker.identify
+    monkeypatch.setattr(worker, "identify", lambda *words: replace(identify(*words), calibration=""))
+    (site.folder / "x.kvcal.gguf").write_bytes(b"two")
+    done = site.eval(*words)
+    assert done.code == ConfigurationMismatch.exit_code
+    assert "it cannot read the calibration" in done.stderr
+
+
 def test_what_a_worker_has_is_read_from_its_files(site: EvalSite, scheduler: str) -> None:
     """The client's hash of the text is that of before it was changed."""
     done = site.eval("--kv", "q8_0", "--rotation", "off", "--chunks", "4", "--scheduler", scheduler, "--quiet")

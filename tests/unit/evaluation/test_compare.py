@@ -310,3 +310,45 @@ def test_what_changes_its_sign_from_chunk_to_chunk_is_within_noise() -> None:
     a, b = chunked(klds, klds, klds), chunked([0.01 + 0.005 * (-1) ** n for n in range(7)] + [0.012], klds, klds)
     kld = STATISTICS[0]
     assert difference("text", Configuration(PAIR), kld, a, b, 512).verdict == "within noise"
+
+
+def uncalibrated(data: Any, *, older: bool) -> None:
+    """Make a document one of caches that are not calibrated: as it is written today, or before there were any."""
+    for cell in (*data["cells"], *data["controls"]["q4_0"]):
+        off = {"on": False, "k": cell["k"], "v": cell["v"], "reason": "asked for"}
+        cell["calibration"] = "off"
+        if cell["effective"]:
+            cell["effective"]["calibrations"] = [off]
+        if older:
+            del cell["calibration"], cell["calibration_sha256"]
+            if cell["effective"]:
+                del cell["effective"]["calibrations"]
+
+
+def test_results_that_are_older_than_calibrations_are_those_without(
+    documents: tuple[Path, Path], compare: Compare, tmp_path: Path
+) -> None:
+    today = edited(documents[0], tmp_path / "today.json", lambda data: uncalibrated(data, older=False))
+    older = edited(documents[0], tmp_path / "older.json", lambda data: uncalibrated(data, older=True))
+    same = compare(older, today, "--json").document
+    assert (same["refused"], same["missing"], same["effective"]) == ([], [], [])
+    assert {one["verdict"] for one in same["differences"]} == {"identical"}
+    assert {one["calibration"] for one in same["differences"]} == {"off"}
+    apart_from = compare(older, documents[0], "--json").document
+    assert {one["calibration"] for one in apart_from["missing"]} == {"off", "auto"}
+
+
+def test_a_cell_that_ran_calibrated_in_one_set_alone_is_refused_and_another_hash_is_told(
+    documents: tuple[Path, Path], compare: Compare, tmp_path: Path
+) -> None:
+    def not_on(data: Any) -> None:
+        data["cells"][0]["effective"]["calibrations"][0].update(on=False, hash=None, reason="a whim")
+
+    def other(data: Any) -> None:
+        data["cells"][0]["effective"]["calibrations"][0].update(hash="ff" * 8, source="elsewhere")
+
+    refused = compare(documents[0], edited(documents[0], tmp_path / "b.json", not_on), "--json").document["refused"]
+    assert [(one["k"], one["rotation"]) for one in refused] == [("q8_0", "off")]
+    assert "calibrations.0.on is True in A and unknown in B" in refused[0]["reason"]
+    told = compare(documents[0], edited(documents[0], tmp_path / "c.json", other), "--json").document
+    assert (told["refused"], [one["field"] for one in told["effective"]]) == ([], ["calibrations.0.hash"])

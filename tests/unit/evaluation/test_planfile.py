@@ -14,6 +14,7 @@ from turbotool.errors import ModelError, PlanError
 from turbotool.evaluation import planfile
 from turbotool.evaluation.planfile import KEYS, EvalPlan, override, read_plan, shipped
 from turbotool.kv.cachetype import MAX_TOKENS, CachePair
+from turbotool.kv.calibration import AUTO, UNCALIBRATED, Calibration
 
 WHOLE = {"kv": '["q8_0", "q8_0/turbo4"]', "rotation": '["off", "v"]', "ctx": "512", "chunks": "4"}
 PUBLISHED = {  # name -> caches, rotations, chunks
@@ -36,7 +37,12 @@ def written(folder: Path, **changes: str | None) -> Path:
 
 def test_a_plan_is_read_in_full_and_its_files_are_relative_to_it(tmp_path: Path) -> None:
     path = written(
-        tmp_path, models='["a.gguf", "/b.gguf", "a.gguf"]', corpora='["t/x.txt"]', max_kld="1", about='"why"'
+        tmp_path,
+        models='["a.gguf", "/b.gguf", "a.gguf"]',
+        corpora='["t/x.txt"]',
+        max_kld="1",
+        about='"why"',
+        calibration='["off", "k.gguf", "auto", "off"]',
     )
     found = read_plan(str(path))
     assert found == EvalPlan(
@@ -49,6 +55,7 @@ def test_a_plan_is_read_in_full_and_its_files_are_relative_to_it(tmp_path: Path)
         models=(tmp_path / "a.gguf", Path("/b.gguf")),
         corpora=(tmp_path / "t" / "x.txt",),
         max_kld=1.0,
+        calibration=(UNCALIBRATED, Calibration("k.gguf", tmp_path / "k.gguf"), AUTO),
     )
 
 
@@ -62,6 +69,8 @@ def test_a_plan_is_read_in_full_and_its_files_are_relative_to_it(tmp_path: Path)
         ({"kv": "[]"}, "kv: [] is not allowed"),
         ({"rotation": '["both"]'}, "rotation: 'both' is not allowed; use a list of rotated sides: off, k, v, kv"),
         ({"rotation": "[[]]"}, "rotation: [] is not allowed"),
+        ({"calibration": '[""]'}, "calibration: '' is not allowed; use a list of off, auto, and files"),
+        ({"calibration": '["x/auto"]'}, "calibration: 'x/auto' is not allowed"),
         ({"ctx": "8"}, "ctx: 8 is not allowed; use a whole number from 16 to 16777216"),
         ({"ctx": "true"}, "ctx: True is not allowed"),
         ({"chunks": "4.0"}, "chunks: 4.0 is not allowed; use a whole number from 1"),
@@ -111,6 +120,7 @@ def test_the_published_experiments_are_shipped() -> None:
     for plan in shipped():
         assert (plan.ctx, plan.models, plan.corpora) == (512, (), ())
         assert plan.about
+        assert plan.calibration == (AUTO if plan.name == "noise-floor" else UNCALIBRATED,)
         assert read_plan(plan.name) == plan
     assert (read_plan("seven-families").min_models, read_plan("cross-corpus").min_corpora) == (2, 2)
 
@@ -152,7 +162,8 @@ def test_a_plan_is_measured_with_what_is_typed_beside_it(site: EvalSite) -> None
     assert "--rotation off instead of off,v, which the plan mine.toml says" in done.stderr
     assert not [word for word in ("--chunks", "--models", "--corpora") if word in done.stderr]
     assert done.document["command"].endswith(
-        "--kv q8_0,q8_0/turbo4 --rotation off --ctx 512 --chunks 4 --max-kld 0.012 --min-same-top 90 --bin-dir BIN_DIR"
+        "--kv q8_0,q8_0/turbo4 --calibration auto --rotation off --ctx 512 --chunks 4 --max-kld 0.012 "
+        "--min-same-top 90 --bin-dir BIN_DIR"
     )
     assert done.document["recommendation"]["max_kld"] == 0.012
 

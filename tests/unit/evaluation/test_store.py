@@ -25,6 +25,8 @@ from turbotool.evaluation.cell import KEY_VERSION, Configuration, Measured, Orig
 from turbotool.evaluation.measurement import MeasurementDocument, measurement, of_version_1
 from turbotool.evaluation.store import open_store
 from turbotool.kv.cachetype import CachePair
+from turbotool.kv.calibration import AUTO, Calibration
+from turbotool.kv.effective import Calibrated
 from turbotool.kv.rotation import ROTATIONS
 from turbotool.programs.divergence import Estimate
 from turbotool.system.digest import sha256_file
@@ -55,11 +57,13 @@ def test_what_is_not_finite_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_everything_that_a_measurement_depends_on_is_in_its_key() -> None:
     cell = Configuration(CachePair("q8_0", "turbo4"))
     fields = asdict(ORIGIN)
+    file = replace(cell, calibration=Calibration("f", Path("f"), "f"))
     others = [Origin(**{**fields, name: "x" if isinstance(old, str) else 7}) for name, old in fields.items()]
-    keys = [origin.key(cell) for origin in (ORIGIN, *others)]
+    keys = [origin.key(file) for origin in (ORIGIN, *others)]
     keys += [ORIGIN.key(Configuration(cell.pair, rotation)) for rotation in ROTATIONS if rotation != "off"]
     keys += [ORIGIN.key(Configuration(CachePair("turbo4", "q8_0"))), ORIGIN.key(cell, repeat=1)]
-    assert len(set(keys)) == len(keys) == 11
+    keys += [ORIGIN.key(replace(cell, calibration=AUTO)), replace(ORIGIN, calibration="f").key(file)]
+    assert len(set(keys)) == len(keys) == 14
     assert ORIGIN.key(cell) == replace(ORIGIN).key(Configuration(CachePair.parse("q8_0/turbo4")))
 
 
@@ -151,6 +155,17 @@ def test_a_locked_store_is_not_taken_for_a_damaged_one(tmp_path: Path, monkeypat
     assert not list(tmp_path.glob("*damaged*"))
 
 
+def test_a_calibration_comes_back_and_what_was_kept_before_there_was_any_has_none(tmp_path: Path) -> None:
+    ran = (Calibrated(True, "q8_0", "turbo4", 2, "ab" * 8, 512, "measured on 256 tokens"),)
+    calibrated = replace(MEASURED, effective=replace(MEASURED.effective, calibrations=ran))
+    with open_store(tmp_path / "s", QUIET) as store:
+        store.keep("key", "about", calibrated)
+        assert store.measured("key") == calibrated
+        row = edited(lambda row: row["effective"].pop("calibrations"))
+        store.connection.execute("INSERT INTO measured VALUES ('old', '', ?)", (row,))
+        assert store.measured("old") == MEASURED
+
+
 def edited(edit: Callable[[dict[str, Any]], object]) -> str:
     """A row with something changed in it."""
     fields = json.loads(encode(measurement(MEASURED)))
@@ -203,7 +218,9 @@ def left_by_0_1_0(path: Path, rows: Mapping[str, str]) -> None:
 
 
 def written_by_0_1_0(measured: Measured, **others: object) -> str:
-    fields = {"divergence": asdict(measured.divergence), "effective": asdict(measured.effective), "seconds": 1.5}
+    effective = asdict(measured.effective)
+    del effective["calibrations"]
+    fields = {"divergence": asdict(measured.divergence), "effective": effective, "seconds": 1.5}
     return json.dumps({**fields, **others})
 
 

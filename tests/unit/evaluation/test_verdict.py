@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,11 +33,13 @@ from turbotool.evaluation.measure.work import EvalLedger
 from turbotool.evaluation.sweep import CONTROL, Corpus, Sweep
 from turbotool.inputs.shape import KvShape, cache_shape
 from turbotool.kv.cachetype import CachePair
+from turbotool.kv.calibration import AUTO
 from turbotool.kv.effective import Cache
 from turbotool.programs.binaries import Binaries
 from turbotool.programs.runner import Runner
 
 pytest.importorskip("scipy")
+calibrated = partial(Configuration, calibration=AUTO)
 MODEL = known_model("some folder/m.gguf")
 TEXT = Corpus("text", Path("text"), "c")
 Q8, MIXED, TURBO = CachePair("q8_0", "q8_0"), CachePair("q8_0", "turbo4"), CachePair("turbo4", "turbo4")
@@ -59,11 +62,11 @@ def verdicts(found: Iterable[Comparison], against: str) -> dict[tuple[str, str],
 
 def test_cells_are_compared_with_off_of_the_same_pair_and_with_f16(tmp_path: Path) -> None:
     cells = {
-        Configuration(Q8): cell(0.004, 0.001),
-        Configuration(Q8, "v"): cell(0.003, 0.001, top=96.0),
-        Configuration(TURBO): cell(0.05, 0.02),
-        Configuration(TURBO, "k"): cell(0.06, 0.02, top=90.0),
-        Configuration(MIXED, "kv"): cell(0.01, 0.0, spread=0.01),
+        calibrated(Q8): cell(0.004, 0.001),
+        calibrated(Q8, "v"): cell(0.003, 0.001, top=96.0),
+        calibrated(TURBO): cell(0.05, 0.02),
+        calibrated(TURBO, "k"): cell(0.06, 0.02, top=90.0),
+        calibrated(MIXED, "kv"): cell(0.01, 0.0, spread=0.01),
     }
     found = compare_all(*made(cells, tmp_path))
     assert verdicts(found, OFF) == {
@@ -81,7 +84,7 @@ def test_cells_are_compared_with_off_of_the_same_pair_and_with_f16(tmp_path: Pat
 
 
 def test_a_difference_is_told_with_its_interval(tmp_path: Path) -> None:
-    cells = {Configuration(Q8): cell(0.004, 0.001), Configuration(Q8, "v"): cell(0.003, 0.001)}
+    cells = {calibrated(Q8): cell(0.004, 0.001), calibrated(Q8, "v"): cell(0.003, 0.001)}
     found = compare_all(*made(cells, tmp_path))[0]
     assert found.difference is not None
     assert found.difference.mean == pytest.approx(-0.001)
@@ -90,18 +93,18 @@ def test_a_difference_is_told_with_its_interval(tmp_path: Path) -> None:
 
 
 def test_a_perplexity_below_f16_is_not_called_better(tmp_path: Path) -> None:
-    found = verdicts(compare_all(*made({Configuration(Q8): cell(0.01, -0.01)}, tmp_path)), BASE)
+    found = verdicts(compare_all(*made({calibrated(Q8): cell(0.01, -0.01)}, tmp_path)), BASE)
     assert found["q8_0", LN_RATIO] == BELOW
 
 
 def test_one_chunk_gives_no_verdict(tmp_path: Path) -> None:
-    cells = {Configuration(Q8): cell(0.004, 0, chunks=1), Configuration(Q8, "v"): cell(0.001, 0, chunks=1)}
+    cells = {calibrated(Q8): cell(0.004, 0, chunks=1), calibrated(Q8, "v"): cell(0.001, 0, chunks=1)}
     found = verdicts(compare_all(*made(cells, tmp_path, chunks=1)), OFF)
     assert set(found.values()) == {UNKNOWN}
 
 
 def test_a_cell_that_is_not_finite_is_compared_with_nothing(tmp_path: Path) -> None:
-    cells = {Configuration(Q8): cell(math.nan, 0), Configuration(Q8, "v"): cell(0.001, 0)}
+    cells = {calibrated(Q8): cell(math.nan, 0), calibrated(Q8, "v"): cell(0.001, 0)}
     found = compare_all(*made(cells, tmp_path))
     assert {(str(one.configuration), one.against) for one in found} == {("q8_0 rotated v", BASE)}
 
@@ -116,9 +119,9 @@ def test_the_published_headline_is_unreliable_as_its_authors_concluded() -> None
     """256 chunks on gemma-4 26B: q8_0/turbo4 scores 42 % below f16, and its KLD rises while its perplexity falls."""
     f16 = (20045.71, 604.41)
     cells = {
-        Configuration(MIXED): published(11673.35, 342.77, 1.7067, 0.0125, f16),
-        Configuration(MIXED, "v"): published(11160.84, 332.03, 1.8943, 0.0132, f16),
-        Configuration(MIXED, "kv"): published(10785.84, 320.35, 1.9193, 0.0133, f16),
+        calibrated(MIXED): published(11673.35, 342.77, 1.7067, 0.0125, f16),
+        calibrated(MIXED, "v"): published(11160.84, 332.03, 1.8943, 0.0132, f16),
+        calibrated(MIXED, "kv"): published(10785.84, 320.35, 1.9193, 0.0133, f16),
     }
     found = judge_perplexity(cells, "wikitext-2")
     assert not found.reliable
@@ -130,7 +133,7 @@ def test_the_published_healthy_control_is_reliable() -> None:
     """Qwen2.5-7B: no cell leaves f16 beyond its error, and KLD differs little."""
     klds, ppls = (0.01255, 0.01158, 0.01474, 0.01305), (6.140, 6.146, 6.135, 6.116)
     cells = {
-        Configuration(MIXED, rotation): published(ppl, 0.04, kld, 0.0013, (6.13, 0.04))
+        calibrated(MIXED, rotation): published(ppl, 0.04, kld, 0.0013, (6.13, 0.04))
         for rotation, kld, ppl in zip(("off", "k", "v", "kv"), klds, ppls, strict=True)
     }
     assert judge_perplexity(cells, "wikitext-2").reliable
@@ -138,8 +141,8 @@ def test_the_published_healthy_control_is_reliable() -> None:
 
 def test_two_cells_in_opposite_order_beyond_noise_make_perplexity_unreliable() -> None:
     cells = {
-        Configuration(TURBO): cell(2.25, 0.5, spread=0.01),
-        Configuration(TURBO, "kv"): cell(2.59, 0.1, spread=0.01),
+        calibrated(TURBO): cell(2.25, 0.5, spread=0.01),
+        calibrated(TURBO, "kv"): cell(2.59, 0.1, spread=0.01),
     }
     found = judge_perplexity(cells, "text")
     assert found.reasons == (
@@ -151,17 +154,17 @@ def test_two_cells_in_opposite_order_beyond_noise_make_perplexity_unreliable() -
 
 def test_a_negative_rank_correlation_makes_perplexity_unreliable() -> None:
     names = [CachePair(k, v) for k in ("q8_0", "turbo4", "turbo3") for v in ("q8_0", "turbo4")]
-    cells = {Configuration(pair): cell(0.1 * n, 1 - 0.1 * n, chunks=1) for n, pair in enumerate(names, start=1)}
+    cells = {calibrated(pair): cell(0.1 * n, 1 - 0.1 * n, chunks=1) for n, pair in enumerate(names, start=1)}
     (reason,) = judge_perplexity(cells, "text").reasons
     assert "opposite order: Kendall's tau -1.00" in reason
 
 
 def test_slightly_below_f16_is_chance_when_many_cells_were_tried() -> None:
     """At 2.2 standard errors one cell is accused, one of twelve is not."""
-    one = {Configuration(Q8): cell(0.01, -0.022)}
+    one = {calibrated(Q8): cell(0.01, -0.022)}
     assert not judge_perplexity(one, "text").reliable
     pairs = [CachePair(k, v) for k in ("q5_0", "q5_1", "q4_1", "iq4_nl") for v in ("q8_0", "turbo4", "turbo3")]
-    assert judge_perplexity({**one, **{Configuration(pair): cell(0.01, 0.0) for pair in pairs}}, "text").reliable
+    assert judge_perplexity({**one, **{calibrated(pair): cell(0.01, 0.0) for pair in pairs}}, "text").reliable
 
 
 TOLERANCE = Tolerance(0.02, 93.0)
@@ -171,18 +174,18 @@ TOLERANCE = Tolerance(0.02, 93.0)
     ("cells", "chosen"),
     [
         (
-            {Configuration(Q8): (0.004, 97), Configuration(TURBO): (0.05, 89), Configuration(MIXED): (0.01, 95)},
+            {calibrated(Q8): (0.004, 97), calibrated(TURBO): (0.05, 89), calibrated(MIXED): (0.01, 95)},
             "q8_0/turbo4",
         ),
-        ({Configuration(Q8): (0.004, 97), Configuration(TURBO): (0.01, 95)}, "turbo4"),
-        ({Configuration(Q8): (0.004, 97), Configuration(TURBO): (0.01, 92.9)}, "q8_0"),
-        ({Configuration(Q8): (0.03, 97)}, "f16"),
-        ({Configuration(Q8): (0.004, 97), Configuration(Q8, "v"): (0.003, 97)}, "q8_0 rotated v"),
-        ({Configuration(Q8): (0.004, 97), Configuration(Q8, "v"): (0.004, 97)}, "q8_0"),
-        ({Configuration(Q8): (0.03, 97), Configuration(Q8, "v"): (0.019, 97)}, "q8_0 rotated v"),
-        ({Configuration(Q8): (0.004, 92.9), Configuration(Q8, "v"): (0.004, 97)}, "f16"),
-        ({Configuration(Q8, "v"): (0.004, 97)}, "q8_0 rotated v"),
-        ({Configuration(Q8): (math.nan, 97), Configuration(F16): (0.0, 100)}, "f16"),
+        ({calibrated(Q8): (0.004, 97), calibrated(TURBO): (0.01, 95)}, "turbo4"),
+        ({calibrated(Q8): (0.004, 97), calibrated(TURBO): (0.01, 92.9)}, "q8_0"),
+        ({calibrated(Q8): (0.03, 97)}, "f16"),
+        ({calibrated(Q8): (0.004, 97), calibrated(Q8, "v"): (0.003, 97)}, "q8_0 rotated v"),
+        ({calibrated(Q8): (0.004, 97), calibrated(Q8, "v"): (0.004, 97)}, "q8_0"),
+        ({calibrated(Q8): (0.03, 97), calibrated(Q8, "v"): (0.019, 97)}, "q8_0 rotated v"),
+        ({calibrated(Q8): (0.004, 92.9), calibrated(Q8, "v"): (0.004, 97)}, "f16"),
+        ({calibrated(Q8, "v"): (0.004, 97)}, "q8_0 rotated v"),
+        ({calibrated(Q8): (math.nan, 97), Configuration(F16): (0.0, 100)}, "f16"),
     ],
 )
 def test_the_smallest_memory_inside_the_tolerance_is_recommended(
@@ -195,7 +198,7 @@ def test_the_smallest_memory_inside_the_tolerance_is_recommended(
 
 
 def test_a_cell_that_only_its_error_keeps_out_is_named(tmp_path: Path) -> None:
-    sweep, ledger = made({Configuration(Q8): cell(0.019, 0.0, of_kld=0.001)}, tmp_path)
+    sweep, ledger = made({calibrated(Q8): cell(0.019, 0.0, of_kld=0.001)}, tmp_path)
     found = choose(sweep, ledger, compare_all(sweep, ledger), TOLERANCE, 4096)
     assert found.configuration == Configuration(F16)
     assert found.reason.endswith("only their errors keep out q8_0: measure more --chunks")

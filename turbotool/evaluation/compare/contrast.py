@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from turbotool.errors import ResultError
 from turbotool.evaluation.cell import F16, Configuration, Measured
@@ -184,12 +184,15 @@ def _facts(a: ResultSet, b: ResultSet) -> Iterator[tuple[str, str, str]]:
 
 
 def unlike_fields(a: Effective, b: Effective) -> list[tuple[str, str, str]]:
-    """The fields in which two effective configurations differ, but for the reasons that the log gives in words."""
-    one, other = dict(_fields(asdict(a))), dict(_fields(asdict(b)))
+    """The fields in which two effective configurations differ, but for what the log gives in words: reasons, sources.
+
+    Older programs say nothing of a calibration, newer ones that there is none: those are the same.
+    """
+    one, other = (dict(_fields(asdict(replace(effective, calibrations=effective.in_force)))) for effective in (a, b))
     return [
         (field, one.get(field, "unknown"), other.get(field, "unknown"))
         for field in dict.fromkeys((*one, *other))
-        if one.get(field) != other.get(field) and not field.endswith(".reason")
+        if one.get(field) != other.get(field) and not field.endswith((".reason", ".source"))
     ]
 
 

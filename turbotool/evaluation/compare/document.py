@@ -9,6 +9,7 @@ from turbotool.evaluation.compare.results import ResultCell, ResultSet
 from turbotool.evaluation.judge.stats import CONFIDENCE
 from turbotool.evaluation.report.document import cache
 from turbotool.evaluation.report.fields import Sides
+from turbotool.kv.calibration import UNCALIBRATED
 from turbotool.report.document import number
 from turbotool.system import documents
 
@@ -69,7 +70,7 @@ class EffectiveDifference:
     cells: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DifferenceFields:
     """A statistic of the same cell in A and in B, b - a, and the interval that holds it with `confidence`.
 
@@ -80,6 +81,8 @@ class DifferenceFields:
     k: str
     v: str
     rotation: Sides
+    calibration: str = UNCALIBRATED.name
+    calibration_sha256: str | None = None
     statistic: str
     a: float | None
     b: float | None
@@ -91,7 +94,7 @@ class DifferenceFields:
     verdict: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LeftCell:
     """A cell that was not compared, and why."""
 
@@ -99,6 +102,8 @@ class LeftCell:
     k: str
     v: str
     rotation: Sides
+    calibration: str = UNCALIBRATED.name
+    calibration_sha256: str | None = None
     reason: str
 
 

@@ -63,7 +63,7 @@ def lines(differences: Iterable[Difference]) -> list[list[str]]:
         if one.bounds:
             between = f"{one.bounds[0]:+.6f} to {one.bounds[1]:+.6f}" + ("" if one.paired else " *")
         figures = [_number(one.a), _number(one.b), _number(one.difference, sign="+")]
-        named = [one.corpus, configuration.pair.short, configuration.rotation, one.statistic.title]
+        named = [one.corpus, configuration.cache, configuration.rotation, one.statistic.title]
         found.append([*named, *figures, between, one.verdict])
     return found
 

@@ -10,10 +10,9 @@ from typing import cast
 
 from turbotool.errors import ResultError
 from turbotool.evaluation.cell import Configuration, Measured
-from turbotool.evaluation.report.document import ESTIMATES, JSON_NAME, RUNNING
+from turbotool.evaluation.report.document import ESTIMATES, JSON_NAME, RUNNING, configuration
 from turbotool.evaluation.report.fields import CellFields, EvalDocument, RunningFields
 from turbotool.evaluation.report.models_document import ModelsDocument
-from turbotool.kv.cachetype import CachePair
 from turbotool.programs.divergence import Divergence, Estimate, Quantiles, Running
 from turbotool.system.documents import convert, kind_of, load
 from turbotool.system.machine import describe
@@ -103,7 +102,7 @@ def _result_set(name: str, document: EvalDocument) -> ResultSet:
 
 
 def _cell(corpora: Mapping[str, str], cell: CellFields) -> ResultCell:
-    return ResultCell(corpora[cell.corpus], Configuration(CachePair(cell.k, cell.v), cell.rotation))
+    return ResultCell(corpora[cell.corpus], configuration(cell))
 
 
 def measured_of(cell: CellFields) -> Measured | None:

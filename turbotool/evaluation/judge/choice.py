@@ -13,7 +13,7 @@ from turbotool.inputs.model import Model
 from turbotool.kv.cachetype import CachePair
 from turbotool.kv.effective import Cache
 from turbotool.kv.serving import LLAMA_SERVER, server_command
-from turbotool.kv.size import MIB, expected_mib, kv_bytes
+from turbotool.kv.size import MIB, calibration_bytes, expected_mib, kv_bytes
 
 PRINTED_MIB = 0.006  # a cache's size is printed with two decimals
 Z = 1.96  # standard errors on both sides of 95 %
@@ -127,14 +127,18 @@ def _worth_it(configuration: Configuration, comparisons: Sequence[Comparison]) -
 
 def _choice(sweep: Sweep, ledger: EvalLedger, configuration: Configuration, reason: str, ctx: int) -> Choice:
     found = _found(sweep, ledger, configuration)
+    calibrated, knobs = not configuration.calibration.is_off, configuration.knobs
+    calibration = configuration.calibration if sweep.calibrates else None
     return Choice(
         configuration,
-        memory(sweep.model, configuration.pair, ctx, _caches(sweep, ledger, configuration)),
+        memory(sweep.model, configuration.pair, ctx, _caches(sweep, ledger, configuration), calibrated=calibrated),
         memory(sweep.model, F16, ctx, _caches(sweep, ledger, Configuration(F16))),
         max((one.divergence.mean.value for one in found), default=None),
         min((one.divergence.same_top.value for one in found), default=None),
         reason,
-        server_command(sweep.model.path, configuration.pair, ctx, environment=configuration.knobs.environment),
+        server_command(
+            sweep.model.path, configuration.pair, ctx, environment=knobs.environment, calibration=calibration
+        ),
     )
 
 
@@ -142,14 +146,15 @@ def _caches(sweep: Sweep, ledger: EvalLedger, configuration: Configuration) -> t
     return next((measured.effective.caches for measured in _found(sweep, ledger, configuration)), ())
 
 
-def memory(model: Model, pair: CachePair, ctx: int, caches: Sequence[Cache]) -> Memory:
-    """The KV caches of llama-server with `ctx` tokens, from the model's own metadata.
+def memory(model: Model, pair: CachePair, ctx: int, caches: Sequence[Cache], *, calibrated: bool = False) -> Memory:
+    """The KV caches of llama-server with `ctx` tokens and what they are calibrated with, from the model's own metadata.
 
     Where the `caches` that the binary reported at the measured context are others than those, their sizes are scaled to
     `ctx` instead, which is too much for windows.
     """
     wanted = expected_mib(model.kv, pair, caches)
-    calculated = kv_bytes(model.kv, pair, ctx, LLAMA_SERVER) / MIB
+    beside = calibration_bytes(model.kv, pair) if calibrated else 0
+    calculated = (kv_bytes(model.kv, pair, ctx, LLAMA_SERVER) + beside) / MIB
     if not caches or (wanted and all(abs(a - one.mib) <= PRINTED_MIB for a, one in zip(wanted, caches, strict=True))):
         return Memory(ctx, calculated, exact=bool(caches))
     cells = max(cache.cells * cache.streams for cache in caches)

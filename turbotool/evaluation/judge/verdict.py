@@ -12,8 +12,9 @@ from turbotool.evaluation.judge import stats as evalstats
 from turbotool.evaluation.judge.stats import CONFIDENCE, Interval, Series, interval, minus
 from turbotool.evaluation.measure.work import EvalLedger
 from turbotool.evaluation.sweep import Corpus, Sweep
+from turbotool.kv.calibration import UNCALIBRATED
 
-OFF, BASE = "off", "f16"
+OFF, PLAIN, BASE = "off", "uncalibrated", "f16"
 KLD, LN_RATIO, SAME_TOP = "mean_kld", "ln_ppl_ratio", "same_top"
 BETTER, WORSE, NOISE, UNKNOWN = "better", "worse", "within noise", "too few chunks"
 BELOW = "below f16"  # of a perplexity, where it is no gain
@@ -66,7 +67,7 @@ def finite_cells(sweep: Sweep, ledger: EvalLedger, corpus: Corpus) -> Cells:
 
 
 def compare_all(sweep: Sweep, ledger: EvalLedger) -> tuple[Comparison, ...]:
-    """Every rotated cell against OFF of its pair, then every cell against f16."""
+    """Every rotated cell against OFF of its cache, every calibrated one against PLAIN, then every cell against f16."""
     return tuple(found for corpus in sweep.corpora for found in _compare(sweep, ledger, corpus))
 
 
@@ -74,10 +75,14 @@ def _compare(sweep: Sweep, ledger: EvalLedger, corpus: Corpus) -> Iterator[Compa
     cells = finite_cells(sweep, ledger, corpus)
     floor = ledger.measured.get(sweep.noise(corpus)[0])
     for configuration, measured in cells.items():
-        off = cells.get(replace(configuration, rotation="off"))
-        if off is not None and configuration.rotation != "off":
-            for quantity, mine, theirs in _series(measured, off, sweep.ctx):
-                yield Comparison(corpus.name, configuration, OFF, quantity, interval(minus(mine, theirs)))
+        others = {
+            OFF: replace(configuration, rotation="off"),
+            PLAIN: replace(configuration, calibration=UNCALIBRATED),
+        }
+        for against, other in others.items():
+            if other != configuration and other in cells:
+                for quantity, mine, theirs in _series(measured, cells[other], sweep.ctx):
+                    yield Comparison(corpus.name, configuration, against, quantity, interval(minus(mine, theirs)))
     for configuration, measured in cells.items():
         if floor is not None:
             for quantity, mine, theirs in _series(measured, floor, sweep.ctx):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from turbotool.errors import BinaryFailed
 from turbotool.evaluation.cell import F16, Configuration
-from turbotool.evaluation.sweep import Corpus, Sweep
+from turbotool.evaluation.sweep import Corpus, EvalJob, Sweep
 from turbotool.programs.perplexity import base_bytes, write_base
 from turbotool.system.files import need_space, space_guard
 from turbotool.system.machine import kin, read_machine
@@ -20,7 +20,7 @@ BASE_HEADER = struct.Struct("<8sIii")  # magic, tokens a chunk, vocabulary, chun
 
 def base_prefix(sweep: Sweep, corpus: Corpus) -> str:
     """How the names of all files begin that hold base logits of a text, or belong to them."""
-    return sweep.origin(corpus).key(Configuration(F16))[:16]
+    return sweep.key(EvalJob(corpus, Configuration(F16)))[:16]
 
 
 def base_path(sweep: Sweep, corpus: Corpus, folder: Path) -> Path:

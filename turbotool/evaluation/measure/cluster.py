@@ -35,7 +35,7 @@ CONNECT_SECONDS = 10
 POLL_SECONDS = 1.0
 PATIENCE = 60.0  # seconds in which a worker must come, or come back
 START = "dask worker {} --nthreads 1, on each machine"
-PARTS = {"binaries": "programs", "model": "model", "corpus": "text"}
+PARTS = {"binaries": "programs", "model": "model", "corpus": "text", "calibration": "calibration"}
 
 
 def require_scheduler(address: str) -> None:
@@ -161,7 +161,8 @@ def _measure(work: Work, crew: Crew, pending: dict[Future, EvalJob], folder: Pat
     import distributed
 
     waiting = list(work.queue)
-    task = replace(work.sweep, runner=Runner(work.sweep.runner.binaries, folder, 1))  # nothing of this machine
+    ours = work.sweep.runner
+    task = replace(work.sweep, runner=Runner(ours.binaries, folder, 1, kept=ours.kept))  # nothing of this machine
     while waiting or pending:
         fit = crew.fit()
         work.at_once = max(1, len(fit))
@@ -178,7 +179,7 @@ def _measure(work: Work, crew: Crew, pending: dict[Future, EvalJob], folder: Pat
             job = pending.pop(future)
             outcome = _outcome(future, job)
             future.release()  # else it is measured again if the worker that still holds it dies
-            if isinstance(outcome, CellOutcome) and (why := unlike(outcome.origin, work.sweep.origin(job.corpus))):
+            if isinstance(outcome, CellOutcome) and (why := unlike(outcome.origin, work.sweep.origin(job))):
                 crew.dismiss(outcome.worker, why)
                 waiting.insert(0, job)
                 continue
@@ -241,4 +242,4 @@ def _settle(work: Work, job: EvalJob, outcome: CellOutcome | BinaryFailed) -> No
     if outcome.error:
         work.ledger.failures[job] = outcome.error
     if outcome.measured:
-        work.keep(job, outcome.measured)
+        work.settle(job, outcome.measured)

@@ -56,7 +56,8 @@ def look_up(sweep: Sweep, store: Store) -> Work:
     """What the store holds of a sweep, and what is left to measure."""
     work = Work(sweep, store, EvalLedger(), EvalForecast(), [])
     for job in (job for corpus in sweep.corpora for job in sweep.jobs(corpus)):
-        if found := store.measured(sweep.key(job)):
+        found = store.measured(sweep.key(job))
+        if found and not work.unlike(job, found):
             work.ledger.measured[job] = found
             work.forecast.learn(job.configuration, found.seconds)
         else:
@@ -77,7 +78,7 @@ def _announce(work: Work, bases: int, out: Output) -> None:
 def measure(work: Work, job: EvalJob, base: Path) -> None:
     """One run. A crash, a time-out or a refused configuration is entered as the cell's failure."""
     try:
-        work.keep(job, measured_cell(work.sweep, job, base, work.store))
+        work.settle(job, measured_cell(work.sweep, job, base, work.store))
     except FATAL:
         raise
     except TurbotoolError as error:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from turbotool.errors import TurbotoolError, first_line
-from turbotool.evaluation.cell import KEY_VERSION, Configuration, digest
+from turbotool.evaluation.cell import KEY_VERSION, Configuration, calibrated, digest
 from turbotool.evaluation.measure.single import FATAL
 from turbotool.evaluation.store import Store
 from turbotool.evaluation.sweep import Sweep
@@ -56,10 +56,12 @@ def _ask(
 def _answer(sweep: Sweep, store: Store, configuration: Configuration, prompt: str) -> str:
     pair = configuration.pair
     cell = {"k": pair.k, "v": pair.v, "rotation": configuration.rotation, "prompt": prompt}
+    cell |= calibrated(configuration.calibration, configuration.calibration.sha256)
     key = digest({"version": KEY_VERSION, "binaries": sweep.binaries, "model": sweep.model_sha256, **cell})
     known = store.answer(key)
     if known is not None:
         return known
-    text = chat(sweep.runner, sweep.model, pair, prompt, knobs=configuration.knobs).text
+    asked = configuration.calibration
+    text = chat(sweep.runner, sweep.model, pair, prompt, knobs=configuration.knobs, calibration=asked).text
     store.keep_answer(key, text)
     return text

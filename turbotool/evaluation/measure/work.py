@@ -65,11 +65,35 @@ class Work:
         left = self.forecast.total(self.queue)
         self.step(self.ledger.ended, self.total, what, None if left is None else left / self.at_once)
 
+    def settle(self, job: EvalJob, measured: Measured) -> None:
+        """Keep a measurement, or why it is none of what is measured."""
+        if unlike := self.unlike(job, measured):
+            self.ledger.failures[job] = ConfigurationMismatch(
+                unlike, hint="name one calibration for all of them: --calibration FILE"
+            )
+        else:
+            self.keep(job, measured)
+
+    def unlike(self, job: EvalJob, measured: Measured) -> str:
+        """How a run was calibrated otherwise than others of its configuration; empty if it was not."""
+        mine = hashes(measured)
+        for other, found in self.ledger.measured.items():
+            theirs = hashes(found) if other.configuration == job.configuration else mine
+            if mine != theirs:
+                told = ("none" if not one else ", ".join(one) for one in (mine, theirs))
+                return "{}: the hash of its calibration is {}, and {} on {}".format(job, *told, other.corpus.name)
+        return ""
+
     def keep(self, job: EvalJob, measured: Measured) -> None:
         """Commit a measurement at once."""
         self.store.keep(self.sweep.key(job), f"{self.sweep.model.path.name}: {job}", measured)
         self.ledger.measured[job] = measured
         self.forecast.learn(job.configuration, measured.seconds)
+
+
+def hashes(measured: Measured) -> tuple[str, ...]:
+    """Of the calibrations that were in force."""
+    return tuple(one.hash or "" for one in measured.effective.in_force)
 
 
 def verdict(ledger: EvalLedger, log: Path | None) -> TurbotoolError | None:

@@ -63,10 +63,10 @@ def run_cell(sweep: Sweep, job: EvalJob, folder: Path) -> CellOutcome:
     stop = _cancelled(worker.state.tasks, worker.get_current_task())
     with ONE_AT_A_TIME, tempfile.TemporaryDirectory(prefix="turbotool-") as scratch:
         log = Path(scratch) / "log"
-        runner = Runner(sweep.runner.binaries, Path(scratch), usable_cpus(), log, stop=stop)
+        runner = Runner(sweep.runner.binaries, Path(scratch), usable_cpus(), log, stop=stop, kept=sweep.runner.kept)
         here = replace(sweep, runner=runner)
-        outcome = CellOutcome(worker.address, identify(here, job.corpus))
-        if outcome.origin != sweep.origin(job.corpus):
+        outcome = CellOutcome(worker.address, identify(here, job))
+        if outcome.origin != sweep.origin(job):
             return outcome
         outcome = measure(here, job, folder, outcome)
         return replace(outcome, log=log.read_text(encoding="utf-8") if log.exists() else "")
@@ -81,15 +81,16 @@ def _cancelled(tasks: Mapping[Any, Any], key: object) -> Callable[[], bool]:
     return asked
 
 
-def identify(sweep: Sweep, corpus: Corpus) -> Origin:
+def identify(sweep: Sweep, job: EvalJob) -> Origin:
     """What this machine has at the paths of a sweep; an empty hash for what cannot be read."""
-    hashes = WorkerHashes()
+    hashes, calibration = WorkerHashes(), job.configuration.calibration.path
     return Origin(
         _hash(lambda: binaries_hash(hashes, sweep.runner.binaries)),
         _hash(lambda: hashes.sha256(sweep.model.path)),
-        _hash(lambda: hashes.sha256(corpus.path)),
+        _hash(lambda: hashes.sha256(job.corpus.path)),
         sweep.ctx,
         sweep.chunks,
+        _hash(lambda: hashes.sha256(calibration) if calibration else ""),
     )
 
 

@@ -33,6 +33,8 @@ from turbotool.evaluation.report.fields import (
     VerdictFields,
 )
 from turbotool.evaluation.sweep import CONTROL, Corpus, EvalJob, Sweep
+from turbotool.kv.cachetype import CachePair
+from turbotool.kv.calibration import Calibration
 from turbotool.programs.divergence import Divergence
 from turbotool.programs.perplexity import NOISE_MAX, most_noise
 from turbotool.report import private
@@ -98,8 +100,21 @@ def _binaries(sweep: Sweep) -> BinariesFields:
 
 def cache(configuration: Configuration) -> dict[str, Any]:
     """The fields that say which cache it is."""
-    pair = configuration.pair
-    return {"k": pair.k, "v": pair.v, "rotation": configuration.rotation}
+    pair, calibration = configuration.pair, configuration.calibration
+    return {
+        "k": pair.k,
+        "v": pair.v,
+        "rotation": configuration.rotation,
+        "calibration": calibration.name,
+        "calibration_sha256": calibration.sha256 or None,
+    }
+
+
+def configuration(of: CacheFields | CellFields | ComparisonFields | RecommendationFields) -> Configuration:
+    """The inverse of `cache`."""
+    return Configuration(
+        CachePair(of.k, of.v), of.rotation, Calibration(of.calibration, None, of.calibration_sha256 or "")
+    )
 
 
 def cell(evaluation: Evaluation, corpus: Corpus, configuration: Configuration) -> CellFields:
@@ -240,10 +255,12 @@ def without_folders(text: str, evaluation: Evaluation) -> str:
 
 
 def path_names(sweep: Sweep) -> dict[str, str]:
-    """What stands in place of the paths of model, texts, programs and work folder."""
+    """What stands in place of the paths of model, texts, calibrations, programs and work folder."""
+    calibrations = [one.calibration for one in sweep.configurations]
     return {
         str(sweep.model.path): sweep.model.path.name,
         str(sweep.runner.binaries.bin_dir): "BIN_DIR",
         str(sweep.runner.work): "work",
+        **{str(one.path): one.path.name for one in calibrations if one.path},
         **{str(corpus.path): corpus.name for corpus in sweep.corpora},
     }

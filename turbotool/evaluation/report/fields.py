@@ -12,6 +12,7 @@ from msgspec import UNSET, UnsetType
 
 from turbotool.errors import ResultError
 from turbotool.evaluation.measure.probe import Answer
+from turbotool.kv.calibration import UNCALIBRATED
 from turbotool.kv.effective import Effective
 from turbotool.system.documents import ErrorFields, document
 from turbotool.system.machine import Machine
@@ -93,16 +94,22 @@ class EvalSettings:
     flash_attn: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CacheFields:
-    """A cache: types of K and V, and the sides that are rotated."""
+    """A cache: types of K and V, the sides that are rotated, and what it is calibrated with.
+
+    `calibration` is off, auto or the name of a file, `calibration_sha256` that of the file; with auto of the one beside
+    the model, if there is one. Documents that do not say it are older than calibrations.
+    """
 
     k: str
     v: str
     rotation: Sides
+    calibration: str = UNCALIBRATED.name
+    calibration_sha256: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CellFields:
     """One cache on one text against f16: figures, the configuration that ran, its seconds, or why there is no figure.
 
@@ -115,6 +122,8 @@ class CellFields:
     k: str
     v: str
     rotation: Sides
+    calibration: str = UNCALIBRATED.name
+    calibration_sha256: str | None = None
     bits_per_value: float
     ppl: float | None
     ppl_error: float | None
@@ -168,13 +177,15 @@ class NoiseFloor:
     bound: NoiseBound
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ProbeFields:
     """Three questions under a cache, and how many of the answers are right."""
 
     k: str
     v: str
     rotation: Sides
+    calibration: str = UNCALIBRATED.name
+    calibration_sha256: str | None = None
     right: int
     answers: tuple[Answer, ...]
 
@@ -188,17 +199,20 @@ class ControlFields:
     completion: tuple[ProbeFields, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ComparisonFields:
-    """A quantity of a cell minus that of `against` (off or f16), paired over `chunks`, and what that means.
+    """A quantity of a cell minus that of `against`, paired over `chunks`, and what that means.
 
-    `low` and `high` hold the true difference with `confidence`; all are null for too few chunks.
+    `against` is off (the same cache, not rotated), uncalibrated (the same cache, that) or f16. `low` and `high` hold
+    the true difference with `confidence`; all are null for too few chunks.
     """
 
     corpus: str
     k: str
     v: str
     rotation: Sides
+    calibration: str = UNCALIBRATED.name
+    calibration_sha256: str | None = None
     against: str
     quantity: str
     difference: float | None
@@ -226,7 +240,7 @@ class VerdictFields:
     perplexity: tuple[PerplexityFields, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RecommendationFields:
     """The cache to run, why, its memory in MiB at `ctx` tokens beside that of f16, and the command that serves it.
 
@@ -237,6 +251,8 @@ class RecommendationFields:
     k: str
     v: str
     rotation: Sides
+    calibration: str = UNCALIBRATED.name
+    calibration_sha256: str | None = None
     environment: dict[str, str]
     reason: str
     mean_kld: float | None

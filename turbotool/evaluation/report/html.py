@@ -52,7 +52,7 @@ def page(evaluation: Evaluation, title: str, facts: Iterable[tuple[str, str]]) -
         serve=serve,
         others=others,
         texts=[_section(evaluation, corpus) for corpus in evaluation.sweep.corpora],
-        control=CONTROL.pair.short,
+        control=CONTROL.cache,
         differences=summary(found),
         intervals=intervals(found),
         probes=_probes(evaluation),

@@ -10,23 +10,29 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 
 from turbotool.errors import first_line
-from turbotool.evaluation.cell import Configuration
 from turbotool.evaluation.judge.verdict import BASE, KLD, LN_RATIO, OFF
-from turbotool.evaluation.report.fields import CellFields, ComparisonFields, EvalDocument, RecommendationFields
+from turbotool.evaluation.report.document import configuration
+from turbotool.evaluation.report.fields import CellFields, EvalDocument
 from turbotool.evaluation.report.models_document import FailedModel, ModelDocument
-from turbotool.kv.cachetype import CachePair
 from turbotool.kv.rotation import ROTATIONS
 from turbotool.report.table import NOTHING
 
 CSV_FIGURES = (
-    *("corpus", "k", "v", "rotation", "bits_per_value", "ppl", "ppl_error", "ppl_f16", "ppl_f16_error", "mean_kld"),
+    *(
+        "corpus",
+        "k",
+        "v",
+        "rotation",
+        "calibration",
+        "bits_per_value",
+        "ppl",
+        "ppl_error",
+        "ppl_f16",
+        "ppl_f16_error",
+        "mean_kld",
+    ),
     *("mean_kld_error", "median_kld", "rms_dp", "same_top", "same_top_error", "chunks", "failure"),
 )
-
-
-def configuration(of: CellFields | ComparisonFields | RecommendationFields) -> Configuration:
-    """Which cache it is about."""
-    return Configuration(CachePair(of.k, of.v), of.rotation)
 
 
 def kld_table(documents: Sequence[ModelDocument]) -> list[list[str]]:
@@ -55,9 +61,9 @@ def _table(
         if isinstance(document, FailedModel):
             lines.append([document.model.name, *[NOTHING] * (len(header) - 2), "not measured"])
             continue
-        for corpus, pair, cells in _groups(document):
+        for corpus, cache, cells in _groups(document):
             found: dict[str, str] = {cell.rotation: entry(document, cell) for cell in cells}
-            line = [document.model.name, corpus, pair.short]
+            line = [document.model.name, corpus, cache]
             line += [of(document, cells) for _, of in before]
             line += [found.get(side, NOTHING) for side in sides]
             lines.append([*line, *(of(document, cells) for _, of in after)])
@@ -68,11 +74,11 @@ def _cells(document: ModelDocument) -> Sequence[CellFields]:
     return () if isinstance(document, FailedModel) else document.cells
 
 
-def _groups(document: EvalDocument) -> Iterator[tuple[str, CachePair, list[CellFields]]]:
-    """The cells of a line: one text, one pair of types."""
-    for corpus, pair in dict.fromkeys((cell.corpus, configuration(cell).pair) for cell in document.cells):
-        cells = [one for one in document.cells if (one.corpus, configuration(one).pair) == (corpus, pair)]
-        yield corpus, pair, cells
+def _groups(document: EvalDocument) -> Iterator[tuple[str, str, list[CellFields]]]:
+    """The cells of a line: one text, one cache."""
+    for corpus, cache in dict.fromkeys((cell.corpus, configuration(cell).cache) for cell in document.cells):
+        cells = [one for one in document.cells if (one.corpus, configuration(one).cache) == (corpus, cache)]
+        yield corpus, cache, cells
 
 
 def _kld(document: EvalDocument, cell: CellFields) -> str:

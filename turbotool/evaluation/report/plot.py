@@ -44,7 +44,7 @@ class PlotPoint:
     def label(self) -> str:
         configuration = self.row.job.configuration
         suffix = "" if configuration.rotation == "off" else f" {configuration.rotation}"
-        return configuration.pair.short + suffix
+        return configuration.cache + suffix
 
 
 def points(rows: Sequence[CellRow]) -> list[PlotPoint]:
@@ -73,7 +73,7 @@ def _log(axis: Axis) -> None:
 
 def heat_map(rows: Sequence[CellRow]) -> Drawing:
     """Mean KLD in nats of every cache (rows) and rotation (columns); a cell without a figure says why."""
-    pairs = list(dict.fromkeys(row.job.configuration.pair.short for row in rows))
+    pairs = list(dict.fromkeys(row.job.configuration.cache for row in rows))
     sides = [side for side in ROTATIONS if any(row.job.configuration.rotation == side for row in rows)]
     return draw_svg("heat", MARGIN + ROW_HEIGHT * len(pairs), lambda axes: _heat(axes, rows, pairs, sides))
 
@@ -87,7 +87,7 @@ def _heat(axes: Axes, rows: Sequence[CellRow], pairs: list[str], sides: list[str
     norm = LogNorm(min(values), max(*values, 1.01 * min(values)))
     for row in rows:
         configuration = row.job.configuration
-        x, y = sides.index(configuration.rotation), pairs.index(configuration.pair.short)
+        x, y = sides.index(configuration.rotation), pairs.index(configuration.cache)
         kld = klds.get(id(row))
         colour = colormaps[COLOURMAP](norm(kld)) if kld is not None else None
         if colour is not None:
@@ -171,7 +171,7 @@ def _scatter(
     at: Callable[[PlotPoint], tuple[float, float]],
     errors: Callable[[PlotPoint], tuple[float, float]],
 ) -> None:
-    """Cells with whiskers of one standard error: a colour for each pair of types, a marker for each rotation."""
+    """Cells with whiskers of one standard error: a colour for each cache, a marker for each rotation."""
     from matplotlib.lines import Line2D
 
     colours = _colours(found)
@@ -195,11 +195,11 @@ def _scatter(
 
 
 def _pair(one: PlotPoint) -> str:
-    return one.row.job.configuration.pair.short
+    return one.row.job.configuration.cache
 
 
 def _colours(found: Sequence[PlotPoint]) -> dict[str, str]:
-    """A colour for each pair of types; the first of the palette is that of the axes."""
+    """A colour for each cache; the first of the palette is that of the axes."""
     pairs = dict.fromkeys(map(_pair, found))
     return {pair: COLOURS[1 + number % (len(COLOURS) - 1)] for number, pair in enumerate(pairs)}
 

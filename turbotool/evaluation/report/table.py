@@ -10,17 +10,17 @@ from dataclasses import dataclass
 
 from turbotool.evaluation.cell import Configuration, Measured
 from turbotool.evaluation.evaluation import Evaluation
-from turbotool.evaluation.judge.verdict import BASE, KLD, LN_RATIO, OFF, SAME_TOP, Comparison
+from turbotool.evaluation.judge.verdict import BASE, KLD, LN_RATIO, OFF, PLAIN, SAME_TOP, Comparison
 from turbotool.evaluation.measure.probe import Probe
 from turbotool.evaluation.report.document import cell_of, failure, noise_floor, without_folders
 from turbotool.evaluation.sweep import CONTROL, Corpus, EvalJob
-from turbotool.kv.effective import Rotation
+from turbotool.kv.effective import Effective, Rotation
 from turbotool.programs.divergence import Estimate
 from turbotool.report import table
 from turbotool.report.table import NOTHING, Column, shown_columns
 
 CSV_COLUMNS = (
-    *("corpus", "k", "v", "rotation", "bits_per_value", "ppl", "ppl_error", "ppl_f16", "ppl_f16_error"),
+    *("corpus", "k", "v", "rotation", "calibration", "bits_per_value", "ppl", "ppl_error", "ppl_f16", "ppl_f16_error"),
     *("ppl_ratio", "ppl_ratio_error", "ln_ppl_ratio", "ln_ppl_ratio_error", "ppl_difference", "ppl_difference_error"),
     *("ppl_correlation", "mean_kld", "mean_kld_error", "median_kld", "max_kld", "mean_dp", "mean_dp_error"),
     *("rms_dp", "rms_dp_error", "same_top", "same_top_error", "chunks", "seconds", "failure"),
@@ -60,7 +60,7 @@ def _verdict(against: str, quantity: str) -> Callable[[CellRow], str]:
 
 
 COLUMNS: tuple[Column[CellRow], ...] = (
-    Column("cache", lambda row: row.job.configuration.pair.short, is_text=True),
+    Column("cache", lambda row: row.job.configuration.cache, is_text=True),
     Column("rotation", lambda row: row.job.configuration.rotation, is_text=True),
     Column("bits", lambda row: f"{row.bits:.3f}"),
     Column("mean KLD (nats)", _spread("mean", 6)),
@@ -69,6 +69,7 @@ COLUMNS: tuple[Column[CellRow], ...] = (
     Column("ln(PPL/f16)", _spread("ln_ratio", 5)),
     Column("KLD to off", _verdict(OFF, KLD), is_text=True),
     Column("top to off", _verdict(OFF, SAME_TOP), is_text=True),
+    Column("KLD to uncalibrated", _verdict(PLAIN, KLD), is_text=True),
     Column("PPL to off", _verdict(OFF, LN_RATIO), is_text=True),
     Column("PPL to f16", _verdict(BASE, LN_RATIO), is_text=True),
     Column("trouble", lambda row: row.failure or NOTHING, is_text=True),
@@ -121,7 +122,7 @@ def intervals(found: Sequence[Comparison]) -> list[list[str]]:
         lines.append(
             [
                 one.corpus,
-                one.configuration.pair.short,
+                one.configuration.cache,
                 one.configuration.rotation,
                 one.against,
                 QUANTITIES[one.quantity],
@@ -148,6 +149,7 @@ def conclusions(evaluation: Evaluation) -> list[str]:
     """What follows from the figures, a line each: controls, perplexity, recommendation."""
     sweep, choice = evaluation.sweep, evaluation.choice
     lines = [_floor(evaluation, corpus) for corpus in sweep.corpora]
+    lines += _in_force(evaluation)
     for found in evaluation.perplexity:
         told = [*found.reasons[:REASONS_TOLD], *_more(len(found.reasons) - REASONS_TOLD)]
         lines += [f"perplexity is unreliable for this model on {found.corpus}: {reason}" for reason in told]
@@ -184,17 +186,50 @@ def _floor(evaluation: Evaluation, corpus: Corpus) -> str:
     return f"noise floor on {corpus.name}: {state}; f16 against itself {klds} nats, {again}"
 
 
+def _in_force(evaluation: Evaluation) -> list[str]:
+    """How caches were calibrated; runs after the first one take what that has kept."""
+    found = {
+        (job.configuration.calibration, one.layers, one.hash): one.source
+        for job, measured in reversed(evaluation.ledger.measured.items())
+        for one in measured.effective.in_force
+    }
+    return [
+        f"calibrated with {asked}: {layers} layers, hash {of} ({found[asked, layers, of]})"
+        for asked, layers, of in found
+    ]
+
+
 def effective(evaluation: Evaluation) -> list[list[str]]:
     """What each run reported about its cache, the heading first."""
-    lines = [["text", "cache", "asked rotation", "K", "V", "K rotated", "V rotated", "turbo K", "turbo V", "KV MiB"]]
+    lines = [
+        [
+            "text",
+            "cache",
+            "asked rotation",
+            "K",
+            "V",
+            "K rotated",
+            "V rotated",
+            "turbo K",
+            "turbo V",
+            "calibration",
+            "KV MiB",
+        ]
+    ]
     for job, measured in evaluation.ledger.measured.items():
         found = measured.effective
         sides = ({cache.k for cache in found.caches}, {cache.v for cache in found.caches})
         rotations = map(_state, (found.attn_k, found.attn_v, found.turbo_k, found.turbo_v))
         size = f"{sum(cache.mib for cache in found.caches):.2f}"
-        asked = [job.corpus.name, job.configuration.pair.short, job.configuration.rotation]
-        lines.append([*asked, *(", ".join(sorted(types)) for types in sides), *rotations, size])
+        asked = [job.corpus.name, job.configuration.cache, job.configuration.rotation]
+        lines.append([*asked, *(", ".join(sorted(types)) for types in sides), *rotations, _calibrated(found), size])
     return lines
+
+
+def _calibrated(found: Effective) -> str:
+    """`on, hash 0123456789abcdef (auto's file)`, or why there is none."""
+    states = [f"on, hash {one.hash} ({one.source})" if one.on else f"off ({one.reason})" for one in found.calibrations]
+    return "; ".join(dict.fromkeys(states)) or NOTHING
 
 
 def _state(rotation: Rotation | None) -> str:

@@ -21,6 +21,8 @@ from turbotool.system.documents import encode
 from turbotool.system.files import write_file
 from turbotool.system.machine import describe
 
+CALIBRATED = "of every quantized cache, by auto, but for those that are called uncalibrated or named with a file"
+
 
 def write_report(folder: Path, evaluation: Evaluation) -> None:
     """Write all four files, each as a whole. Raises NoSpace."""
@@ -46,6 +48,7 @@ def facts(evaluation: Evaluation) -> tuple[tuple[str, str], ...]:
         *([("tree", binaries.tree)] if binaries.tree else []),
         ("flash attention", "on"),
         ("rotation", "in force as asked in every cell, read back from the log of its run"),
+        ("calibration", f"{CALIBRATED}; read back as well"),
         *([("plan", evaluation.plan)] if evaluation.plan else []),
         *(("machine", machine) for machine in machines(evaluation)),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from msgspec import UNSET, UnsetType
@@ -9,6 +10,7 @@ from msgspec import UNSET, UnsetType
 from turbotool.bench.figures import BenchCell, Spread, make_cells
 from turbotool.bench.plan import BenchPlan, Build
 from turbotool.bench.rounds import BenchLedger, verdict
+from turbotool.kv.effective import Calibrated
 from turbotool.programs.llamabench import KNOBS
 from turbotool.report import private
 from turbotool.report.document import number
@@ -37,13 +39,17 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredBuild:
-    """A build that is measured: `tree` is git's id of the tree that it was built from, `commit` what it reports."""
+    """A build that is measured: `tree` is git's id of the tree that it was built from, `commit` what it reports.
+
+    One that knows nothing of calibrations (`calibrates`) has uncalibrated caches, whatever a cell was asked to have.
+    """
 
     name: str
     bin_dir: str | UnsetType = UNSET
     backend: str
     tree: str | None
     commit: str
+    calibrates: bool
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class BenchSettingFields:
     rounds_done: int
     flash_attn: str
     environment: dict[str, str]
+    calibration: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,7 @@ class BenchCellFields:
     depth: int
     threads: int
     test: str
+    calibration: str
     median: float | None
     min: float | None
     max: float | None
@@ -118,8 +126,23 @@ class FailureFields:
     v: str
     depth: int
     threads: int
+    calibration: str
     round: int
     error: ErrorFields
+
+
+@dataclass(frozen=True)
+class BenchCalibration:
+    """How a build calibrates a cache that it was asked to calibrate so (off, auto or a file's name), in its own words.
+
+    They are of a run of one token: the hash is that of its context.
+    """
+
+    build: str
+    k: str
+    v: str
+    calibration: str
+    said: tuple[Calibrated, ...]
 
 
 @documents.document("bench")
@@ -141,6 +164,7 @@ class BenchDocument:
     cells: tuple[BenchCellFields, ...]
     skipped: tuple[SkippedFields, ...]
     failures: tuple[FailureFields, ...]
+    calibrations: tuple[BenchCalibration, ...]
     log: str | UnsetType = UNSET
     error: ErrorFields | UnsetType = UNSET
 
@@ -162,6 +186,7 @@ def document(subject: Subject, ledger: BenchLedger) -> BenchDocument:
         cells=tuple(map(cell_fields, make_cells(plan, ledger))),
         skipped=tuple(SkippedFields(one.build, one.pair.k, one.pair.v, one.reason) for one in plan.skipped),
         failures=_failures(ledger),
+        calibrations=tuple(_calibrations(plan)),
         log=str(plan.builds[0].runner.log),
         error=error_fields(failed) if failed else UNSET,
     )
@@ -175,7 +200,14 @@ def _build(build: Build) -> MeasuredBuild:
         backend=binaries.backend,
         tree=binaries.tree or None,
         commit=build.warm.commit,
+        calibrates=build.calibrated is not None,
     )
+
+
+def _calibrations(plan: BenchPlan) -> Iterator[BenchCalibration]:
+    for build in plan.builds:
+        for (pair, asked), said in (build.calibrated or {}).items():
+            yield BenchCalibration(build.name, pair.k, pair.v, str(asked), said)
 
 
 def _settings(plan: BenchPlan, ledger: BenchLedger) -> BenchSettingFields:
@@ -189,6 +221,7 @@ def _settings(plan: BenchPlan, ledger: BenchLedger) -> BenchSettingFields:
         rounds_done=ledger.rounds,
         flash_attn="on",
         environment=dict(KNOBS.environment),
+        calibration=tuple(map(str, settings.calibrations)),
     )
 
 
@@ -202,6 +235,7 @@ def cell_fields(cell: BenchCell) -> BenchCellFields:
         depth=point.depth,
         threads=point.threads,
         test=str(cell.phase),
+        calibration=str(point.calibration),
         **_figures(cell.speed, "median", "min", "max"),
         samples=tuple(map(_rounded, cell.samples)),
         ms_per_token=_rounded(cell.ms_per_token),
@@ -233,6 +267,7 @@ def _failures(ledger: BenchLedger) -> tuple[FailureFields, ...]:
             v=job.point.pair.v,
             depth=job.point.depth,
             threads=job.point.threads,
+            calibration=str(job.point.calibration),
             round=failure.round + 1,
             error=error_fields(failure.error),
         )
@@ -246,8 +281,9 @@ def shareable(subject: Subject, ledger: BenchLedger) -> BenchDocument:
 
 
 def path_names(plan: BenchPlan) -> dict[str, str]:
-    """What stands in place of the paths of model, builds and work folder."""
-    names = {str(plan.model.path): plan.model.path.name}
+    """What stands in place of the paths of model, calibrations, builds and work folder."""
+    files = [plan.model.path, *(one.path for one in plan.settings.calibrations if one.path)]
+    names = {str(path): path.name for path in files}
     for build in plan.builds:
         names |= {str(build.runner.binaries.bin_dir): build.name, str(build.runner.work): "work"}
     return names

@@ -10,6 +10,7 @@ from statistics import median
 from turbotool.bench.plan import AGAINST, F16, OURS, BenchJob, BenchPlan
 from turbotool.bench.rounds import BenchLedger
 from turbotool.errors import first_line
+from turbotool.kv.calibration import UNCALIBRATED
 from turbotool.programs.llamabench import DECODE, Phase, Sample
 
 MS = 1e3
@@ -73,7 +74,7 @@ def _cell(ledger: BenchLedger, job: BenchJob, phase: Phase) -> BenchCell:
     cell = BenchCell(
         job, phase, tuple(speeds), spread(speeds), failure=first_line(failure.error.message) if failure else None
     )
-    cell = replace(cell, ratio_f16=compared(_at(job, pair=F16), speedup))
+    cell = replace(cell, ratio_f16=compared(_at(job, pair=F16, calibration=UNCALIBRATED), speedup))
     if job.build == OURS:
         cell = replace(cell, ratio_against=compared(replace(job, build=AGAINST), speedup))
     if phase.kind == DECODE and job.point.depth:

@@ -7,7 +7,7 @@ close together, so that a ratio taken within a round sees little of it.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TypeVar
@@ -15,6 +15,8 @@ from typing import TypeVar
 from turbotool.errors import ConfigurationMismatch, UnknownCacheType
 from turbotool.inputs.model import Model
 from turbotool.kv.cachetype import CachePair
+from turbotool.kv.calibration import UNCALIBRATED, Calibration, can_gain
+from turbotool.kv.effective import Calibrated
 from turbotool.programs import llamabench
 from turbotool.programs.binaries import TREE_DIGITS, Binaries
 from turbotool.programs.llamabench import DECODE, PREFILL, BenchPoint, Phase, Timing
@@ -31,13 +33,23 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """What is measured: caches, depths in tokens, threads, what is timed, and how often."""
+    """What is measured: caches, depths in tokens, threads, what is timed, how often, and with which calibrations."""
 
     pairs: tuple[CachePair, ...]
     depths: tuple[int, ...]
     threads: tuple[int, ...]
     phases: tuple[Phase, ...]
     rounds: int
+    calibrations: tuple[Calibration, ...] = (UNCALIBRATED,)
+
+    @property
+    def caches(self) -> tuple[tuple[CachePair, Calibration], ...]:
+        """Every pair of types with every calibration, where anything is quantized."""
+        return tuple(
+            (pair, calibration)
+            for pair in self.pairs
+            for calibration in (self.calibrations if can_gain(pair) else (UNCALIBRATED,))
+        )
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -50,12 +62,16 @@ class BenchSettings:
 
 @dataclass(frozen=True)
 class Build:
-    """A build that is measured: the cache types that it lacks, and its first run, which does not count."""
+    """A build that is measured: the cache types that it lacks, and its first run, which does not count.
+
+    `calibrated` is how it calibrates the caches, None if it knows nothing of calibrations.
+    """
 
     name: str
     runner: Runner
     lacks: tuple[str, ...]
     warm: Timing
+    calibrated: Mapping[tuple[CachePair, Calibration], tuple[Calibrated, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -93,10 +109,10 @@ class BenchPlan:
 
 
 def examine(name: str, runner: Runner, model: Model, settings: BenchSettings) -> Build:
-    """Ask a build which of the cache types it knows, and let it run once, with an f16 cache.
+    """Ask a build what it knows, let it run once, with an f16 cache, and calibrate every other one.
 
-    Raises UnknownCacheType when ours lacks one, ConfigurationMismatch when a build does not report the tree that it
-    should come from, and what a run raises.
+    Raises UnknownCacheType when ours lacks a type, ConfigurationMismatch when it lacks calibrations that are asked for
+    or a build does not report the tree that it should come from, and what a run raises.
     """
     lacks = tuple(cache_type for cache_type in settings.types if not llamabench.takes(runner, cache_type))
     if name == OURS and lacks:
@@ -107,7 +123,24 @@ def examine(name: str, runner: Runner, model: Model, settings: BenchSettings) ->
     phases = (settings.phase(PREFILL) or WARM_PREFILL, settings.phase(DECODE) or WARM_DECODE)
     warm = llamabench.measure(runner, model, BenchPoint(F16, 0, max(settings.threads)), phases)
     _require_tree(runner.binaries, warm.commit)
-    return Build(name, runner, lacks, warm)
+    return Build(name, runner, lacks, warm, _calibrated(name, runner, model, settings, lacks))
+
+
+def _calibrated(
+    name: str, runner: Runner, model: Model, settings: BenchSettings, lacks: Sequence[str]
+) -> dict[tuple[CachePair, Calibration], tuple[Calibrated, ...]] | None:
+    """How a build calibrates the caches that it can have; None if it knows nothing of it, which ours has to."""
+    if not llamabench.calibrates(runner):
+        asked = [str(one) for one in settings.calibrations if not one.is_off]
+        if name == OURS and asked and any(map(can_gain, settings.pairs)):
+            raise ConfigurationMismatch(
+                f"the llama-bench in {runner.binaries.bin_dir} knows nothing of calibrated caches, "
+                f"requested {', '.join(asked)}",
+                hint="add --calibration off, or run `turbotool build` and leave out --bin-dir",
+            )
+        return None
+    there = [(pair, asked) for pair, asked in settings.caches if can_gain(pair) and not {pair.k, pair.v} & {*lacks}]
+    return {(pair, asked): llamabench.calibrated(runner, model, pair, asked) for pair, asked in there}
 
 
 def _require_tree(binaries: Binaries, commit: str) -> None:
@@ -121,10 +154,10 @@ def _require_tree(binaries: Binaries, commit: str) -> None:
 def make_plan(model: Model, settings: BenchSettings, builds: Sequence[Build]) -> BenchPlan:
     """Every cache on every build that knows its types."""
     points = [
-        BenchPoint(pair, depth, threads)
+        BenchPoint(pair, depth, threads, calibration)
         for threads in settings.threads
         for depth in settings.depths
-        for pair in settings.pairs
+        for pair, calibration in settings.caches
     ]
     jobs = tuple(BenchJob(build.name, point) for point in points for build in builds if not _lacking(build, point.pair))
     skipped = tuple(
@@ -137,7 +170,7 @@ def make_plan(model: Model, settings: BenchSettings, builds: Sequence[Build]) ->
 
 
 def left_out(plan: BenchPlan) -> list[str]:
-    """One line for each build that cannot run every cache."""
+    """A line for each build that cannot run every cache, and for each that runs them uncalibrated."""
     lines = []
     for build in plan.builds:
         skipped = [item for item in plan.skipped if item.build == build.name]
@@ -146,6 +179,8 @@ def left_out(plan: BenchPlan) -> list[str]:
             lines.append(
                 f"left out on {build.name}, whose llama-bench does not take {', '.join(build.lacks)}: {caches}"
             )
+        if build.calibrated is None and any(not one.is_off for one in plan.settings.calibrations):
+            lines.append(f"{build.name} knows nothing of calibrated caches: its own are not")
     return lines
 
 

@@ -40,7 +40,7 @@ def draw(cells: Sequence[BenchCell], title: str) -> bytes:
     kinds = [kind for kind in (DECODE, PREFILL) if any(cell.phase.kind == kind for cell in measured)]
     threads = sorted({cell.job.point.threads for cell in measured})
     rows, columns = max(1, len(kinds)), max(1, len(threads))
-    caches = {name: number for number, name in enumerate(dict.fromkeys(c.job.point.pair.short for c in measured))}
+    caches = {name: number for number, name in enumerate(dict.fromkeys(c.job.point.cache for c in measured))}
     # letters as outlines and a fixed salt: the same picture everywhere, and the same bytes for the same figures
     with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "turbotool", "text.color": INK}):
         figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows + MARGIN), layout="constrained")
@@ -85,7 +85,7 @@ def panel(axes: Axes, cells: Sequence[BenchCell], caches: Mapping[str, int]) -> 
 
 
 def of_line(cells: Sequence[BenchCell], build: str, cache: str) -> list[BenchCell]:
-    return [cell for cell in cells if cell.job.build == build and cell.job.point.pair.short == cache]
+    return [cell for cell in cells if cell.job.build == build and cell.job.point.cache == cache]
 
 
 def line(axes: Axes, cells: Sequence[BenchCell], shift: float, style: Mapping[str, Any]) -> None:

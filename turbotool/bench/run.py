@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from turbotool.bench.document import Subject
@@ -15,12 +15,13 @@ from turbotool.errors import Interrupted, TurbotoolError, UsageMistake
 from turbotool.inputs.default_model import choose_model
 from turbotool.inputs.model import Model
 from turbotool.kv.cachetype import CachePair
+from turbotool.kv.calibration import AUTO, Calibration, require_files
 from turbotool.programs.binaries import Binaries
 from turbotool.programs.choose import choose_binaries, named_binaries
 from turbotool.programs.llamabench import DECODE, PREFILL, PROGRAM, Phase
-from turbotool.programs.runner import Runner
+from turbotool.programs.runner import KEPT, Runner
 from turbotool.system.extras import require_library
-from turbotool.system.files import fresh_file, writable_folder
+from turbotool.system.files import fresh_file, remove, writable_folder
 from turbotool.system.machine import read_machine, usable_cpus
 from turbotool.system.process import display
 from turbotool.system.session import Session
@@ -60,19 +61,25 @@ def run(
     against: Path | None = None,
     report: Path | None = None,
     plot: bool = True,
+    calibrations: Sequence[Calibration] = (AUTO,),
 ) -> Benchmark:
     """Time the build of a backend, made if needed, or the llama-bench in `bin_dir`; beside it the one in `against`.
 
     `depths` are tokens in the cache, `threads` (default: one, and all usable CPUs) numbers of threads, `prompt` and
     `generated` tokens that are timed (0 leaves a phase out), `model` a GGUF file (default: the small one). `report` is
-    a folder that receives tables and, with `plot`, a picture. Raises UsageMistake where nothing is left to measure,
-    ModelError, ToolMissing, UnknownCacheType, ConfigurationMismatch, what building raises, NoSpace and Interrupted; a
-    cell that fails does not keep the others from being measured.
+    a folder that receives tables and, with `plot`, a picture. `calibrations` are those of quantized caches; the build
+    beside ours does without if it knows nothing of them.
+
+    Raises UsageMistake where nothing is left to measure, ModelError, ToolMissing, UnknownCacheType,
+    ConfigurationMismatch, what building raises, NoSpace and Interrupted; a cell that fails does not keep the others
+    from being measured.
 
     >>> done = run(session, [CachePair.parse("turbo4")], depths=[0], rounds=1)
     >>> [cell.speed.median for cell in done.cells if cell.speed]
     """
     settings = _settings(pairs, depths, threads, (prompt, generated), rounds)
+    settings = replace(settings, calibrations=tuple(dict.fromkeys(calibrations)))
+    require_files(settings.calibrations)
     # what was named is looked at before a build of many minutes and a measurement of more
     named = named_binaries(bin_dir, backend, (PROGRAM,)) if bin_dir else None
     other = named_binaries(against, backend, (PROGRAM,)) if against else None
@@ -117,19 +124,22 @@ def _warn(session: Session, model: Model, settings: BenchSettings) -> None:
 
 
 def _examine(session: Session, binaries: Mapping[str, Binaries], model: Model, settings: BenchSettings) -> list[Build]:
-    """Each build's first run, into a log that is started anew."""
+    """Each build's first run, into a log that is started anew; calibrations, too, are its own."""
     work = session.layout.builds / "bench" / next(iter(binaries.values())).backend
     log = fresh_file(work / "bench.log")
+    remove(work / KEPT)
     builds = []
     for name, found in binaries.items():
         session.out.say(f"{name}: {found.bin_dir}")
-        builds.append(examine(name, Runner(found, work, usable_cpus(), log, timed=True), model, settings))
+        runner = Runner(found, work, usable_cpus(), log, timed=True, kept=work / KEPT / name)
+        builds.append(examine(name, runner, model, settings))
     return builds
 
 
 def _command(settings: BenchSettings, model: Model, backend: str, bin_dir: Path | None, against: Path | None) -> str:
     """The command with every value that it used; folders of this machine are not named."""
     words = ["turbotool", "bench", "--kv", ",".join(pair.short for pair in settings.pairs)]
+    words += ["--calibration", ",".join(map(str, settings.calibrations))]
     words += ["--depth", ",".join(map(str, settings.depths)), "--threads", ",".join(map(str, settings.threads))]
     for kind in (PREFILL, DECODE):
         phase = settings.phase(kind)

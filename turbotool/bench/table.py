@@ -15,7 +15,7 @@ TITLES = {PREFILL: "Prefill", DECODE: "Decode"}
 
 BUILD: Column[BenchCell] = Column("build", lambda cell: cell.job.build, is_text=True)
 COLUMNS: tuple[Column[BenchCell], ...] = (
-    Column("cache", lambda cell: cell.job.point.pair.short, is_text=True),
+    Column("cache", lambda cell: cell.job.point.cache, is_text=True),
     Column("threads", lambda cell: str(cell.job.point.threads)),
     Column("depth", lambda cell: str(cell.job.point.depth)),
     BUILD,

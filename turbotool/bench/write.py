@@ -90,9 +90,17 @@ def _facts(subject: Subject, ledger: BenchLedger) -> str:
         ("rounds", f"{ledger.rounds} of {plan.settings.rounds}; median (minimum–maximum) over them"),  # noqa: RUF001
         ("ratios", "taken within a round, then their median; above 1 is faster"),
         ("flash attention", "on"),
+        ("calibration", _calibration(plan)),
         ("rotation of K and V", "off (`LLAMA_ATTN_ROT_DISABLE=1`), on every build"),
     ]
     return markdown_lines([("", ""), *rows])
+
+
+def _calibration(plan: BenchPlan) -> str:
+    """By which words, and where there is none."""
+    told = ", ".join(map(str, plan.settings.calibrations))
+    none = [build.name for build in plan.builds if build.calibrated is None]
+    return f"{told}; none on *{', '.join(none)}*, which knows nothing of it" if none else told
 
 
 def _missing(plan: BenchPlan, ledger: BenchLedger) -> list[str]:

@@ -17,6 +17,7 @@ MAX_THREADS = 512  # ggml's own limit
 
 @click.command()
 @click.option("--kv", default=KV, show_default=True, metavar="TYPE[/TYPE],...", help="Caches; K/V for two types.")
+@click.option("--calibration", default="auto", show_default=True, metavar="off,auto,FILE", help="Of quantized caches.")
 @click.option(
     "--depth",
     "depths",
@@ -41,6 +42,7 @@ MAX_THREADS = 512  # ggml's own limit
 @session_options
 def bench(
     kv: str,
+    calibration: str,
     depths: tuple[int, ...],
     threads: tuple[int, ...] | None,
     pp: int,
@@ -56,12 +58,14 @@ def bench(
 ) -> None:
     """Speed of cache types at depths and threads, two builds interleaved; medians over rounds, ratios within one.
 
-    It runs llama-bench, with flash attention, and without the rotation of K and V that llama.cpp may add.
+    It runs llama-bench, with flash attention, and without the rotation of K and V that llama.cpp may add. A build that
+    knows nothing of calibrated caches is measured without.
     """
     from turbotool.bench.document import document
     from turbotool.bench.run import run
     from turbotool.bench.table import text
     from turbotool.kv.cachetype import CachePair
+    from turbotool.kv.calibration import parse_calibrations
 
     done = run(
         session,
@@ -77,6 +81,7 @@ def bench(
         against=against,
         report=folder,
         plot=not no_plot,
+        calibrations=parse_calibrations(calibration),
     )
     if folder:
         session.out.say(f"report: {folder}")

@@ -65,7 +65,7 @@ def test_every_whisker_lies_inside_its_panel_near_its_depth(depths: Sequence[int
     figure = pytest.importorskip("matplotlib.figure").Figure()
     axes = figure.subplots()
     cells = [cell for cell in cells_at(depths, caches) if cell.phase.kind == "tg"]
-    names = dict.fromkeys(cell.job.point.pair.short for cell in cells)
+    names = dict.fromkeys(cell.job.point.cache for cell in cells)
     plot.panel(axes, cells, {name: number for number, name in enumerate(names)})
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     assert bottom == 0

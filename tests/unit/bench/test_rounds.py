@@ -169,7 +169,7 @@ def test_a_command_with_failed_cells_ends_with_the_gravest_of_their_errors() -> 
     error = verdict(plan, ledger)
     assert isinstance(error, ConfigurationMismatch)
     assert error.message.startswith(
-        "2 of 24 cells failed: ours q8_0 at depth 0 with 1 thread: did not end within 900 s"
+        "2 of 24 cells failed: ours q8_0 uncalibrated at depth 0 with 1 thread: did not end within 900 s"
     )
 
 
@@ -203,7 +203,8 @@ def test_rows_of_a_table_carry_the_figures() -> None:
     ledger = ledger_of({job("f16"): [10 * MS], job("turbo4"): [20 * MS], job("turbo4", 1000): [22 * MS]})
     rows = text(make_cells(plan_of(two=False), ledger)).splitlines()
     assert rows[0] == "Decode (tg10)"
-    assert rows[3].split() == ["turbo4", "1", "0", "50.00", "50.00–50.00", "20.000", "–", "0.500", "(0.500–0.500)"]  # noqa: RUF001
+    name, figures = ["turbo4", "uncalibrated"], ["50.00", "50.00–50.00", "20.000", "–", "0.500", "(0.500–0.500)"]  # noqa: RUF001
+    assert rows[3].split() == [*name, "1", "0", *figures]
     assert rows[4].split()[-2:] == ["2000.0", "–"]  # noqa: RUF001
 
 

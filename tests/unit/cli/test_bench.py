@@ -98,7 +98,9 @@ def test_each_round_runs_each_cell_of_each_build_once(site: Site) -> None:
     site.bench("--kv", "f16,q8_0", *SMALL, "--repeat", "4", "--against", site.folder / "stock", "--quiet")
     runs = [(one["build"], one["-ctk"], one["-d"]) for one in site.measured()]
     first, rounds = runs[:2], [runs[2 + 8 * number : 10 + 8 * number] for number in range(4)]
-    assert all(one["env"] == {"LLAMA_ATTN_ROT_DISABLE": "1"} for one in site.measured())
+    for one in site.measured():
+        asked = "off" if one["-ctk"] == "f16" else "auto"
+        assert one["env"] == {"LLAMA_ATTN_ROT_DISABLE": "1", "LLAMA_ARG_KV_CALIBRATION": asked}
     assert first == [("ours", "f16", "0"), ("stock", "f16", "0")]  # the first run of each build, which is not counted
     assert len(runs) == 2 + 4 * 8
     for measured in rounds:
@@ -219,8 +221,8 @@ def test_the_report_can_be_shown_to_others(site: Site) -> None:
     assert not any("about to crash" in path.read_text(encoding="utf-8") for path in report.iterdir())
     markdown = (report / "bench.md").read_text(encoding="utf-8")
     command = (
-        "turbotool bench --kv f16,q8_0,turbo4,turbo3 --depth 0,512 --threads 1 --pp 4 --tg 2 --repeat 2 "
-        "--model model.gguf --bin-dir BIN_DIR --against OTHER_BIN_DIR"
+        "turbotool bench --kv f16,q8_0,turbo4,turbo3 --calibration auto --depth 0,512 --threads 1 --pp 4 --tg 2 "
+        "--repeat 2 --model model.gguf --bin-dir BIN_DIR --against OTHER_BIN_DIR"
     )
     assert document["command"] == command
     assert command in markdown
@@ -283,3 +285,40 @@ def test_a_missing_plotting_library_is_told_before_the_measurement(site: Site, m
     assert (done.code, site.measured(), report.exists()) == (ToolMissing.exit_code, [], False)
     assert "-m pip install 'matplotlib>=3.8'" in done.stderr
     assert site.bench("--kv", "f16", *SMALL, "--report", report, "--no-plot").code == 0
+
+
+def test_a_cache_is_timed_with_and_without_calibration_and_f16_without(site: Site) -> None:
+    done = site.bench("--kv", "f16,turbo4", "--calibration", "off,auto", *SMALL, "--json")
+    assert done.code == 0
+    cells = [(cell["k"], cell["calibration"]) for cell in done.document["cells"] if cell["test"] == "tg2"]
+    assert Counter(cells) == {("f16", "off"): 2, ("turbo4", "off"): 2, ("turbo4", "auto"): 2}
+    assert [cell["ratio_f16"] is None for cell in done.document["cells"]] == [False] * len(done.document["cells"])
+    found = {one["calibration"]: one["said"][0]["on"] for one in done.document["calibrations"]}
+    assert (found, done.document["settings"]["calibration"]) == ({"off": False, "auto": True}, ["off", "auto"])
+    assert "turbo4 uncalibrated" in done.stderr
+    assert {Path(run["kept"]).parent.name for run in site.measured()} == {"llama-cache"}
+
+
+def test_a_build_beside_ours_that_knows_nothing_of_calibrations_is_timed_without_and_said_so(site: Site) -> None:
+    llama_bench(site.folder / "stock", types=list(STOCK_TYPES), stock=True)
+    report = site.folder / "report"
+    words = ("--kv", "f16,q8_0", *SMALL, "--against", site.folder / "stock", "--report", report, "--no-plot", "--json")
+    done = site.bench(*words)
+    assert done.code == 0
+    assert "against knows nothing of calibrated caches: its own are not" in done.stderr
+    assert [build["calibrates"] for build in done.document["builds"]] == [True, False]
+    assert cells_of(done.document, "tg2")["ours", "q8_0", 512]["ratio_against"] is not None
+    assert "auto; none on *against*, which knows nothing of it" in (report / "bench.md").read_text(encoding="utf-8")
+
+
+def test_ours_must_calibrate_as_it_was_asked_to(site: Site) -> None:
+    llama_bench(site.folder / "ours", trouble={"turbo4": "unmeasured"})
+    refused = site.bench("--kv", "f16,turbo4", *SMALL)
+    assert refused.code == ConfigurationMismatch.exit_code
+    assert "turbo4: the cache is not calibrated (not measured), requested auto" in refused.stderr
+    llama_bench(site.folder / "ours", stock=True)
+    refused = site.bench("--kv", "f16,turbo4", *SMALL)
+    assert refused.code == ConfigurationMismatch.exit_code
+    assert "add --calibration off" in refused.stderr
+    assert site.bench("--kv", "f16,turbo4", *SMALL, "--calibration", "off").code == 0
+    assert site.bench("--kv", "f16", *SMALL).code == 0

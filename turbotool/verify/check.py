@@ -8,6 +8,7 @@ from pathlib import Path
 
 from turbotool.inputs.model import Model
 from turbotool.kv.cachetype import CachePair
+from turbotool.kv.calibration import UNCALIBRATED, Calibration
 from turbotool.kv.rotation import OFF, Knobs
 from turbotool.programs.divergence import Divergence
 from turbotool.programs.perplexity import Text, diverge, save_logits
@@ -69,7 +70,7 @@ class Context:
     commit: str = ""
     default_text: bool = True
     _base: Path | None = None
-    _divergences: dict[tuple[CachePair, Knobs], Divergence] = field(default_factory=dict)
+    _divergences: dict[tuple[CachePair, Knobs, Calibration], Divergence] = field(default_factory=dict)
 
     @property
     def work(self) -> Path:
@@ -88,11 +89,11 @@ class Context:
             self._base = target
         return self._base
 
-    def divergence(self, pair: CachePair, knobs: Knobs = OFF) -> Divergence:
+    def divergence(self, pair: CachePair, knobs: Knobs = OFF, calibration: Calibration = UNCALIBRATED) -> Divergence:
         """KL divergence of a cache configuration from f16; measured once in a run."""
-        key = (pair, knobs)
+        key = (pair, knobs, calibration)
         if key not in self._divergences:
-            self._divergences[key] = diverge(self.runner, self.model, self.text, pair, self.base(), knobs)
+            self._divergences[key] = diverge(self.runner, self.model, self.text, pair, self.base(), knobs, calibration)
         return self._divergences[key]
 
     def cleanup(self) -> None:

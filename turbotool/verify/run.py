@@ -14,8 +14,8 @@ from turbotool.programs.binaries import Binaries
 from turbotool.programs.choose import choose_binaries
 from turbotool.programs.devices import on_a_device
 from turbotool.programs.perplexity import Text
-from turbotool.programs.runner import Runner
-from turbotool.system.files import fresh_file
+from turbotool.programs.runner import KEPT, Runner
+from turbotool.system.files import fresh_file, remove
 from turbotool.system.machine import usable_cpus
 from turbotool.system.session import Session
 from turbotool.verify.check import Context, Spec
@@ -129,6 +129,7 @@ def make_context(session: Session, binaries: Binaries, model: Model, corpus: Pat
     """What the checks work on; their programs log to a verify.log that is started anew."""
     name = f"package-{binaries.backend}" if binaries.bare else binaries.backend
     work = session.layout.builds / "verify" / name
+    remove(work / KEPT)  # of programs that these have replaced
     runner = Runner(binaries, work, usable_cpus(), fresh_file(work / "verify.log"))
     chunks = QUICK_CHUNKS if quick else FULL_CHUNKS
     text = Text(corpus or default_corpus(session.layout.tree, work), ctx=512, chunks=chunks)

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from fake_verify import verify_programs
 from known_model import known_model
+from known_results import cell
 
 from turbotool.kv.cachetype import CachePair
+from turbotool.kv.calibration import AUTO, UNCALIBRATED
 from turbotool.kv.rotation import OFF
 from turbotool.programs.binaries import Binaries
 from turbotool.programs.completion import complete
@@ -20,6 +22,7 @@ from turbotool.system.output import Output
 from turbotool.verify import verification
 from turbotool.verify.check import Check, Context
 from turbotool.verify.checks import effective
+from turbotool.verify.checks.quality import TURBO4
 from turbotool.verify.registry import CHECKS
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake programs are scripts")
@@ -123,4 +126,21 @@ def test_a_comparison_that_lets_everything_pass_is_found(tmp_path: Path, monkeyp
     monkeypatch.setattr(effective, "differences", lambda *_: [])
     found = checked(EFFECTIVE, context_of(tmp_path, ""))
     assert not found.ok
-    assert found.detail.count("a q8_0/turbo4 run passes for") == 3
+    assert found.detail.count("a q8_0/turbo4 run passes for") == 4
+
+
+@pytest.mark.parametrize(
+    ("default", "kld", "ok"),
+    [(True, 0.0124, True), (True, 0.0126, False), (False, 0.0199, True), (False, 0.02, False), (True, 0.0, False)],
+)
+def test_a_calibration_must_gain_as_much_as_it_does_on_the_default_model(
+    tmp_path: Path, default: bool, kld: float, ok: bool
+) -> None:
+    context = context_of(tmp_path, "")
+    context = replace(context, model=replace(context.model, is_default=default))
+    known = {UNCALIBRATED: cell(0.02, 0.0), AUTO: cell(kld, 0.0)}
+    context._divergences = {(TURBO4, OFF, asked): found.divergence for asked, found in known.items()}
+    found = checked("calibrated-quality", context)
+    assert found.ok is ok
+    assert found.value == pytest.approx(kld / 0.02)
+    assert "uncalibrated 0.020000" in found.detail

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from turbotool.kv.cachetype import CachePair
+from turbotool.kv.calibration import AUTO, UNCALIBRATED, Calibration
 from turbotool.kv.effective import differences
 from turbotool.kv.rotation import OFF, Knobs
 from turbotool.programs.completion import complete
@@ -17,16 +18,17 @@ def effective_configuration(context: Context) -> CheckOutcome:
     faults = [
         f"{run.name} {run.pair}: {found[0]}"
         for run in runs
-        if (found := differences(run.pair, run.knobs, context.model, run.effective))
+        if (found := differences(run.pair, run.knobs, context.model, run.effective, run.calibration))
     ]
-    wrong: tuple[tuple[CachePair, Knobs], ...] = (
-        (CachePair("f16", "f16"), OFF),
-        (CachePair("q8_0", "turbo3"), OFF),
-        (wanted, Knobs(k=True)),
+    wrong: tuple[tuple[CachePair, Knobs, Calibration], ...] = (
+        (CachePair("f16", "f16"), OFF, UNCALIBRATED),
+        (CachePair("q8_0", "turbo3"), OFF, UNCALIBRATED),
+        (wanted, Knobs(k=True), UNCALIBRATED),
+        (wanted, OFF, AUTO),
     )
-    for pair, knobs in wrong:
-        if not differences(pair, knobs, context.model, sample.effective):
-            faults.append(f"a {wanted} run passes for {pair} with rotation {knobs}")
+    for pair, knobs, calibration in wrong:
+        if not differences(pair, knobs, context.model, sample.effective, calibration):
+            faults.append(f"a {wanted} run passes for {pair} with rotation {knobs} and calibration {calibration}")
     return CheckOutcome(
         not faults,
         len(runs),

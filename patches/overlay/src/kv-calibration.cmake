@@ -1,3 +1,4 @@
-# The calibration of K
-target_sources(llama PRIVATE llama-kv-calib.cpp llama-kv-moments.cpp)
-set_source_files_properties(llama-kv-calib.cpp llama-kv-moments.cpp PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+# The calibration of a KV cache
+set(KV_CALIBRATION_SOURCES llama-kv-calib-file.cpp llama-kv-calib.cpp llama-kv-moments.cpp)
+target_sources(llama PRIVATE ${KV_CALIBRATION_SOURCES})
+set_source_files_properties(${KV_CALIBRATION_SOURCES} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)

@@ -1,17 +1,22 @@
 #include "llama-kv-calib.h"
 
+#include "llama-context.h"
 #include "llama-cparams.h"
+#include "llama-cpp.h"
 #include "llama-hparams.h"
 #include "llama-impl.h"
+#include "llama-kv-calib-file.h"
 #include "llama-kv-calibration.h"
 #include "llama-kv-moments.h"
 #include "llama-model.h"
 #include "llama-vocab.h"
 
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <filesystem>
+#include <functional>
 #include <mutex>
 #include <stdexcept>
 #include <vector>
@@ -31,10 +36,15 @@ static const size_t LLAMA_KV_BUILT_IN_TOKENS = 256;
 
 static std::mutex how_mutex;
 
-static std::string & how_now() {
-    static std::string how = [] {
+struct kv_calib_how {
+    std::string value = "off";
+    bool        told  = false;  // by the environment or the program
+};
+
+static kv_calib_how & how_now() {
+    static kv_calib_how how = [] {
         const char * env = std::getenv("LLAMA_ARG_KV_CALIBRATION");
-        return env && *env ? env : "off";
+        return env && *env ? kv_calib_how{ env, true } : kv_calib_how();
     }();
 
     return how;
@@ -46,7 +56,20 @@ bool llama_kv_calibration_set(const char * how) {
     }
 
     const std::lock_guard<std::mutex> lock(how_mutex);
-    how_now() = how;
+    how_now() = { how, true };
+
+    return true;
+}
+
+bool llama_kv_calibration_set_default(const char * how) {
+    if (!how || !*how) {
+        return false;
+    }
+
+    const std::lock_guard<std::mutex> lock(how_mutex);
+    if (!how_now().told) {
+        how_now().value = how;
+    }
 
     return true;
 }
@@ -55,7 +78,7 @@ const char * llama_kv_calibration_get(void) {
     static thread_local std::string copy;
 
     const std::lock_guard<std::mutex> lock(how_mutex);
-    copy = how_now();
+    copy = how_now().value;
 
     return copy.c_str();
 }
@@ -159,14 +182,14 @@ static void find_auto(llama_model & model, const llama_context_params & params) 
     llama_kv_calib & calib = model.kv_calib;
 
     const std::string & path        = calib.path;
-    const auto          file        = path.empty() ? llama_kv_model_file() : llama_kv_model_file_at(path);
-    const std::string & fingerprint = file.fingerprint;
+    const auto          file        = path.empty() ? nullptr : std::make_unique<llama_kv_model_file>(path);
+    const std::string   fingerprint = file ? file->fingerprint() : "";
     const auto          beside      = fs::u8path(path).replace_extension(".kvcal.gguf");
     const auto          folder      = cache_directory();
     const auto kept = path.empty() || folder.empty() ? fs::path() : folder / "kv-calibration" / (fingerprint + ".gguf");
 
     std::vector<std::pair<fs::path, const char *>> places;
-    if (file.embeds) {
+    if (file && file->embeds()) {
         places.emplace_back(fs::u8path(path), "embedded in ");
     }
     if (!path.empty() && fs::exists(beside)) {
@@ -197,7 +220,7 @@ static std::string served;
 // false if the file is for the other model of this process
 static bool find_in(llama_kv_calib & calib, const std::string & path) {
     auto              found       = llama_kv_calibration_read(path);
-    const std::string fingerprint = calib.path.empty() ? "" : llama_kv_model_file_at(calib.path).fingerprint;
+    const std::string fingerprint = calib.path.empty() ? "" : llama_kv_model_file(calib.path).fingerprint();
     if (found.model != fingerprint) {
         if (!served.empty() && served != fingerprint) {
             return false;
@@ -266,8 +289,18 @@ bool llama_kv_calib_find(llama_model & model, const llama_context_params & param
 }
 
 //
-// a file made on purpose
+// what is made on purpose
 //
+
+static bool logged(const std::function<void()> & work) {
+    try {
+        work();
+        return true;
+    } catch (const std::exception & err) {
+        LLAMA_LOG_ERROR("kv_calibration: %s\n", err.what());
+        return false;
+    }
+}
 
 bool llama_kv_calibration_create(llama_model *           model,
                                  llama_context_params    params,
@@ -277,16 +310,46 @@ bool llama_kv_calibration_create(llama_model *           model,
                                  const char *            path,
                                  llama_progress_callback progress,
                                  void *                  progress_user_data) {
-    try {
+    return logged([&] {
         const std::vector<llama_token> text(tokens, tokens + n_tokens);
 
         auto calibration = llama_kv_calibration_measure(
             *model, params, text, n_ctx, [&](float done) { return !progress || progress(done, progress_user_data); });
-        calibration.model = llama_kv_model_file_at(model->kv_calib.path).fingerprint;
+        calibration.model = llama_kv_model_file(model->kv_calib.path).fingerprint();
         llama_kv_calibration_write(calibration, path);
-        return true;
-    } catch (const std::exception & err) {
-        LLAMA_LOG_ERROR("kv_calibration: %s\n", err.what());
-        return false;
-    }
+    });
+}
+
+bool llama_kv_calibration_describe(llama_model *                      model,
+                                   llama_context_params               params,
+                                   const char *                       path,
+                                   llama_kv_calibration_head_callback callback,
+                                   void *                             user_data) {
+    return logged([&] {
+        const auto calibration = llama_kv_calibration_read(path);
+        if (calibration.model != llama_kv_model_file(model->kv_calib.path).fingerprint()) {
+            throw std::runtime_error(format("%s is of another model", path));
+        }
+
+        const llama_kv_observing here;
+        const llama_context_ptr  ctx(llama_init_from_model(model, params));
+        if (!ctx) {
+            throw std::runtime_error("no context of that size");
+        }
+        llama_kv_affines_at(*model, ctx->get_cparams(), calibration,
+                            [&](const llama_kv_calibration_head & head) { callback(&head, user_data); });
+    });
+}
+
+bool llama_kv_calibration_origin(const char * path, char model[17], char text[17], uint32_t * n_tokens) {
+    return logged([&] {
+        const auto calibration = llama_kv_calibration_read(path);
+        snprintf(model, 17, "%s", calibration.model.c_str());
+        snprintf(text, 17, "%s", calibration.text.c_str());
+        *n_tokens = calibration.n_tokens;
+    });
+}
+
+bool llama_kv_calibration_embed(const char * model, const char * calibration, const char * copy) {
+    return logged([&] { llama_kv_model_file(model).copy_with(llama_kv_calibration_read(calibration), copy); });
 }

@@ -2,46 +2,24 @@
 
 #include "ggml-backend.h"
 #include "ggml-cpp.h"
-#include "gguf.h"
 #include "llama-context.h"
 #include "llama-cparams.h"
 #include "llama-cpp.h"
 #include "llama-hparams.h"
 #include "llama-impl.h"
+#include "llama-kv-calib-file.h"
 #include "llama-kv-calib.h"
 #include "llama-model.h"
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <map>
 #include <memory>
-#include <random>
 #include <stdexcept>
 #include <tuple>
 #include <utility>
-
-namespace fs = std::filesystem;
-
-//
-// hash: FNV-1a of 64 bits
-//
-
-struct fnv64 {
-    uint64_t value = 0xcbf29ce484222325ull;
-
-    void add(const void * data, size_t size) {
-        const uint8_t * bytes = (const uint8_t *) data;
-        for (size_t i = 0; i < size; ++i) {
-            value = (value ^ bytes[i]) * 0x100000001b3ull;
-        }
-    }
-
-    std::string str() const { return format("%016llx", (unsigned long long) value); }
-};
 
 //
 // RoPE as a table
@@ -269,78 +247,139 @@ static std::vector<double> squares_at(const rope_average & rope, const float * s
     return res;
 }
 
-static void affine_of_head(const rope_average &     rope,
-                           const llama_kv_moments & moments,
-                           size_t                   head,
-                           bool                     centred,
-                           llama_kv_affine &        affine) {
-    const size_t n     = rope.table.n_embd_head;
-    const size_t at    = head * n;
-    float *      mean  = &affine.mean[at];
-    float *      scale = &affine.scale[at];
-    float *      first = &affine.first[at];
+// What keys of a head are like in the context to serve
+struct kv_head {
+    std::vector<double> mean;
+    std::vector<double> var;     // about the mean that is taken off
+    std::vector<double> weight;  // mean squares of what they are multiplied by
+    bool                centred;
+    const float *       first;
+    const float *       first_sq;
+};
 
-    auto       k  = squares_at(rope, &moments.k_sq[at], &moments.k_cross[at]);
-    const auto q  = squares_at(rope, &moments.q_sq[at], &moments.q_cross[at]);
-    double     nk = 0.0;
-    double     nq = 0.0;
-    for (size_t j = 0; j < n; ++j) {
+static kv_head head_of(const rope_average & rope, const llama_kv_moments & moments, size_t at, bool centred) {
+    const size_t n = rope.table.n_embd_head;
+
+    kv_head res = { std::vector<double>(n),
+                    squares_at(rope, &moments.k_sq[at], &moments.k_cross[at]),
+                    squares_at(rope, &moments.q_sq[at], &moments.q_cross[at]),
+                    centred,
+                    &moments.k_first[at],
+                    &moments.k_first_sq[at] };
+    for (size_t j = 0; j < n && centred; ++j) {
         const size_t other = (size_t) rope.table.partner[j];
-        const double mu    = moments.k_mean[at + j];
-        const double nu    = moments.k_mean[at + other];
-        const double m =
-            other == j ? rope.c[j] * mu : rope.c[j] * mu + (rope.table.first[j] ? -1.0 : 1.0) * rope.s[j] * nu;
+        const double turn  = (rope.table.first[j] ? -1.0 : 1.0) * rope.s[j] * moments.k_mean[at + other];
 
-        mean[j] = centred ? (float) m : 0.0f;
-        k[j] -= centred ? m * m : 0.0;
-        nk += std::max(k[j], 0.0);
-        nq += q[j];
+        res.mean[j] = rope.c[j] * moments.k_mean[at + j] + (other == j ? 0.0 : turn);
+        res.var[j] -= res.mean[j] * res.mean[j];
     }
 
-    // sq_j/sk_j minimizes (sum sq^2/s^2) * (sum s^2 sk^2), what white noise in the rotated space does to a score
+    return res;
+}
+
+static void add_head(llama_kv_affine & affine, const kv_head & head) {
+    const size_t n  = head.mean.size();
+    const size_t at = affine.n_head_kv++ * n;
+
+    affine.n_embd_head = (uint32_t) n;
+    for (auto * values : { &affine.mean, &affine.scale, &affine.first }) {
+        values->resize(at + n);
+    }
+    float * scale = &affine.scale[at];
+    float * first = &affine.first[at];
+
+    // nothing is taken for more certain, or for less, than a millionth of the head's average
+    const auto floor_of = [n](const std::vector<double> & x) {
+        double sum = 0.0;
+        for (const double value : x) {
+            sum += std::max(value, 0.0);
+        }
+        return 1e-6 * sum / (double) n + 1e-30;
+    };
+    const double least_var    = floor_of(head.var);
+    const double least_weight = floor_of(head.weight);
+
+    // weight/var to the fourth root minimizes (sum weight/s^2) * (sum s^2 var), what white noise in the rotated space does
     std::vector<double> logs(n);
     double              sum = 0.0;
     for (size_t j = 0; j < n; ++j) {
-        const double var_k = std::max(k[j], 1e-6 * nk / n + 1e-30);
-        const double var_q = std::max(q[j], 1e-6 * nq / n + 1e-30);
-
-        logs[j] = 0.25 * (std::log(var_q) - std::log(var_k));
+        logs[j] =
+            0.25 * (std::log(std::max(head.weight[j], least_weight)) - std::log(std::max(head.var[j], least_var)));
         sum += logs[j];
     }
+
     double spread = 0.0;
     double far    = 0.0;
     for (size_t j = 0; j < n; ++j) {
-        scale[j] = (float) std::exp(logs[j] - sum / n);
-        first[j] = scale[j] * (moments.k_first[at + j] - mean[j]);
+        affine.mean[at + j] = (float) head.mean[j];
+        scale[j]            = (float) std::exp(logs[j] - sum / (double) n);
+        first[j]            = scale[j] * (head.first[j] - affine.mean[at + j]);
 
-        const double var = moments.k_first_sq[at + j] - (double) moments.k_first[at + j] * moments.k_first[at + j];
+        const double var = head.first_sq[j] - (double) head.first[j] * head.first[j];
         spread += scale[j] * scale[j] * std::max(var, 0.0);
         far += (double) first[j] * first[j];
     }
-    if (!centred || spread > 0.02 * far) {
+    if (!head.centred || spread > 0.02 * far) {
         std::fill_n(first, n, 0.0f);
+    }
+}
+
+static void describe_head(const llama_kv_describe & describe,
+                          uint32_t                  il,
+                          uint32_t                  head,
+                          const kv_head &           rows,
+                          const llama_kv_affine &   affine) {
+    if (!describe) {
+        return;
+    }
+    const size_t  n     = rows.mean.size();
+    const float * scale = &affine.scale[head * n];
+
+    // white noise in the rotated space, as large as the rows are: what it does to a score
+    double             weight = 0.0, square = 0.0, weight_after = 0.0, square_after = 0.0;
+    std::vector<float> before(n), after(n);
+    for (size_t j = 0; j < n; ++j) {
+        const double var = std::max(rows.var[j], 0.0);
+        const double s2  = (double) scale[j] * scale[j];
+
+        before[j] = (float) (var + rows.mean[j] * rows.mean[j]);
+        after[j]  = (float) (var * s2);
+        weight += rows.weight[j];
+        square += before[j];
+        weight_after += rows.weight[j] / s2;
+        square_after += after[j];
+    }
+    const double noise_after = weight_after * square_after;
+
+    describe({ il, head, (uint32_t) n, before.data(), after.data(),
+               noise_after > 0.0 ? (float) (weight * square / noise_after) : 1.0f });
+}
+
+static void check_shape(const llama_model & model, uint32_t il, const llama_kv_moments & moments) {
+    const auto & hparams = model.hparams;
+    if (il >= hparams.n_layer_all || moments.n_embd_head != hparams.n_embd_head_k(il) ||
+        moments.n_head_kv != hparams.n_head_kv(il)) {
+        throw std::runtime_error(format("layer %u has %u heads of %u values, which this model does not have", il,
+                                        moments.n_head_kv, moments.n_embd_head));
     }
 }
 
 llama_kv_affines llama_kv_affines_at(const llama_model &          model,
                                      const llama_cparams &        cparams,
-                                     const llama_kv_calibration & calibration) {
+                                     const llama_kv_calibration & calibration,
+                                     const llama_kv_describe &    describe) {
     const auto & hparams = model.hparams;
     const auto   pos     = positions_of(std::max<uint32_t>(cparams.n_ctx_seq, 1));
 
     std::map<rope_key, rope_average> ropes;
 
     llama_kv_affines res;
-    fnv64            hash;
+    llama_kv_hash    hash;
     if (model.arch == LLM_ARCH_DEEPSEEK4) {
         return res;  // its attention reads rows of several caches beside each other
     }
     for (const auto & [il, moments] : calibration.layers) {
-        if (il >= hparams.n_layer_all || moments.n_embd_head != hparams.n_embd_head_k(il) ||
-            moments.n_head_kv != hparams.n_head_kv(il)) {
-            throw std::runtime_error(format("layer %u has %u heads of %u values, which this model does not have", il,
-                                            moments.n_head_kv, moments.n_embd_head));
-        }
+        check_shape(model, il, moments);
 
         const auto key = rope_key_of(model, cparams, il);
         auto       it  = ropes.find(key);
@@ -348,21 +387,17 @@ llama_kv_affines llama_kv_affines_at(const llama_model &          model,
             it = ropes.emplace(key, average_of(rope_table_of(model, cparams, il, pos))).first;
         }
 
-        auto & affine      = res.layers[il];
-        affine.n_embd_head = moments.n_embd_head;
-        affine.n_head_kv   = moments.n_head_kv;
-        affine.mean.resize(moments.k_mean.size());
-        affine.scale.resize(moments.k_mean.size());
-        affine.first.resize(moments.k_mean.size());
-
+        auto &     affine  = res.layers[il];
         const bool centred = !hparams.attn_soft_cap && model.layers[il].attn_sinks == nullptr;
         for (uint32_t head = 0; head < moments.n_head_kv; ++head) {
-            affine_of_head(it->second, moments, head, centred, affine);
+            const auto rows = head_of(it->second, moments, head * moments.n_embd_head, centred);
+            add_head(affine, rows);
+            describe_head(describe, il, head, rows, affine);
         }
         hash.add(&il, sizeof(il));
-        hash.add(affine.mean.data(), affine.mean.size() * sizeof(float));
-        hash.add(affine.scale.data(), affine.scale.size() * sizeof(float));
-        hash.add(affine.first.data(), affine.first.size() * sizeof(float));
+        for (const auto * values : { &affine.mean, &affine.scale, &affine.first }) {
+            hash.add(values->data(), values->size() * sizeof(float));
+        }
     }
     res.hash = res.layers.empty() ? 0 : std::max<uint64_t>(hash.value, 1);
 
@@ -373,16 +408,18 @@ llama_kv_affines llama_kv_affines_at(const llama_model &          model,
 // measuring
 //
 
-// sums over tokens, in double; laid out as llama_kv_moments
+// sums over rows and over first rows, in double; laid out as llama_kv_moments
 struct kv_sums {
-    std::vector<double> k_mean, k_sq, k_cross, q_sq, q_cross, k_first, k_first_sq;
+    std::vector<double> mean, sq, cross, first, first_sq;
 
+    double n       = 0;  // for each KV head
     double n_first = 0;
-    double n_k     = 0;
-    double n_q     = 0;     // for each KV head
 
-    uint32_t n_seen_k = 0;  // tokens of this sequence
-    uint32_t n_seen_q = 0;
+    uint32_t n_seen = 0;  // tokens of this sequence
+};
+
+struct kv_layer_sums {
+    kv_sums k, q;
 };
 
 struct kv_observer {
@@ -390,8 +427,8 @@ struct kv_observer {
     llama_cparams       cparams;
     uint32_t            n_ctx;
 
-    std::map<uint32_t, kv_sums>    sums;
-    std::map<rope_key, rope_table> ropes;
+    std::map<uint32_t, kv_layer_sums> sums;
+    std::map<rope_key, rope_table>    ropes;
 
     std::string error;
 
@@ -435,49 +472,44 @@ void kv_observer::add(const ggml_tensor * rows, char side, uint32_t il) {
         throw std::runtime_error(format("layer %u: %c is %d heads of %d values for %u heads of %u", il, side,
                                         (int) n_head, (int) rows->ne[0], n_head_kv, n));
     }
+    const size_t group = (size_t) n_head / n_head_kv;
 
     std::vector<float> data(ggml_nelements(rows));
     ggml_backend_tensor_get(rows, data.data(), 0, ggml_nbytes(rows));
 
-    kv_sums &          sum  = sums[il];
-    const rope_table & rope = rope_of(il);
-    for (auto * values :
-         { &sum.k_mean, &sum.k_sq, &sum.k_cross, &sum.q_sq, &sum.q_cross, &sum.k_first, &sum.k_first_sq }) {
+    kv_sums & sum = side == 'k' ? sums[il].k : sums[il].q;
+    for (auto * values : { &sum.mean, &sum.sq, &sum.cross, &sum.first, &sum.first_sq }) {
         values->resize((size_t) n * n_head_kv, 0.0);
     }
 
+    const rope_table &  rope = rope_of(il);
     std::vector<double> at0(n);
     for (int64_t t = 0; t < n_tokens; ++t) {
-        uint32_t & seen = side == 'k' ? sum.n_seen_k : sum.n_seen_q;
-        const auto pos  = seen++ % n_ctx;
+        const float * token = &data[(size_t) (t * n_head) * n];
+        const auto    pos   = sum.n_seen++ % n_ctx;
         if (pos == 0) {
-            // the first key and query are unlike all others
-            for (int64_t i = 0; side == 'k' && i < n_head * n; ++i) {
-                const double x = data[(size_t) (t * n_head * n + i)];
-                sum.k_first[i] += x;
-                sum.k_first_sq[i] += x * x;
+            // the first row is unlike all others
+            for (size_t i = 0; group == 1 && i < sum.first.size(); ++i) {
+                sum.first[i] += token[i];
+                sum.first_sq[i] += (double) token[i] * token[i];
             }
-            sum.n_first += side == 'k' ? 1.0 : 0.0;
+            sum.n_first += 1.0;
             continue;
         }
         for (int64_t h = 0; h < n_head; ++h) {
-            turn_back(rope, pos, &data[(size_t) (t * n_head + h) * n], at0.data());
+            const float * head = token + h * n;
+            turn_back(rope, pos, head, at0.data());
 
-            const size_t at = (size_t) (h / (n_head / n_head_kv)) * n;
+            const size_t at = (size_t) h / group * n;
             for (size_t j = 0; j < n; ++j) {
                 const size_t other = (size_t) rope.partner[j];
-                const double cross = other == j ? 0.0 : at0[j] * at0[other];
-                if (side == 'k') {
-                    sum.k_mean[at + j] += at0[j];
-                    sum.k_sq[at + j] += at0[j] * at0[j];
-                    sum.k_cross[at + j] += cross;
-                } else {
-                    sum.q_sq[at + j] += at0[j] * at0[j];
-                    sum.q_cross[at + j] += cross;
-                }
+
+                sum.mean[at + j] += at0[j];
+                sum.sq[at + j] += at0[j] * at0[j];
+                sum.cross[at + j] += other == j ? 0.0 : at0[j] * at0[other];
             }
         }
-        (side == 'k' ? sum.n_k : sum.n_q) += side == 'k' ? 1.0 : (double) (n_head / n_head_kv);
+        sum.n += (double) group;
     }
 }
 
@@ -557,7 +589,7 @@ llama_kv_calibration llama_kv_calibration_measure(llama_model &                 
     const auto decode = [&](std::vector<llama_token> & seq) {
         llama_memory_clear(llama_get_memory(ctx.get()), true);
         for (auto & [il, sum] : observer.sums) {
-            sum.n_seen_k = sum.n_seen_q = 0;
+            sum.k.n_seen = sum.q.n_seen = 0;
         }
         if (llama_decode(ctx.get(), llama_batch_get_one(seq.data(), (int32_t) seq.size())) != 0 ||
             !observer.error.empty()) {
@@ -565,7 +597,7 @@ llama_kv_calibration llama_kv_calibration_measure(llama_model &                 
         }
     };
 
-    fnv64 text;
+    llama_kv_hash text;
     for (uint32_t s = 0; s < n_seq; ++s) {
         std::vector<llama_token> seq(tokens.begin() + (size_t) s * n_ctx, tokens.begin() + (size_t) (s + 1) * n_ctx);
         if (s > 0 && model.vocab.get_add_bos()) {
@@ -589,208 +621,23 @@ llama_kv_calibration llama_kv_calibration_measure(llama_model &                 
     res.text     = text.str();
     res.n_tokens = n_seq * n_ctx;
     for (const auto & [il, sum] : observer.sums) {
-        if (sum.n_k == 0.0 || sum.n_q == 0.0) {
+        if (sum.k.n == 0.0 || sum.q.n == 0.0) {
             continue;
         }
         auto & layer      = res.layers[il];
         layer.n_embd_head = model.hparams.n_embd_head_k(il);
         layer.n_head_kv   = model.hparams.n_head_kv(il);
-        layer.k_mean      = mean_of(sum.k_mean, sum.n_k);
-        layer.k_sq        = mean_of(sum.k_sq, sum.n_k);
-        layer.k_cross     = mean_of(sum.k_cross, sum.n_k);
-        layer.q_sq        = mean_of(sum.q_sq, sum.n_q);
-        layer.q_cross     = mean_of(sum.q_cross, sum.n_q);
-        layer.k_first     = mean_of(sum.k_first, sum.n_first);
-        layer.k_first_sq  = mean_of(sum.k_first_sq, sum.n_first);
+        layer.k_mean      = mean_of(sum.k.mean, sum.k.n);
+        layer.k_sq        = mean_of(sum.k.sq, sum.k.n);
+        layer.k_cross     = mean_of(sum.k.cross, sum.k.n);
+        layer.q_sq        = mean_of(sum.q.sq, sum.q.n);
+        layer.q_cross     = mean_of(sum.q.cross, sum.q.n);
+        layer.k_first     = mean_of(sum.k.first, sum.k.n_first);
+        layer.k_first_sq  = mean_of(sum.k.first_sq, sum.k.n_first);
     }
     if (res.layers.empty()) {
         throw std::runtime_error("the model has no K that is kept");
     }
 
     return res;
-}
-
-//
-// file
-//
-
-static const char * const KEY_VERSION  = "kv_calibration.version";
-static const char * const KEY_MODEL    = "kv_calibration.model";
-static const char * const KEY_TEXT     = "kv_calibration.text";
-static const char * const KEY_N_TOKENS = "kv_calibration.n_tokens";
-static const char * const KEY_LAYERS   = "kv_calibration.layers";
-
-static const uint32_t FILE_VERSION = 1;
-
-static std::string key_of(uint32_t il, const char * name) {
-    return format("kv_calibration.%u.%s", il, name);
-}
-
-// the arrays of a layer, by name
-template <typename T> static auto arrays_of(T & layer) {
-    return std::vector<std::pair<const char *, decltype(&layer.k_mean)>>{
-        { "k_mean",     &layer.k_mean     },
-        { "k_sq",       &layer.k_sq       },
-        { "k_cross",    &layer.k_cross    },
-        { "q_sq",       &layer.q_sq       },
-        { "q_cross",    &layer.q_cross    },
-        { "k_first",    &layer.k_first    },
-        { "k_first_sq", &layer.k_first_sq },
-    };
-}
-
-static int64_t require_key(const gguf_context * file, const std::string & key, gguf_type type) {
-    const int64_t id = gguf_find_key(file, key.c_str());
-    if (id < 0 || gguf_get_kv_type(file, id) != type) {
-        throw std::runtime_error(format("it has no %s of the right type", key.c_str()));
-    }
-
-    return id;
-}
-
-static std::vector<float> read_array(const gguf_context * file, const std::string & key, size_t n, bool signed_values) {
-    const int64_t id = require_key(file, key, GGUF_TYPE_ARRAY);
-    if (gguf_get_arr_type(file, id) != GGUF_TYPE_FLOAT32 || gguf_get_arr_n(file, id) != n) {
-        throw std::runtime_error(format("%s is not %zu values", key.c_str(), n));
-    }
-
-    const float *      data = (const float *) gguf_get_arr_data(file, id);
-    std::vector<float> res(data, data + n);
-    for (const float x : res) {
-        if (!std::isfinite(x) || std::fabs(x) > 1e12f || (!signed_values && x < 0.0f)) {
-            throw std::runtime_error(format("%s holds a value that cannot be", key.c_str()));
-        }
-    }
-
-    return res;
-}
-
-static gguf_context_ptr open_file(const std::string & path) {
-    std::error_code ec;
-    if (!fs::is_regular_file(fs::u8path(path), ec)) {
-        throw std::runtime_error("it is not a file");
-    }
-    gguf_context_ptr file(gguf_init_from_file(path.c_str(), { /*.no_alloc =*/true, /*.ctx =*/nullptr }));
-    if (!file) {
-        throw std::runtime_error("it is not a GGUF file, or damaged");
-    }
-
-    return file;
-}
-
-static llama_kv_calibration read_file(const gguf_context * file) {
-    const uint32_t version = gguf_get_val_u32(file, require_key(file, KEY_VERSION, GGUF_TYPE_UINT32));
-    if (version != FILE_VERSION) {
-        throw std::runtime_error(format("it is of version %u, this program reads %u", version, FILE_VERSION));
-    }
-
-    llama_kv_calibration res;
-    res.model    = gguf_get_val_str(file, require_key(file, KEY_MODEL, GGUF_TYPE_STRING));
-    res.text     = gguf_get_val_str(file, require_key(file, KEY_TEXT, GGUF_TYPE_STRING));
-    res.n_tokens = gguf_get_val_u32(file, require_key(file, KEY_N_TOKENS, GGUF_TYPE_UINT32));
-
-    const int64_t layers = require_key(file, KEY_LAYERS, GGUF_TYPE_ARRAY);
-    const size_t  n      = gguf_get_arr_n(file, layers);
-    if (gguf_get_arr_type(file, layers) != GGUF_TYPE_UINT32 || n == 0 || n > LLAMA_MAX_LAYERS) {
-        throw std::runtime_error(format("%s is not a list of layers", KEY_LAYERS));
-    }
-    for (size_t i = 0; i < n; ++i) {
-        const uint32_t il = ((const uint32_t *) gguf_get_arr_data(file, layers))[i];
-        if (il >= LLAMA_MAX_LAYERS || res.layers.count(il) > 0) {
-            throw std::runtime_error(format("%s is not a list of layers", KEY_LAYERS));
-        }
-        auto & layer      = res.layers[il];
-        layer.n_embd_head = gguf_get_val_u32(file, require_key(file, key_of(il, "n_embd_head"), GGUF_TYPE_UINT32));
-        layer.n_head_kv   = gguf_get_val_u32(file, require_key(file, key_of(il, "n_head_kv"), GGUF_TYPE_UINT32));
-        if (layer.n_embd_head == 0 || layer.n_embd_head > 65536 || layer.n_head_kv == 0 || layer.n_head_kv > 65536) {
-            throw std::runtime_error(
-                format("layer %u has %u heads of %u values", il, layer.n_head_kv, layer.n_embd_head));
-        }
-        const size_t size = (size_t) layer.n_embd_head * layer.n_head_kv;
-        for (auto & [name, values] : arrays_of(layer)) {
-            *values = read_array(file, key_of(il, name), size, std::strstr(name, "_sq") == nullptr);
-        }
-    }
-
-    return res;
-}
-
-llama_kv_calibration llama_kv_calibration_read(const std::string & path) {
-    try {
-        return read_file(open_file(path).get());
-    } catch (const std::exception & err) {
-        throw std::runtime_error(format("%s cannot be used: %s", path.c_str(), err.what()));
-    }
-}
-
-void llama_kv_calibration_write(const llama_kv_calibration & calibration, const std::string & path) {
-    const gguf_context_ptr file(gguf_init_empty());
-
-    gguf_set_val_str(file.get(), "general.type", "kv_calibration");
-    gguf_set_val_u32(file.get(), KEY_VERSION, FILE_VERSION);
-    gguf_set_val_str(file.get(), KEY_MODEL, calibration.model.c_str());
-    gguf_set_val_str(file.get(), KEY_TEXT, calibration.text.c_str());
-    gguf_set_val_u32(file.get(), KEY_N_TOKENS, calibration.n_tokens);
-
-    std::vector<uint32_t> layers;
-    for (const auto & [il, layer] : calibration.layers) {
-        layers.push_back(il);
-        gguf_set_val_u32(file.get(), key_of(il, "n_embd_head").c_str(), layer.n_embd_head);
-        gguf_set_val_u32(file.get(), key_of(il, "n_head_kv").c_str(), layer.n_head_kv);
-        for (const auto & [name, values] : arrays_of(layer)) {
-            gguf_set_arr_data(file.get(), key_of(il, name).c_str(), GGUF_TYPE_FLOAT32, values->data(), values->size());
-        }
-    }
-    gguf_set_arr_data(file.get(), KEY_LAYERS, GGUF_TYPE_UINT32, layers.data(), layers.size());
-
-    // beside it, under a name of this write's own, and then in its place
-    std::random_device random;
-    const auto         part = format("%s.%08x%08x.part", path.c_str(), (unsigned) random(), (unsigned) random());
-    const bool         done = gguf_write_to_file(file.get(), part.c_str(), /*only_meta =*/true);
-    std::error_code    ec;
-    if (done) {
-        fs::rename(fs::u8path(part), fs::u8path(path), ec);
-    }
-    if (!done || ec) {
-        std::error_code ignored;
-        fs::remove(fs::u8path(part), ignored);
-        throw std::runtime_error(format("%s cannot be written", path.c_str()));
-    }
-}
-
-//
-// file of a model
-//
-
-llama_kv_model_file llama_kv_model_file_at(const std::string & path) {
-    const auto file = open_file(path);
-
-    const std::unique_ptr<FILE, int (*)(FILE *)> in(ggml_fopen(path.c_str(), "rb"), fclose);
-    if (!in) {
-        throw std::runtime_error(format("%s cannot be opened", path.c_str()));
-    }
-
-    fnv64 hash;
-
-    std::vector<uint8_t> buf(4096);
-    const int64_t        n_tensors = gguf_get_n_tensors(file.get());
-    const size_t         start     = gguf_get_data_offset(file.get());
-    for (int64_t i = 0; i < n_tensors; ++i) {
-        const std::string name = gguf_get_tensor_name(file.get(), i);
-        const size_t      n    = std::min(buf.size(), gguf_get_tensor_size(file.get(), i));
-        const uint64_t    at   = start + gguf_get_tensor_offset(file.get(), i);
-
-        hash.add(name.data(), name.size());
-#if defined(_WIN32)
-        const bool found = _fseeki64(in.get(), (int64_t) at, SEEK_SET) == 0;
-#else
-        const bool found = fseeko(in.get(), (off_t) at, SEEK_SET) == 0;
-#endif
-        if (!found || fread(buf.data(), 1, n, in.get()) != n) {
-            throw std::runtime_error(format("%s is shorter than its header says", path.c_str()));
-        }
-        hash.add(buf.data(), n);
-    }
-
-    return { hash.str(), gguf_find_key(file.get(), KEY_VERSION) >= 0 };
 }

@@ -1,8 +1,9 @@
 #pragma once
 
-// What a calibration of K is made of: moments of K and Q, for each layer and KV head, turned back to position 0 so that
-// they hold for every context; how they are measured, kept in a file, and turned into a mean and a scale.
+// What a calibration is made of: moments of K and Q, for each layer and KV head, turned back to position 0 so that they
+// hold for every context. How they are measured, and turned into means and scales.
 
+#include "llama-kv-calibration.h"
 #include "llama.h"
 
 #include <cstdint>
@@ -16,7 +17,7 @@ struct llama_model;
 
 // Exported functions are for their test.
 
-// Of one layer; each vector has n_embd_head values for each KV head
+// Of one layer; each vector has a head of values for each KV head
 struct llama_kv_moments {
     uint32_t n_embd_head = 0;
     uint32_t n_head_kv   = 0;
@@ -56,11 +57,15 @@ struct llama_kv_affines {
     uint64_t hash = 0;  // of all values; not 0 if there is a layer
 };
 
+using llama_kv_describe = std::function<void(const llama_kv_calibration_head &)>;
+
 // Means and scales for contexts of cparams.n_ctx_seq positions, evenly in the logarithm of the position. Where attention
-// has sinks or caps its logits the mean is 0. Throws std::runtime_error if a layer is not as the model's.
+// has sinks or caps its logits the mean is 0. Throws std::runtime_error if a layer is not as the model's. describe, which
+// may be empty, is told of each head.
 LLAMA_API llama_kv_affines llama_kv_affines_at(const llama_model &          model,
                                                const llama_cparams &        cparams,
-                                               const llama_kv_calibration & calibration);
+                                               const llama_kv_calibration & calibration,
+                                               const llama_kv_describe &    describe = nullptr);
 
 // Decodes the tokens in sequences of n_ctx, the first of each left out of the moments. params: of the contexts to serve.
 // Throws std::runtime_error if the model cannot be measured or progress returns false.
@@ -69,19 +74,3 @@ llama_kv_calibration llama_kv_calibration_measure(llama_model &                 
                                                   const std::vector<llama_token> &   tokens,
                                                   uint32_t                           n_ctx,
                                                   const std::function<bool(float)> & progress);
-
-// A file, or a model that embeds one. Throws std::runtime_error that names the path and what is wrong in it.
-LLAMA_API llama_kv_calibration llama_kv_calibration_read(const std::string & path);
-
-// Whole or not at all, also if several programs write it at once. Throws std::runtime_error.
-LLAMA_API void llama_kv_calibration_write(const llama_kv_calibration & calibration, const std::string & path);
-
-// What the file of a model tells
-struct llama_kv_model_file {
-    std::string
-        fingerprint;  // of names and a part of each tensor: the same for a copy with other metadata; 16 hexadecimal digits
-    bool embeds = false;  // a calibration
-};
-
-// Throws std::runtime_error
-llama_kv_model_file llama_kv_model_file_at(const std::string & path);

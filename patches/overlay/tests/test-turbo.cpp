@@ -8,6 +8,7 @@
 #include "ggml-cpp.h"
 #include "ggml-turbo.h"
 #include "ggml.h"
+#include "test-row-chains.h"
 #include "test-turbo-attention.h"
 #include "test-turbo-blocks.h"
 #include "test-turbo-vectors.h"
@@ -575,6 +576,7 @@ int main(int argc, char ** argv) {
     check(signs, "signs are the bits of pi");
 
     test_attention(check);
+    test_row_chains(check);
 
     printf("%s\n", n_failed == 0 ? "all ok" : (std::to_string(n_failed) + " failed").c_str());
     return n_failed == 0 ? 0 : 1;

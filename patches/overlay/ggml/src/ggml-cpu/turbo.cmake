@@ -10,11 +10,13 @@ list(APPEND GGML_CPU_SOURCES
     ggml-cpu/kv-levels.h
     ggml-cpu/kv-row.cpp
     ggml-cpu/kv-row.h
+    ggml-cpu/row-chain.cpp
+    ggml-cpu/row-chain.h
     ggml-cpu/turbo.c
     ggml-cpu/turbo.h
     )
 
 if (NOT MSVC)
-    # the turbo kernels reproduce the reference bit by bit
-    set_source_files_properties(ggml-cpu/turbo.c ggml-cpu/kv-row.cpp PROPERTIES COMPILE_OPTIONS -ffp-contract=off)
+    # the turbo kernels reproduce the reference bit by bit, and chains the single operations
+    set_source_files_properties(ggml-cpu/turbo.c ggml-cpu/kv-row.cpp ggml-cpu/row-chain.cpp PROPERTIES COMPILE_OPTIONS -ffp-contract=off)
 endif()

@@ -1,0 +1,308 @@
+#include "row-chain.h"
+
+#include "ggml-cpu-impl.h"
+#include "ggml-cpu.h"
+#include "ggml-impl.h"
+#include "ops.h"
+
+#include <algorithm>
+#include <cstring>
+
+constexpr int     MAX_CHAINS  = 4;
+constexpr int     MAX_STEPS   = 6;
+constexpr int64_t MAX_SCRATCH = 4096;  // values: rows that a thread works on at a time
+
+// A row is what the operations with vectors take for one, or one block of a Hadamard product if there are none.
+struct row_chain {
+    const ggml_tensor * rows = nullptr;  // come from here
+    const ggml_tensor * steps[MAX_STEPS];
+    int                 n_steps = 0;
+    const ggml_tensor * store   = nullptr;  // GGML_OP_SET_ROWS, or null: the last step's tensor is written
+    int64_t             n       = 0;        // values of a row
+    bool                vectors = false;    // whether an operation with a vector has said what a row is
+    int                 n_nodes = 0;        // operations
+    int                 end     = 0;        // index of the node behind it
+
+    const ggml_tensor * last() const { return store ? store : steps[n_steps - 1]; }
+
+    int64_t n_rows() const { return ggml_nelements(rows) / n; }
+};
+
+static bool is_hadamard(const ggml_tensor * t) {
+    return t->op == GGML_OP_MUL_MAT && ggml_get_op_params_i32(t, 1) == GGML_HINT_SRC0_IS_HADAMARD;
+}
+
+static bool is_with_vector(const ggml_tensor * t) {
+    return t->op == GGML_OP_MUL || t->op == GGML_OP_ADD || t->op == GGML_OP_SUB || t->op == GGML_OP_DIV;
+}
+
+// the operations that chains are made of
+static bool is_of_chains(const ggml_tensor * t) {
+    return is_with_vector(t) || is_hadamard(t) || t->op == GGML_OP_SET_ROWS;
+}
+
+static bool is_f32_rows(const ggml_tensor * t) {
+    return t->type == GGML_TYPE_F32 && t->nb[0] == sizeof(float);
+}
+
+static const ggml_tensor * input_of(const ggml_tensor * t) {
+    return is_hadamard(t) ? t->src[1] : t->src[0];
+}
+
+// Adds an operation whose input is what the chain has so far. False, and the chain as it was, if it does not belong there.
+static bool append(row_chain & chain, const ggml_tensor * t) {
+    const ggml_tensor * in = input_of(t);
+
+    if (t->op == GGML_OP_SET_ROWS) {
+        const int64_t n = chain.n > 0 ? chain.n : in->ne[0];
+        if (!is_f32_rows(in) || in->ne[2] != 1 || in->ne[3] != 1 || t->ne[2] != 1 || t->ne[3] != 1 ||
+            in->ne[0] % n != 0 || n % ggml_blck_size(t->type) != 0 || t->src[1]->type != GGML_TYPE_I64 ||
+            t->src[1]->nb[0] != sizeof(int64_t) || !ggml_get_type_traits_cpu(t->type)->from_float) {
+            return false;
+        }
+        chain.n     = n;
+        chain.store = t;
+    } else {
+        if (chain.n_steps == MAX_STEPS || !is_f32_rows(in) || !is_f32_rows(t) || !ggml_is_contiguous(t)) {
+            return false;
+        }
+        int64_t n = chain.n;
+        if (is_hadamard(t)) {
+            n = n > 0 ? n : in->ne[0];
+            if (!ggml_is_contiguous(in) || n % in->ne[0] != 0) {
+                return false;
+            }
+        } else {
+            const bool wider = !chain.vectors && n > 0 && t->ne[0] % n == 0;
+            if (!is_f32_rows(t->src[1]) || t->src[1]->ne[0] != t->ne[0] || (n > 0 && n != t->ne[0] && !wider)) {
+                return false;
+            }
+            n             = t->ne[0];
+            chain.vectors = true;
+        }
+        if (n > MAX_SCRATCH) {
+            return false;
+        }
+        chain.n                      = n;
+        chain.steps[chain.n_steps++] = t;
+    }
+    if (!chain.rows) {
+        chain.rows = in;
+    }
+    chain.n_nodes++;
+
+    return true;
+}
+
+// whether t is the same values in the same order
+static bool is_same(const ggml_tensor * t, const ggml_tensor * of) {
+    while (t != of && ggml_is_contiguous(t) && (t->op == GGML_OP_RESHAPE || t->op == GGML_OP_VIEW) &&
+           ggml_nelements(t) == ggml_nelements(of)) {
+        t = t->src[0];
+    }
+
+    return t == of;
+}
+
+// The longest chain from a node on, empty if it begins none
+static row_chain chain_at(const ggml_cgraph * graph, int node) {
+    row_chain chain;
+    chain.end = node;
+
+    for (int i = node; i < graph->n_nodes && !chain.store; ++i) {
+        const ggml_tensor * t = graph->nodes[i];
+        if (ggml_op_is_empty(t->op)) {
+            // seen by nobody but the chain
+            if (chain.n_nodes > 0 && (ggml_node_get_use_count(graph, i) != 1 || (t->flags & GGML_TENSOR_FLAG_OUTPUT))) {
+                break;
+            }
+            continue;
+        }
+        if (!is_of_chains(t) || (t->flags & GGML_TENSOR_FLAG_COMPUTE) == 0) {
+            break;
+        }
+        if (chain.n_nodes > 0 &&
+            (!ggml_node_has_n_uses(graph, chain.end - 1, 1) || !is_same(input_of(t), chain.last()))) {
+            break;
+        }
+        if (!append(chain, t)) {
+            break;
+        }
+        chain.end = i + 1;
+    }
+
+    return chain;
+}
+
+static bool overlap(const ggml_tensor * a, const ggml_tensor * b) {
+    const char * a0 = (const char *) a->data;
+    const char * b0 = (const char *) b->data;
+
+    return a0 < b0 + ggml_nbytes(b) && b0 < a0 + ggml_nbytes(a);
+}
+
+static bool overwrites_input(const ggml_tensor * out, const row_chain & chain, bool own) {
+    // a row may be written where it came from
+    const bool in_place = own && out->data == chain.rows->data && ggml_is_contiguous(chain.rows);
+    if (!in_place && overlap(out, chain.rows)) {
+        return true;
+    }
+    for (int i = 0; i < chain.n_steps; ++i) {
+        const ggml_tensor * t = chain.steps[i];
+        if (is_with_vector(t) && overlap(out, t->src[1])) {
+            return true;
+        }
+    }
+
+    return chain.store && overlap(out, chain.store->src[1]);
+}
+
+// whether chains may be computed in any order
+static bool independent(const row_chain & a, const row_chain & b) {
+    return !overlap(a.last(), b.last()) && !overwrites_input(a.last(), b, false) &&
+           !overwrites_input(b.last(), a, false);
+}
+
+// the row of t that belongs to row r of a tensor of that shape
+static const char * row_for(const ggml_tensor * t, const ggml_tensor * shape, int64_t r) {
+    const int64_t i1 = r % shape->ne[1];
+    const int64_t i2 = r / shape->ne[1] % shape->ne[2];
+    const int64_t i3 = r / shape->ne[1] / shape->ne[2];
+
+    return (const char *) t->data + i1 % t->ne[1] * t->nb[1] + i2 % t->ne[2] * t->nb[2] + i3 % t->ne[3] * t->nb[3];
+}
+
+static void with_vector(ggml_op op, int64_t n, float * x, const float * v) {
+    switch (op) {
+        case GGML_OP_MUL:
+            for (int64_t i = 0; i < n; ++i) {
+                x[i] *= v[i];
+            }
+            break;
+        case GGML_OP_ADD:
+            for (int64_t i = 0; i < n; ++i) {
+                x[i] += v[i];
+            }
+            break;
+        case GGML_OP_SUB:
+            for (int64_t i = 0; i < n; ++i) {
+                x[i] -= v[i];
+            }
+            break;
+        case GGML_OP_DIV:
+            for (int64_t i = 0; i < n; ++i) {
+                x[i] /= v[i];
+            }
+            break;
+        default:
+            GGML_ABORT("fatal error");
+    }
+}
+
+static void hadamard(const ggml_tensor * t, float * x, int64_t n_values) {
+    static const ggml_compute_params alone = { 0, 1, 0, nullptr, nullptr, false };
+
+    ggml_tensor rows = {};
+    rows.type        = GGML_TYPE_F32;
+    rows.ne[0]       = t->src[1]->ne[0];
+    rows.ne[1]       = n_values / rows.ne[0];
+    rows.ne[2]       = 1;
+    rows.ne[3]       = 1;
+    rows.nb[0]       = sizeof(float);
+    rows.nb[1]       = rows.ne[0] * sizeof(float);
+    rows.nb[2]       = n_values * sizeof(float);
+    rows.nb[3]       = rows.nb[2];
+    rows.data        = x;
+
+    ggml_tensor out = rows;
+    out.src[0]      = t->src[0];
+    out.src[1]      = &rows;
+    ggml_compute_forward_fwht(&alone, &out);
+}
+
+static void store_row(const ggml_tensor * t, int64_t n, int64_t r, const float * x) {
+    const int64_t per_row = t->ne[0] / n;
+    const int64_t i1      = ((const int64_t *) t->src[1]->data)[r / per_row];
+    GGML_ASSERT(i1 >= 0 && i1 < t->ne[1]);
+
+    char * to = (char *) t->data + i1 * t->nb[1] + ggml_row_size(t->type, r % per_row * n);
+    ggml_get_type_traits_cpu(t->type)->from_float(x, to, n);
+}
+
+static void compute(const row_chain & chain, int64_t first, int64_t end) {
+    const int64_t       n     = chain.n;
+    // the first operation with a vector tells where a row lies; blocks of a product follow each other
+    const ggml_tensor * shape = chain.n_steps > 0 && is_hadamard(chain.steps[0]) ? nullptr : chain.rows;
+
+    float scratch[MAX_SCRATCH];
+    for (int64_t r0 = first; r0 < end;) {
+        if (chain.n_steps == 0) {
+            store_row(chain.store, n, r0, (const float *) row_for(chain.rows, chain.rows, r0));
+            r0++;
+            continue;
+        }
+
+        const int64_t n_rows = std::min(end - r0, MAX_SCRATCH / n);
+        for (int64_t i = 0; i < n_rows; ++i) {
+            const char * row = shape ? row_for(shape, shape, r0 + i) :
+                                       (const char *) chain.rows->data + (r0 + i) * n * (int64_t) sizeof(float);
+            memcpy(scratch + i * n, row, n * sizeof(float));
+        }
+        for (int s = 0; s < chain.n_steps; ++s) {
+            const ggml_tensor * t = chain.steps[s];
+            if (is_hadamard(t)) {
+                hadamard(t, scratch, n_rows * n);
+                continue;
+            }
+            for (int64_t i = 0; i < n_rows; ++i) {
+                with_vector(t->op, n, scratch + i * n, (const float *) row_for(t->src[1], t, r0 + i));
+            }
+        }
+        for (int64_t i = 0; i < n_rows && chain.store; ++i) {
+            store_row(chain.store, n, r0 + i, scratch + i * n);
+        }
+        if (!chain.store) {
+            memcpy((float *) chain.last()->data + r0 * n, scratch, n_rows * n * sizeof(float));
+        }
+        r0 += n_rows;
+    }
+}
+
+int ggml_cpu_row_chains(const ggml_cgraph * graph, int node, const ggml_compute_params * params) {
+    row_chain chains[MAX_CHAINS];
+    int       n_chains = 0;
+    int       n_nodes  = 0;
+    int64_t   n_rows   = 0;
+    int       end      = node;
+
+    while (n_chains < MAX_CHAINS) {
+        const row_chain next = chain_at(graph, end);
+        if (next.n_nodes == 0 || overwrites_input(next.last(), next, true) ||
+            !std::all_of(chains, chains + n_chains, [&](const row_chain & c) { return independent(c, next); })) {
+            break;
+        }
+        chains[n_chains++] = next;
+        n_nodes += next.n_nodes;
+        n_rows += next.n_rows();
+        end = next.end;
+    }
+    if (n_nodes < 2) {
+        return 0;
+    }
+
+    // rows of all chains one after the other
+    const int64_t first = n_rows * params->ith / params->nth;
+    const int64_t last  = n_rows * (params->ith + 1) / params->nth;
+    int64_t       begin = 0;
+    for (int i = 0; i < n_chains; ++i) {
+        const int64_t n = chains[i].n_rows();
+        const int64_t a = std::max(first - begin, (int64_t) 0);
+        const int64_t b = std::min(last - begin, n);
+        if (a < b) {
+            compute(chains[i], a, b);
+        }
+        begin += n;
+    }
+
+    return end - node - 1;
+}

@@ -15,6 +15,10 @@ COMMANDS = {
     "build": ("turbotool.cli.build", "Compile the patched tree for a backend."),
     "verify": ("turbotool.cli.verify", "Prove the built binaries with a real model."),
     "eval": ("turbotool.cli.eval", "Quality of KV caches and rotations against f16, and which one to run."),
+    "calibrate": (
+        "turbotool.cli.calibrate",
+        "Measure what a quantized KV cache of a model loses less with, and check it.",
+    ),
     "plan": ("turbotool.cli.plan", "Memory of KV caches by type and context, and what fits a budget."),
     "bench": ("turbotool.cli.bench", "Speed over cache types, depths and threads, two builds compared."),
     "package": ("turbotool.cli.package", "A release archive for any CPU, proven after it was unpacked."),

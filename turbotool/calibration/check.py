@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from turbotool.calibration.program import AUTO, OFF, calibrated
+from turbotool.calibration.program import AUTO, calibrated
 from turbotool.errors import ConfigurationMismatch
 from turbotool.inputs.model import Model
 from turbotool.kv.cachetype import CachePair
@@ -92,13 +92,13 @@ def check(
     Raises what a run raises, CorpusError for a text without a chunk, and ConfigurationMismatch unless the calibration
     was in force in one run and not in the others.
     """
-    plain, with_it = calibrated(runner, OFF), calibrated(runner, served.asked)
+    with_it = calibrated(runner, served.asked)
     logits = text.path.with_suffix(".logits")
     step(0)
-    base = write_base(plain, model, text, F16, logits)
+    base = write_base(runner, model, text, F16, logits)
     require_calibration(base.run, None)
     step(1)
-    before, run = compare(plain, model, text, pair, logits)
+    before, run = compare(runner, model, text, pair, logits)
     require_calibration(run, None)
     step(2)
     after, run = compare(with_it, replace(model, path=served.model), text, pair, logits)

@@ -62,9 +62,8 @@ def embed(runner: Runner, model: Path, calibration: Path, target: Path) -> None:
 
 
 def _run(runner: Runner, words: Sequence[str | Path], timeout: float, watch: Callable[[str], None]) -> None:
-    plain = calibrated(runner, OFF)
-    command = [*plain.binaries.command(PROGRAM), *words]
-    env = plain.environment({})
+    command = [*runner.binaries.command(PROGRAM), *words]
+    env = runner.environment({})
     done = run(
         command, cwd=runner.work, env=env, log=runner.log, on_line=watch, timeout=timeout, stop=runner.stop, check=False
     )

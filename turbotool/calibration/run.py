@@ -10,10 +10,10 @@ from turbotool.calibration.calibration import CalibratedModel
 from turbotool.calibration.check import RUNS, KldCheck, check, need_base_space
 from turbotool.calibration.page import require_page_libraries, write_page
 from turbotool.calibration.passages import Passages, make_passages, require_passages
-from turbotool.calibration.program import PROGRAM, embed, measure
+from turbotool.calibration.program import OFF, PROGRAM, calibrated, embed, measure
 from turbotool.calibration.statistics import Statistics
 from turbotool.calibration.target import Target, choose_target
-from turbotool.errors import ModelError, ToolMissing
+from turbotool.errors import ModelError, ToolMissing, UsageMistake
 from turbotool.inputs.corpus import default_corpus, named_corpus
 from turbotool.inputs.default_model import choose_model
 from turbotool.inputs.metadata import OTHER_MODEL
@@ -78,6 +78,8 @@ def run(
 
     >>> run(session, Path("model.gguf")).check.verdict
     """
+    if report and not plot:
+        raise UsageMistake("--report and --no-plot exclude each other", hint="name one of them")
     # what was named is looked at before a build of many minutes and a measurement of more
     texts = tuple(named_corpus(path, shortest=0) for path in dict.fromkeys(corpora))
     if texts:
@@ -96,7 +98,7 @@ def run(
     require_passages(texts, ctx, sequences, chunks)
     command = _command(chosen, corpora, (ctx, sequences, chunks), target, pair, backend, named=bin_dir is not None)
     with file_lock(work / "lock", session.out, f"calibrate {chosen.path.name}"):
-        runner = Runner(binaries, work, usable_cpus(), fresh_file(work / "calibrate.log"))
+        runner = calibrated(Runner(binaries, work, usable_cpus(), fresh_file(work / "calibrate.log")), OFF)
         task = _Task(chosen, texts, ctx, sequences, chunks, pair, target, folder, runner, command)
         with scratch_folder(session.layout, "calibrate") as scratch:
             return _calibrate(session, task, scratch)
@@ -188,7 +190,7 @@ def _measure(session: Session, task: _Task, passages: Passages, calibration: Pat
             task.model.path,
             passages.measured,
             calibration,
-            lambda done: step(done, total, f"sequence {done} of {task.sequences}"),
+            lambda done: step(done, total, f"sequence {min(done + 1, task.sequences)} of {task.sequences}"),
         )
         if task.target.embeds:
             step(task.sequences, total, "copying the model")
@@ -212,7 +214,6 @@ def _embed(task: _Task, calibration: Path) -> None:
 
 def _check(session: Session, task: _Task, passages: Passages) -> KldCheck | None:
     if passages.held is None:
-        session.out.say("not checked (--no-check)")
         return None
     with session.out.progress("check") as step:
         found = check(

@@ -11,7 +11,7 @@ from turbotool.kv.cachetype import MAX_TOKENS
 from turbotool.system.session import Session
 
 PATH = click.Path(path_type=Path)
-SMALLEST_CTX = 64  # 4 chunks of it have the tokens that llama-perplexity needs for statistics
+SMALLEST_CTX = 128  # 2 chunks of it have the tokens that llama-perplexity needs for statistics
 MAX_SEQUENCES = 1 << 16
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from command_line import private, variables_of
+from fake_calibrate import calibrate_programs
 from fake_eval import eval_programs
 from fake_package import fake_package
 from fake_tools import commit, llama_bench
@@ -54,6 +55,7 @@ def test_every_section_has_code_that_a_test_runs() -> None:
     assert list(SECTIONS) == [
         "Prove a build",
         "Choose a cache",
+        "Calibrate a cache",
         "Measure speed",
         "Make a release archive",
         "Move the pin",
@@ -71,6 +73,13 @@ def test_a_cache_is_chosen(folder: Path) -> None:
     eval_programs(folder / "build/cpu/bin")
     found = run_section("Choose a cache")["found"]
     assert str(found.choice.configuration) == "q8_0/turbo4 rotated v"
+
+
+def test_a_cache_is_calibrated(folder: Path) -> None:
+    calibrate_programs(folder / "build/cpu/bin")
+    made = run_section("Calibrate a cache")["made"]
+    assert made.check.verdict == "better"
+    assert made.target.path == folder / "model.kvcal.gguf"
 
 
 def test_speed_is_measured(folder: Path) -> None:

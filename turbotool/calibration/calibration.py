@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from turbotool.calibration.check import KldCheck
+from turbotool.calibration.destination import Destination, beside
 from turbotool.calibration.statistics import Statistics
-from turbotool.calibration.target import Target, beside
 from turbotool.inputs.model import Model
 from turbotool.kv.cachetype import CachePair
 
@@ -20,7 +20,7 @@ class CalibratedModel:
     texts: tuple[Path, ...]
     ctx: int
     sequences: int
-    target: Target
+    target: Destination
     statistics: Statistics
     pair: CachePair
     check: KldCheck | None

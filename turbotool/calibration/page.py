@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # the command line imports this module to print its help
     from markupsafe import Markup
 
 PAGE_NAME = "calibration.html"
+OTHERWISE = ", or leave the page out with --no-plot"
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,8 @@ class ChannelPlots:
 
 def require_page_libraries() -> None:
     """Raise ToolMissing unless pages and plots can be made."""
-    for requirement, what in (
-        ("matplotlib>=3.8", "the plots of a calibration need"),
-        ("jinja2>=3.1", "its page needs"),
-    ):
-        require_library(requirement, "eval", what, ", or leave the page out with --no-plot")
+    require_library("matplotlib>=3.8", "eval", "the plots of a calibration need", OTHERWISE)
+    require_library("jinja2>=3.1", "eval", "the page of a calibration needs", OTHERWISE)
 
 
 def write_page(folder: Path, made: CalibratedModel) -> Path:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from turbotool.calibration.calibration import CalibratedModel
 from turbotool.calibration.check import RUNS, KldCheck, check, need_base_space
+from turbotool.calibration.destination import Destination, choose_target
 from turbotool.calibration.page import require_page_libraries, write_page
 from turbotool.calibration.passages import Passages, make_passages, require_passages
 from turbotool.calibration.program import OFF, PROGRAM, calibrated, embed, measure
 from turbotool.calibration.statistics import Statistics
-from turbotool.calibration.target import Target, choose_target
 from turbotool.errors import ModelError, ToolMissing, UsageMistake
 from turbotool.inputs.corpus import default_corpus, named_corpus
 from turbotool.inputs.default_model import choose_model
@@ -35,7 +35,7 @@ CHECKER = "llama-perplexity"
 
 
 @dataclass(frozen=True)
-class _Task:
+class _Asked:
     """What is calibrated, on what, and where it goes. Without `chunks` nothing is checked."""
 
     model: Model
@@ -44,7 +44,7 @@ class _Task:
     sequences: int
     chunks: int
     pair: CachePair
-    target: Target
+    target: Destination
     report: Path | None
     runner: Runner
     command: str
@@ -99,9 +99,9 @@ def run(
     command = _command(chosen, corpora, (ctx, sequences, chunks), target, pair, backend, named=bin_dir is not None)
     with file_lock(work / "lock", session.out, f"calibrate {chosen.path.name}"):
         runner = calibrated(Runner(binaries, work, usable_cpus(), fresh_file(work / "calibrate.log")), OFF)
-        task = _Task(chosen, texts, ctx, sequences, chunks, pair, target, folder, runner, command)
+        asked = _Asked(chosen, texts, ctx, sequences, chunks, pair, target, folder, runner, command)
         with scratch_folder(session.layout, "calibrate") as scratch:
-            return _calibrate(session, task, scratch)
+            return _calibrate(session, asked, scratch)
 
 
 def _model(session: Session, path: Path, ctx: int, pair: CachePair | None) -> Model:
@@ -138,7 +138,7 @@ def _command(
     model: Model,
     corpora: Sequence[Path],
     numbers: tuple[int, int, int],
-    target: Target,
+    target: Destination,
     pair: CachePair,
     backend: str,
     *,
@@ -155,77 +155,77 @@ def _command(
     return display(words + (["--bin-dir", "BIN_DIR"] if named else []))
 
 
-def _calibrate(session: Session, task: _Task, scratch: Path) -> CalibratedModel:
+def _calibrate(session: Session, asked: _Asked, scratch: Path) -> CalibratedModel:
     """Measure, write, check, draw."""
-    session.out.say(f"calibrating {task.model.path.name} with {task.runner.binaries.bin_dir}")
-    passages = make_passages(task.texts, task.ctx, task.sequences, task.chunks, scratch)
+    session.out.say(f"calibrating {asked.model.path.name} with {asked.runner.binaries.bin_dir}")
+    passages = make_passages(asked.texts, asked.ctx, asked.sequences, asked.chunks, scratch)
     if passages.held:
-        require_chunk(task.runner, task.model, passages.held, task.pair)
+        require_chunk(asked.runner, asked.model, passages.held, asked.pair)
     calibration = scratch / "calibration.gguf"
-    statistics = _measure(session, task, passages, calibration)
-    found = _check(session, task, passages)
+    statistics = _measure(session, asked, passages, calibration)
+    found = _check(session, asked, passages)
     made = CalibratedModel(
-        task.model,
-        task.texts,
-        task.ctx,
-        task.sequences,
-        task.target,
+        asked.model,
+        asked.texts,
+        asked.ctx,
+        asked.sequences,
+        asked.target,
         statistics,
-        task.pair,
+        asked.pair,
         found,
         None,
-        task.runner.log or scratch,
-        task.command,
+        asked.runner.log or scratch,
+        asked.command,
     )
-    return replace(made, page=write_page(task.report, made)) if task.report else made
+    return replace(made, page=write_page(asked.report, made)) if asked.report else made
 
 
-def _measure(session: Session, task: _Task, passages: Passages, calibration: Path) -> Statistics:
+def _measure(session: Session, asked: _Asked, passages: Passages, calibration: Path) -> Statistics:
     """Measure the calibration and put it in its place; says what it replaces, and what the text lacked."""
-    total = task.sequences + task.target.embeds
+    total = asked.sequences + asked.target.embeds
     with session.out.progress("calibrate") as step:
         step(0, total, "loading the model")
         statistics = measure(
-            task.runner,
-            task.model.path,
+            asked.runner,
+            asked.model.path,
             passages.measured,
             calibration,
-            lambda done: step(done, total, f"sequence {min(done + 1, task.sequences)} of {task.sequences}"),
+            lambda done: step(done, total, f"sequence {min(done + 1, asked.sequences)} of {asked.sequences}"),
         )
-        if task.target.embeds:
-            step(task.sequences, total, "copying the model")
-            _embed(task, calibration)
+        if asked.target.embeds:
+            step(asked.sequences, total, "copying the model")
+            _embed(asked, calibration)
         else:
-            task.target.keep(calibration)
+            asked.target.keep(calibration)
         step(total, total, "done")
-    if (given := statistics.n_tokens // task.ctx) < task.sequences:
-        session.out.warn(f"the text gave {given} sequences of {task.ctx} tokens, not {task.sequences}")
-    session.out.say(f"{'replaced' if task.target.replaces else 'wrote'} {task.target.path}")
+    if (given := statistics.n_tokens // asked.ctx) < asked.sequences:
+        session.out.warn(f"the text gave {given} sequences of {asked.ctx} tokens, not {asked.sequences}")
+    session.out.say(f"{'replaced' if asked.target.replaces else 'wrote'} {asked.target.path}")
     return statistics
 
 
-def _embed(task: _Task, calibration: Path) -> None:
+def _embed(asked: _Asked, calibration: Path) -> None:
     try:
-        embed(task.runner, task.model.path, calibration, task.target.part)
-        task.target.keep_copy()
+        embed(asked.runner, asked.model.path, calibration, asked.target.part)
+        asked.target.keep_copy()
     finally:
-        task.target.part.unlink(missing_ok=True)
+        asked.target.part.unlink(missing_ok=True)
 
 
-def _check(session: Session, task: _Task, passages: Passages) -> KldCheck | None:
+def _check(session: Session, asked: _Asked, passages: Passages) -> KldCheck | None:
     if passages.held is None:
         return None
     with session.out.progress("check") as step:
         found = check(
-            task.runner,
-            task.model,
+            asked.runner,
+            asked.model,
             passages.held,
-            task.pair,
-            task.target.served(task.model.path),
+            asked.pair,
+            asked.target.served(asked.model.path),
             lambda done: step(done, len(RUNS), (*RUNS, "done")[done]),
         )
-    if found.chunks < task.chunks:
+    if found.chunks < asked.chunks:
         session.out.warn(
-            f"the text that was held back gave {found.chunks} chunks of {task.ctx} tokens, not {task.chunks}"
+            f"the text that was held back gave {found.chunks} chunks of {asked.ctx} tokens, not {asked.chunks}"
         )
     return found

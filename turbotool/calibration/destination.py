@@ -18,7 +18,7 @@ SLACK = 64 << 20  # bytes that a copy may be larger than the model
 
 
 @dataclass(frozen=True)
-class Target:
+class Destination:
     """Where it is written; `embeds` if that is a copy of the model, `replaces` if there is a file now."""
 
     path: Path
@@ -50,7 +50,7 @@ def beside(model: Path) -> Path:
     return model.with_suffix(SUFFIX)
 
 
-def choose_target(model: Model, texts: Iterable[Path], out: Path | None, embed: Path | None) -> Target:
+def choose_target(model: Model, texts: Iterable[Path], out: Path | None, embed: Path | None) -> Destination:
     """Look at the place before anything is measured.
 
     Raises UsageMistake for both, for a place that cannot be written, and for a file that must not be replaced, NoSpace
@@ -69,7 +69,7 @@ def choose_target(model: Model, texts: Iterable[Path], out: Path | None, embed: 
         _require_copy(model, path)
     elif path.exists():
         _require_calibration_file(path)
-    return Target(path, embed is not None, path.exists())
+    return Destination(path, embed is not None, path.exists())
 
 
 def _require_copy(model: Model, path: Path) -> None:

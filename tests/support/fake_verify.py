@@ -167,6 +167,7 @@ BODIES = {
     "llama-cli": CLI,
     "llama-server": SERVER,
     "llama-bench": "",
+    "llama-kv-calibrate": "",
 }
 
 

@@ -9,6 +9,7 @@ TARGETS = (
     "llama-completion",
     "llama-server",
     "llama-quantize",
+    "llama-kv-calibrate",
     "test-backend-ops",
     "test-quantize-fns",
     "test-llama-archs",

@@ -9,7 +9,14 @@ from pathlib import Path
 from turbotool.errors import ToolMissing
 
 TREE_DIGITS = 9  # of the tree hash in the commit that our programs report
-TOOLS = ("llama-cli", "llama-completion", "llama-server", "llama-bench", "llama-perplexity")
+TOOLS = (
+    "llama-cli",
+    "llama-completion",
+    "llama-server",
+    "llama-bench",
+    "llama-perplexity",
+    "llama-kv-calibrate",
+)
 TESTS = (
     "test-backend-ops",
     "test-quantize-fns",

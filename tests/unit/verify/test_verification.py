@@ -146,7 +146,14 @@ def test_a_divergence_without_statistics_is_a_failure_and_not_a_zero(context: Co
 
 
 def test_every_program_must_report_the_tree(context: Context) -> None:
-    for name in ("llama-cli", "llama-completion", "llama-server", "llama-bench", "llama-perplexity"):
+    for name in (
+        "llama-cli",
+        "llama-completion",
+        "llama-server",
+        "llama-bench",
+        "llama-perplexity",
+        "llama-kv-calibrate",
+    ):
         program(context.work, name, "print('version: 0.5.0-dev (build 1, commit 0c1e57098-turbo-abcdef012)')")
     for name in TESTS:
         program(context.work, name, "")

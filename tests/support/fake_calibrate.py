@@ -16,15 +16,7 @@ GAINS = {"k": [2.0, 8.0], "v": [1.0, 1.21]}  # of the two heads of every layer
 HEAD = 4  # channels
 
 CALIBRATED = r"""
-how = os.environ["LLAMA_ARG_KV_CALIBRATION"]  # a program that is told nothing does what its default is
-on = how != "off" and not known.get("deaf")
-source = known.get("source") or ("embedded in " + asked["-m"] if how == "auto" else how)
-sides = f"K {k}" + (f", V {v}" if known.get("names_v", True) else "")
-state = f"on, {sides}, 2 layers, hash 0123456789abcdef, for 512 positions ({source})"
-state = state if on else f"off, {sides} (asked for)"
-if "-f" not in asked or "--save-all-logits" in asked:
-    print(f"x I kv_calibration: {state}", flush=True)
-if on:
+if how != "off":
     name += " calibrated"
     known["kld"] = {type: kld * known["factor"] for type, kld in known["kld"].items()}
 """
@@ -83,13 +75,13 @@ def calibration_file() -> bytes:
 def calibrate_programs(folder: Path, **behaviour: object) -> Path:
     """A folder with both fakes. `calibrate` is what goes wrong: refuses, interrupt, no-file, no-copy, or statistics.
 
-    `factor` is that of the KLD with a calibration; `deaf` programs do not calibrate, `source` is another one than was
-    asked for, and without `names_v` the log does not name the type of V.
+    `factor` is that of the KLD with a calibration, `source` what llama-perplexity says of one that it was not told.
     """
     python_program(folder / "llama-perplexity", COMMON + CALIBRATED + PERPLEXITY)
     python_program(folder / "llama-kv-calibrate", CALIBRATE)
     (folder / "calibration.gguf").write_bytes(calibration_file())
-    defaults = {"kld": KLD, "bytes": BYTES, "trouble": {}, "seconds": 0, "factor": FACTOR, "calibrate": ""}
+    defaults = {"kld": KLD, "bytes": BYTES, "trouble": {}, "seconds": 0, "stock": False, "uncalibrated": 1}
+    defaults |= {"factor": FACTOR, "calibrate": "", "source": "embedded in copy.gguf"}
     known = {**defaults, "statistics": statistics(), **behaviour}
     (folder / "behaviour.json").write_text(json.dumps(known), encoding="utf-8")
     return folder

@@ -43,7 +43,8 @@ ran = "f16" if trouble == "substitute" else k
 print("x I llama_context: flash_attn            = enabled")
 digest = f"{sum(name.encode()) if trouble == 'other-hash' else sum(how.encode()):016x}"
 if calibrated and trouble != "unmeasured":
-    source = f"measured on 256 tokens in 0.57 s, kept in {os.environ['LLAMA_CACHE']}/kv-calibration/ab.gguf"
+    kept = f"measured on 256 tokens in 0.57 s, kept in {os.environ['LLAMA_CACHE']}/kv-calibration/ab.gguf"
+    source = known.get("source", kept)
     print(f"x I kv_calibration: on, K {k}, V {v}, 2 layers, hash {digest}, for 512 positions "
           f"({how if how != 'auto' else source})")
 elif not known["stock"]:

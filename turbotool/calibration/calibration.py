@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from turbotool.calibration.check import KldCheck
-from turbotool.calibration.destination import Destination, beside
+from turbotool.calibration.destination import Destination
 from turbotool.calibration.statistics import Statistics
 from turbotool.inputs.model import Model
 from turbotool.kv.cachetype import CachePair
+from turbotool.kv.calibration import beside
 
 
 @dataclass(frozen=True)

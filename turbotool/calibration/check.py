@@ -3,50 +3,43 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from turbotool.calibration.program import AUTO, calibrated
 from turbotool.errors import ConfigurationMismatch
 from turbotool.inputs.model import Model
 from turbotool.kv.cachetype import CachePair
+from turbotool.kv.calibration import AUTO, Calibration, calibration
 from turbotool.programs.divergence import Divergence
 from turbotool.programs.perplexity import Text, base_bytes, compare, write_base
 from turbotool.programs.runner import Run, Runner
 from turbotool.system.files import need_space
-from turbotool.system.lines import whole_lines
 
 F16 = CachePair("f16", "f16")
 BETTER, WORSE, UNRESOLVED = "better", "worse", "not resolved"
 RESOLVED = 1.96  # standard errors between two means that are not the same, in 95 of 100 cases
-# `kv_calibration: on, K turbo4, 30 layers, ...`; V beside K since it is calibrated, too
-IN_FORCE = re.compile(r"kv_calibration: (?P<state>on|off), [^(]*\((?P<source>.*)\)$")
 RUNS = ("base logits", "without", "with the calibration")
 
 
 @dataclass(frozen=True)
 class Served:
-    """How a calibration comes into a run: `asked` is what the program is told, `source` how its log names the source.
+    """How a calibration comes into a run: what the program is told, and how its log names the source.
 
     `model` is the file that is run: the copy that holds the calibration, or the model itself.
     """
 
     model: Path
-    asked: str
+    calibration: Calibration
     source: str
 
-    def is_source(self, told: str | None) -> bool:
-        return told is not None and told.startswith(self.source)
 
-
-def serve_file(model: Path, calibration: Path) -> Served:
-    return Served(model, str(calibration), str(calibration))
+def serve_file(model: Path, file: Path) -> Served:
+    return Served(model, calibration(str(file)), file.name)
 
 
 def serve_copy(copy: Path) -> Served:
-    return Served(copy, AUTO, "embedded in ")
+    return Served(copy, AUTO, f"embedded in {copy.name}")
 
 
 @dataclass(frozen=True)
@@ -92,17 +85,15 @@ def check(
     Raises what a run raises, CorpusError for a text without a chunk, and ConfigurationMismatch unless the calibration
     was in force in one run and not in the others.
     """
-    with_it = calibrated(runner, served.asked)
     logits = text.path.with_suffix(".logits")
     step(0)
     base = write_base(runner, model, text, F16, logits)
-    require_calibration(base.run, None)
     step(1)
-    before, run = compare(runner, model, text, pair, logits)
-    require_calibration(run, None)
+    before, _ = compare(runner, model, text, pair, logits)
     step(2)
-    after, run = compare(with_it, replace(model, path=served.model), text, pair, logits)
-    require_calibration(run, served)
+    copy = replace(model, path=served.model)
+    after, run = compare(runner, copy, text, pair, logits, calibration=served.calibration)
+    require_source(run, served.source)
     step(3)
     logits.unlink()
     return KldCheck(pair, text.ctx, base.chunks, before, after)
@@ -114,15 +105,12 @@ def need_base_space(folder: Path, model: Model, ctx: int, chunks: int) -> None:
         need_space(folder, base_bytes(model.n_vocab, ctx, chunks), f"{chunks} chunks of base logits")
 
 
-def require_calibration(run: Run, wanted: Served | None) -> None:
-    """Raise ConfigurationMismatch unless every cache of a run was calibrated as asked for, None: not at all."""
-    lines = [match for line in whole_lines(run.done.output) if (match := IN_FORCE.search(line))]
-    found = [match["source"] if match["state"] == "on" else None for match in lines]
-    right = all(wanted.is_source(one) for one in found) and found if wanted else not any(found)
-    if not right:
-        asked = f"calibrated ({wanted.source})" if wanted else "plain"
-        told = ", ".join("plain" if one is None else f"calibrated ({one})" for one in found) or "nothing"
+def require_source(run: Run, wanted: str) -> None:
+    """Raise ConfigurationMismatch unless every cache of a run was calibrated with what was asked for."""
+    found = [one.source for one in run.effective.in_force]
+    if set(found) != {wanted}:
+        told = " and ".join(one or "nothing" for one in found) or "none"
         raise ConfigurationMismatch(
-            f"{run.name} was asked for a cache that is {asked}, and reports {told}",
+            f"{run.name} was asked for a cache with the calibration {wanted}, and reports {told}",
             hint=f"see {run.done.log}" if run.done.log else "look at the log of this run",
         )

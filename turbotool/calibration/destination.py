@@ -10,10 +10,9 @@ from turbotool.calibration.check import Served, serve_copy, serve_file
 from turbotool.errors import ModelError, UsageMistake
 from turbotool.inputs.gguf import read_header
 from turbotool.inputs.model import Model, weight_bytes
+from turbotool.kv.calibration import FILE_TYPE, beside
 from turbotool.system.files import need_space, space_guard, sync_folder, writable_file, writable_folder, write_file
 
-SUFFIX = ".kvcal.gguf"  # where the programs look by themselves: beside the model
-KIND = "kv_calibration"  # general.type of the file
 SLACK = 64 << 20  # bytes that a copy may be larger than the model
 
 
@@ -43,11 +42,6 @@ class Destination:
         with space_guard(self.path):
             self.part.replace(self.path)
             sync_folder(self.path.parent)
-
-
-def beside(model: Path) -> Path:
-    """The calibration that the programs find by themselves."""
-    return model.with_suffix(SUFFIX)
 
 
 def choose_target(model: Model, texts: Iterable[Path], out: Path | None, embed: Path | None) -> Destination:
@@ -87,5 +81,5 @@ def _require_calibration_file(path: Path) -> None:
         kind = read_header(path).metadata.get("general.type")
     except ModelError:
         kind = None
-    if kind != KIND and path.stat().st_size:
+    if kind != FILE_TYPE and path.stat().st_size:
         raise UsageMistake(f"{path} is no calibration, and is not overwritten", hint="name another file with --out")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from turbotool.calibration.statistics import Statistics, read_statistics
@@ -14,15 +13,7 @@ from turbotool.programs.runner import TIMEOUT, Runner, failure
 from turbotool.system.process import run
 
 PROGRAM = "llama-kv-calibrate"
-VARIABLE = "LLAMA_ARG_KV_CALIBRATION"
-OFF, AUTO = "off", "auto"
 SEQUENCE = re.compile(r"sequence (\d{1,9})/(\d{1,9})$")
-
-
-def calibrated(runner: Runner, asked: str) -> Runner:
-    """The same runner; its programs are told so much of calibrations: a file, OFF or AUTO."""
-    binaries = runner.binaries
-    return replace(runner, binaries=replace(binaries, env=(*binaries.env, (VARIABLE, asked))))
 
 
 def measure(runner: Runner, model: Path, text: Text, target: Path, step: Callable[[int], None]) -> Statistics:

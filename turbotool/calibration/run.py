@@ -11,7 +11,7 @@ from turbotool.calibration.check import RUNS, KldCheck, check, need_base_space
 from turbotool.calibration.destination import Destination, choose_target
 from turbotool.calibration.page import require_page_libraries, write_page
 from turbotool.calibration.passages import Passages, make_passages, require_passages
-from turbotool.calibration.program import OFF, PROGRAM, calibrated, embed, measure
+from turbotool.calibration.program import PROGRAM, embed, measure
 from turbotool.calibration.statistics import Statistics
 from turbotool.errors import ModelError, ToolMissing, UsageMistake
 from turbotool.inputs.corpus import default_corpus, named_corpus
@@ -98,7 +98,7 @@ def run(
     require_passages(texts, ctx, sequences, chunks)
     command = _command(chosen, corpora, (ctx, sequences, chunks), target, pair, backend, named=bin_dir is not None)
     with file_lock(work / "lock", session.out, f"calibrate {chosen.path.name}"):
-        runner = calibrated(Runner(binaries, work, usable_cpus(), fresh_file(work / "calibrate.log")), OFF)
+        runner = Runner(binaries, work, usable_cpus(), fresh_file(work / "calibrate.log"))
         asked = _Asked(chosen, texts, ctx, sequences, chunks, pair, target, folder, runner, command)
         with scratch_folder(session.layout, "calibrate") as scratch:
             return _calibrate(session, asked, scratch)

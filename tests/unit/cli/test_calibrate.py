@@ -294,26 +294,20 @@ def test_a_copy_that_was_not_written_leaves_nothing(here: CalibrateSite) -> None
     assert list((here.folder / "new").iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("behaviour", "told"),
-    [
-        ({"deaf": True}, "plain"),
-        ({"source": "/elsewhere/other.gguf"}, "calibrated (/elsewhere/other.gguf)"),
-    ],
-)
-def test_a_check_that_ran_otherwise_than_asked_is_refused_and_the_file_stays(
-    here: CalibrateSite, behaviour: dict[str, Any], told: str
-) -> None:
-    calibrate_programs(here.folder / "bin", **behaviour)
+def test_a_check_without_the_calibration_is_refused_and_the_file_stays(here: CalibrateSite) -> None:
+    calibrate_programs(here.folder / "bin", trouble={f"turbo4/turbo4/off {here.file}": "unmeasured"})
     done = here.calibrate("--json")
     assert done.code == ConfigurationMismatch.exit_code
-    assert f"calibrated ({here.file}), and reports {told}" in done.document["error"]["message"]
+    assert "the cache is not calibrated (not measured)" in done.document["error"]["message"]
     assert here.file.is_file()
 
 
-def test_the_line_of_programs_that_do_not_name_v_is_understood(here: CalibrateSite) -> None:
-    calibrate_programs(here.folder / "bin", names_v=False)
-    assert here.calibrate("--json").document["check"]["verdict"] == "better"
+def test_a_copy_that_is_calibrated_with_something_else_is_refused(here: CalibrateSite) -> None:
+    calibrate_programs(here.folder / "bin", source="measured on 256 tokens in 0.57 s, not kept")
+    done = here.calibrate("--embed", here.folder / "copy.gguf", "--json")
+    assert done.code == ConfigurationMismatch.exit_code
+    message = done.document["error"]["message"]
+    assert "the calibration embedded in copy.gguf, and reports measured on 256 tokens" in message
 
 
 def test_ctrl_c_leaves_the_file_of_before(here: CalibrateSite) -> None:

@@ -12,7 +12,7 @@ from fake_tools import python_program
 from tiny_gguf import key_text
 
 FACTOR = 0.4  # of the KLD with a calibration
-GAINS = {"k": [2.0, 8.0], "v": [1.0, 1.21]}  # of the two heads of every layer
+GAINS = [2.0, 8.0]  # of the two heads of every layer
 HEAD = 4  # channels
 
 CALIBRATED = r"""
@@ -54,15 +54,14 @@ Path(asked["--stats"]).write_text(trouble if trouble.startswith("{") else json.d
 """
 
 
-def side(name: str) -> dict[str, Any]:
+def keys() -> dict[str, Any]:
     """The first channel has 85 % of the energy of its head before, a quarter after."""
-    heads = len(GAINS[name])
-    return {"gain": GAINS[name], "before": [17.0, 1.0, 1.0, 1.0] * heads, "after": [1.0] * HEAD * heads}
+    return {"gain": GAINS, "before": [17.0, 1.0, 1.0, 1.0] * len(GAINS), "after": [1.0] * HEAD * len(GAINS)}
 
 
 def statistics(layers: int = 2) -> dict[str, Any]:
     """What the program writes, but for the numbers of tokens."""
-    each = [{"layer": n, "n_head_kv": 2, "n_embd_head": HEAD, "k": side("k"), "v": side("v")} for n in range(layers)]
+    each = [{"layer": n, "n_head_kv": 2, "n_embd_head": HEAD, "k": keys()} for n in range(layers)]
     return {"version": 1, "model": "0123456789abcdef", "text": "fedcba9876543210", "layers": each}
 
 

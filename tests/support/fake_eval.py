@@ -29,8 +29,7 @@ rotated = {side: os.environ.get(f"LLAMA_ATTN_ROT_{side}_OVERRIDE") == "1" for si
 sides = "".join(side for side in "KV" if rotated[side]).lower() or "off"
 name = f"{k}/{v}/{sides}"
 how = os.environ["LLAMA_ARG_KV_CALIBRATION"]
-quantized = any(type != "f16" for type in (k, v))
-calibrated = how not in ("off", "auto") or how == "auto" and quantized
+calibrated = how not in ("off", "auto") or how == "auto" and k != "f16"
 def log(what):
     with (here.parent / "runs.jsonl").open("a") as stream:
         kept = os.environ["LLAMA_CACHE"]
@@ -45,11 +44,11 @@ digest = f"{sum(name.encode()) if trouble == 'other-hash' else sum(how.encode())
 if calibrated and trouble != "unmeasured":
     kept = f"measured on 256 tokens in 0.57 s, kept in {os.environ['LLAMA_CACHE']}/kv-calibration/ab.gguf"
     source = known.get("source", kept)
-    print(f"x I kv_calibration: on, K {k}, V {v}, 2 layers, hash {digest}, for 512 positions "
+    print(f"x I kv_calibration: on, K {k}, 2 layers, hash {digest}, for 512 positions "
           f"({how if how != 'auto' else source})")
 elif not known["stock"]:
     reason = "not measured" if calibrated else "asked for" if how == "off" else "not quantized"
-    print(f"x I kv_calibration: off, K {k}, V {v} ({reason})")
+    print(f"x I kv_calibration: off, K {k} ({reason})")
 mib = {name: 512 * 2 * bytes / 2**20 for name, bytes in known["bytes"].items()}
 print(f"x I llama_kv_cache: size = {mib[ran] + mib[v]:7.2f} MiB (   512 cells,   2 layers,  1/1 seqs), "
       f"K ({ran}): {mib[ran]:7.2f} MiB, V ({v}): {mib[v]:7.2f} MiB")

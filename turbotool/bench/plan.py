@@ -44,7 +44,7 @@ class BenchSettings:
 
     @property
     def caches(self) -> tuple[tuple[CachePair, Calibration], ...]:
-        """Every pair of types with every calibration, where anything is quantized."""
+        """Every pair of types with every calibration, where K is quantized."""
         return tuple(
             (pair, calibration)
             for pair in self.pairs

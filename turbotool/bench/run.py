@@ -67,8 +67,8 @@ def run(
 
     `depths` are tokens in the cache, `threads` (default: one, and all usable CPUs) numbers of threads, `prompt` and
     `generated` tokens that are timed (0 leaves a phase out), `model` a GGUF file (default: the small one). `report` is
-    a folder that receives tables and, with `plot`, a picture. `calibrations` are those of quantized caches; the build
-    beside ours does without if it knows nothing of them.
+    a folder that receives tables and, with `plot`, a picture. `calibrations` are those of caches with a quantized K;
+    the build beside ours does without if it knows nothing of them.
 
     Raises UsageMistake where nothing is left to measure, ModelError, ToolMissing, UnknownCacheType,
     ConfigurationMismatch, what building raises, NoSpace and Interrupted; a cell that fails does not keep the others

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from turbotool.calibration.calibration import CalibratedModel
 from turbotool.calibration.check import KldCheck
-from turbotool.calibration.statistics import LayerStatistics, SideStatistics
+from turbotool.calibration.statistics import LayerStatistics
 from turbotool.calibration.table import geometric_mean
 from turbotool.programs.divergence import Divergence, Estimate
 from turbotool.report.document import number
@@ -16,25 +16,17 @@ DIGITS = 6  # significant ones
 
 
 @dataclass(frozen=True)
-class GainFields:
-    """K or V of a layer: by which factor quantization noise is predicted to shrink, for each head and as their mean.
+class CalibratedLayer:
+    """K of a layer: by which factor quantization noise is predicted to shrink, for each head and as their mean.
 
     `largest_share` is the part of a head's energy that its largest channel has, of the head where that is most.
     """
 
+    layer: int
     gain: float
     heads: tuple[float, ...]
     largest_share_before: float
     largest_share_after: float
-
-
-@dataclass(frozen=True)
-class CalibratedLayer:
-    """A layer; a side that is not calibrated is null."""
-
-    layer: int
-    k: GainFields | None
-    v: GainFields | None
 
 
 @dataclass(frozen=True)
@@ -73,8 +65,8 @@ class CalibrateDocument:
     """A calibration that was measured: where it is, what it promises, and what the check on other text found.
 
     `calibration` is the file, which is a copy of the model if `embedded`; `fingerprint` is that of the model, `text`
-    the hash of what was measured. `gain_k` and `gain_v` are means over all heads; null where a side is not calibrated.
-    `check` is null if it was left out, `page` if no plots were drawn.
+    the hash of what was measured. `gain` is the mean over all heads. `check` is null if it was left out, `page` if
+    no plots were drawn.
     """
 
     ok: bool
@@ -89,8 +81,7 @@ class CalibrateDocument:
     positions: int
     fingerprint: str
     text: str
-    gain_k: float | None
-    gain_v: float | None
+    gain: float
     layers: tuple[CalibratedLayer, ...]
     check: CheckFields | None
     page: str | None
@@ -101,7 +92,6 @@ class CalibrateDocument:
 def document(made: CalibratedModel) -> CalibrateDocument:
     """The document of `turbotool calibrate --json`."""
     found = made.statistics
-    k, v = (geometric_mean(gains) if (gains := found.gains(side)) else None for side in ("k", "v"))
     return CalibrateDocument(
         ok=True,
         model=str(made.model.path),
@@ -115,8 +105,7 @@ def document(made: CalibratedModel) -> CalibrateDocument:
         positions=found.n_positions,
         fingerprint=found.model,
         text=found.text,
-        gain_k=_rounded(k),
-        gain_v=_rounded(v),
+        gain=_digits(geometric_mean(found.gains)),
         layers=tuple(map(_layer, found.layers)),
         check=_check(made.check) if made.check else None,
         page=str(made.page) if made.page else None,
@@ -126,12 +115,9 @@ def document(made: CalibratedModel) -> CalibrateDocument:
 
 
 def _layer(found: LayerStatistics) -> CalibratedLayer:
-    return CalibratedLayer(found.layer, _side(found.k) if found.k else None, _side(found.v) if found.v else None)
-
-
-def _side(found: SideStatistics) -> GainFields:
     before, after = (max(max(head) for head in found.shares(after=after)) for after in (False, True))
-    return GainFields(
+    return CalibratedLayer(
+        layer=found.layer,
         gain=_digits(geometric_mean(found.gain)),
         heads=tuple(map(_digits, found.gain)),
         largest_share_before=_digits(before),
@@ -161,8 +147,8 @@ def _estimate(found: Estimate) -> tuple[float | None, float | None]:
     return number(found.value), number(found.error)
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None or number(value) is None else _digits(value)
+def _rounded(value: float) -> float | None:
+    return None if number(value) is None else _digits(value)
 
 
 def _digits(value: float) -> float:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from turbotool.calibration import plot
 from turbotool.calibration.calibration import CalibratedModel
+from turbotool.calibration.statistics import Statistics
 from turbotool.calibration.table import GAIN, check_about, check_rows, gain_rows, measured, verdict
 from turbotool.report.html import render
-from turbotool.report.svg import Drawing, inline
+from turbotool.report.svg import inline
 from turbotool.system.extras import require_library
 from turbotool.system.files import write_file
 
@@ -20,14 +19,6 @@ if TYPE_CHECKING:  # the command line imports this module to print its help
 
 PAGE_NAME = "calibration.html"
 OTHERWISE = ", or leave the page out with --no-plot"
-
-
-@dataclass(frozen=True)
-class ChannelPlots:
-    """The plots of one side."""
-
-    name: str
-    figures: tuple[tuple[Markup, str], ...]
 
 
 def require_page_libraries() -> None:
@@ -54,7 +45,7 @@ def page(made: CalibratedModel) -> str:
         check=check_rows(made.check) if made.check else None,
         check_about=check_about(made.check) if made.check else "",
         verdict=verdict(made.check) if made.check else "",
-        sides=tuple(_sides(made)),
+        channels=_channels(found),
         gain_about=GAIN,
         gain_plot=inline(plot.gain_by_layer(found)),
         gains=gain_rows(found, len(found.layers)),
@@ -63,19 +54,17 @@ def page(made: CalibratedModel) -> str:
     )
 
 
-def _sides(made: CalibratedModel) -> Iterator[ChannelPlots]:
-    found = made.statistics
-    for side in found.sides:
-        drawings: tuple[tuple[Drawing, str], ...] = (
-            (plot.heat_map(found, side, after=False), "As it comes."),
-            (plot.heat_map(found, side, after=True), "As it is stored."),
-            (
-                plot.sorted_shares(found, side),
-                "Median over heads, 10 to 90 % of them (shaded), and the most that any has (dotted). "
-                "A head whose channels were all alike would lie on the dashed line.",
-            ),
-        )
-        yield ChannelPlots(side.upper(), tuple((inline(drawing), caption) for drawing, caption in drawings))
+def _channels(found: Statistics) -> list[tuple[Markup, str]]:
+    """The plots of the channels, each with what stands below it."""
+    return [
+        (inline(plot.heat_map(found, after=False)), "As it comes."),
+        (inline(plot.heat_map(found, after=True)), "As it is stored."),
+        (
+            inline(plot.sorted_shares(found)),
+            "Median over heads, 10 to 90 % of them (shaded), and the most that any has (dotted). "
+            "A head whose channels were all alike would lie on the dashed line.",
+        ),
+    ]
 
 
 def facts(made: CalibratedModel) -> list[tuple[str, str]]:

@@ -1,11 +1,11 @@
-"""The plots of a calibration: what the channels of K and V look like before and after, and the gain of each layer."""
+"""The plots of a calibration: what the channels of K look like before and after, and the gain of each layer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from turbotool.calibration.statistics import SideStatistics, Statistics
+from turbotool.calibration.statistics import Statistics
 from turbotool.calibration.table import geometric_mean
 from turbotool.report.svg import COLOURS, INK, Drawing, draw_svg, ink_axes
 
@@ -20,37 +20,31 @@ LEAST, MOST = 0.01, 100.0  # times the mean of a head: what is beyond has the la
 FEW, MANY = 10, 90  # percent of the heads
 LOWEST = 1e-4  # percent of a head's energy that is drawn
 BEFORE, AFTER = COLOURS[3], COLOURS[1]
-SIDE_COLOURS = {"k": COLOURS[1], "v": COLOURS[2]}
 
 
-def heat_map(found: Statistics, side: str, *, after: bool) -> Drawing:
+def heat_map(found: Statistics, *, after: bool) -> Drawing:
     """The energy of each channel (columns, head after head) in each layer (rows), over the mean of its head."""
-    name = f"heat {side} {'after' if after else 'before'}"
-    height = max(LEAST_HEIGHT, MARGIN + LAYER_HEIGHT * len(_layers(found, side)))
-    return draw_svg(name, height, lambda axes: _heat(axes, found, side, after=after))
+    name = f"heat {'after' if after else 'before'}"
+    height = max(LEAST_HEIGHT, MARGIN + LAYER_HEIGHT * len(found.layers))
+    return draw_svg(name, height, lambda axes: _heat(axes, found, after=after))
 
 
-def _layers(found: Statistics, side: str) -> dict[int, SideStatistics]:
-    return {layer.layer: one for layer in found.layers if (one := layer.side(side))}
-
-
-def _heat(axes: Axes, found: Statistics, side: str, *, after: bool) -> None:
+def _heat(axes: Axes, found: Statistics, *, after: bool) -> None:
     import numpy
     from matplotlib.colors import LogNorm
 
-    layers = _layers(found, side)
-    rows = [[share * len(head) for head in one.shares(after=after) for share in head] for one in layers.values()]
+    rows = [[share * len(head) for head in layer.shares(after=after) for share in head] for layer in found.layers]
     energy = numpy.full((len(rows), max(map(len, rows))), numpy.nan)
     for number, row in enumerate(rows):
         energy[number, : len(row)] = row
     image = axes.imshow(
         numpy.clip(energy, LEAST, MOST), norm=LogNorm(LEAST, MOST), cmap=COLOURMAP, aspect="auto", interpolation="none"
     )
-    width = next(iter(layers.values())).head_size
+    width = found.layers[0].head_size
     for edge in range(width, energy.shape[1], width):
         axes.axvline(edge - 0.5, color=INK, linewidth=0.6)
     shown = sorted({0, len(rows) // 2, len(rows) - 1})
-    axes.set_yticks(shown, [str(list(layers)[number]) for number in shown])
+    axes.set_yticks(shown, [str(found.layers[number].layer) for number in shown])
     axes.set_xlabel("channel, head after head")
     axes.set_ylabel("layer")
     bar = axes.figure.colorbar(image, ax=axes, label="energy over the mean of the head")
@@ -58,16 +52,16 @@ def _heat(axes: Axes, found: Statistics, side: str, *, after: bool) -> None:
     ink_axes(bar.ax)
 
 
-def sorted_shares(found: Statistics, side: str) -> Drawing:
+def sorted_shares(found: Statistics) -> Drawing:
     """What part of a head's energy its channels have, largest first: median of all heads, and 10 to 90 % of them."""
-    return draw_svg(f"shares {side}", HEIGHT, lambda axes: _shares(axes, found, side))
+    return draw_svg("shares", HEIGHT, lambda axes: _shares(axes, found))
 
 
-def _shares(axes: Axes, found: Statistics, side: str) -> None:
+def _shares(axes: Axes, found: Statistics) -> None:
     import numpy
 
     for after, colour, label in ((False, BEFORE, "as it comes"), (True, AFTER, "as it is stored")):
-        heads = _sorted_heads(found, side, after=after)
+        heads = _sorted_heads(found, after=after)
         low, middle, high = numpy.nanpercentile(heads, [FEW, 50, MANY], axis=0)
         ranks = numpy.arange(1, heads.shape[1] + 1)
         axes.fill_between(ranks, low, high, color=colour, alpha=0.2, linewidth=0)
@@ -82,11 +76,11 @@ def _shares(axes: Axes, found: Statistics, side: str) -> None:
     axes.legend(frameon=False, labelcolor=INK, fontsize=8)
 
 
-def _sorted_heads(found: Statistics, side: str, *, after: bool) -> ndarray:
+def _sorted_heads(found: Statistics, *, after: bool) -> ndarray:
     """A row for each head, in percent; short heads are filled up with nan."""
     import numpy
 
-    heads = [head for one in _layers(found, side).values() for head in one.shares(after=after)]
+    heads = [head for layer in found.layers for head in layer.shares(after=after)]
     rows = numpy.full((len(heads), max(map(len, heads))), numpy.nan)
     for row, head in zip(rows, heads, strict=True):
         row[: len(head)] = sorted((max(100 * share, LOWEST) for share in head), reverse=True)
@@ -101,11 +95,9 @@ def gain_by_layer(found: Statistics) -> Drawing:
 def _gains(axes: Axes, found: Statistics) -> None:
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-    for side in found.sides:
-        layers = _layers(found, side)
-        means, below, above = zip(*map(_whisker, (one.gain for one in layers.values())), strict=True)
-        look: dict[str, Any] = {"color": SIDE_COLOURS[side], "markersize": 4, "elinewidth": 0.8, "capsize": 2}
-        axes.errorbar(list(layers), means, [below, above], fmt="o", label=side.upper(), **look)
+    layers = [layer.layer for layer in found.layers]
+    means, below, above = zip(*(_whisker(layer.gain) for layer in found.layers), strict=True)
+    axes.errorbar(layers, means, [below, above], fmt="o", color=AFTER, markersize=4, elinewidth=0.8, capsize=2)
     axes.axhline(1, color=INK, linewidth=0.8, linestyle="--")
     axes.set_yscale("log")
     low, high = axes.get_ylim()
@@ -116,7 +108,6 @@ def _gains(axes: Axes, found: Statistics) -> None:
     axes.set_xlabel("layer")
     axes.set_ylabel("predicted gain")
     axes.grid(color=INK, alpha=0.25, linewidth=0.6)
-    axes.legend(frameon=False, labelcolor=INK, fontsize=8)
 
 
 def _whisker(gains: Sequence[float]) -> tuple[float, float, float]:

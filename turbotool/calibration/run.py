@@ -19,6 +19,7 @@ from turbotool.inputs.default_model import choose_model
 from turbotool.inputs.metadata import OTHER_MODEL
 from turbotool.inputs.model import Model
 from turbotool.kv.cachetype import CachePair
+from turbotool.kv.calibration import can_gain
 from turbotool.kv.size import refusal
 from turbotool.programs.choose import choose_binaries, named_binaries
 from turbotool.programs.perplexity import require_chunk
@@ -73,13 +74,18 @@ def run(
     What `pair` loses without and with it is measured on `chunks` of other text; 0 leaves that out. `report` is the
     folder of the page with the plots (default: in build/calibrate); with `plot=False` there is none.
 
-    Raises UsageMistake for a place that cannot be written, ModelError, CorpusError, ToolMissing, what building raises,
-    NoSpace, BinaryFailed, ConfigurationMismatch and Interrupted. What was written stays if the check fails.
+    Raises UsageMistake for a place that cannot be written and for a `pair` without a quantized K, ModelError,
+    CorpusError, ToolMissing, what building raises, NoSpace, BinaryFailed, ConfigurationMismatch and Interrupted. What
+    was written stays if the check fails.
 
     >>> run(session, Path("model.gguf")).check.verdict
     """
     if report and not plot:
         raise UsageMistake("--report and --no-plot exclude each other", hint="name one of them")
+    if not can_gain(pair):
+        raise UsageMistake(
+            f"{pair.short} is not calibrated: its K is not quantized", hint="name another one with --cache"
+        )
     # what was named is looked at before a build of many minutes and a measurement of more
     texts = tuple(named_corpus(path, shortest=0) for path in dict.fromkeys(corpora))
     if texts:

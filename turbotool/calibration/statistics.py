@@ -7,22 +7,25 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from turbotool.errors import BinaryFailed
 
-SIDES = ("k", "v")
 VERSION = 1
 
 
 @dataclass(frozen=True)
-class SideStatistics:
-    """K or V of one layer.
+class LayerStatistics:
+    """K of one layer.
 
-    `gain` has for each head the factor by which quantization noise is predicted to shrink at equal bits: that of the
-    scores of the attention for K, that of its output for V. `before` and `after` are the mean squares of each channel,
-    head after head, as it comes and as it is stored.
+    `gain` has for each head the factor by which the quantization noise of the scores of the attention is predicted to
+    shrink at equal bits. `before` and `after` are the mean squares of each channel, head after head, as it comes and as
+    it is stored.
     """
 
+    layer: int
+    n_head_kv: int
+    n_embd_head: int
     gain: tuple[float, ...]
     before: tuple[float, ...]
     after: tuple[float, ...]
@@ -39,20 +42,6 @@ class SideStatistics:
 
 
 @dataclass(frozen=True)
-class LayerStatistics:
-    """One layer; a side that is not calibrated is None."""
-
-    layer: int
-    n_head_kv: int
-    n_embd_head: int
-    k: SideStatistics | None = None
-    v: SideStatistics | None = None
-
-    def side(self, name: str) -> SideStatistics | None:
-        return self.k if name == "k" else self.v
-
-
-@dataclass(frozen=True)
 class Statistics:
     """`model` and `text` are hashes, `n_tokens` were measured, gains are for contexts of `n_positions`."""
 
@@ -63,14 +52,10 @@ class Statistics:
     n_positions: int
     layers: tuple[LayerStatistics, ...]
 
-    def gains(self, side: str) -> tuple[float, ...]:
-        """Of every head of every layer."""
-        return tuple(gain for layer in self.layers if (one := layer.side(side)) for gain in one.gain)
-
     @property
-    def sides(self) -> tuple[str, ...]:
-        """Those that are calibrated."""
-        return tuple(side for side in SIDES if self.gains(side))
+    def gains(self) -> tuple[float, ...]:
+        """Of every head of every layer."""
+        return tuple(gain for layer in self.layers for gain in layer.gain)
 
 
 def read_statistics(path: Path) -> Statistics:
@@ -78,7 +63,7 @@ def read_statistics(path: Path) -> Statistics:
     import msgspec
 
     try:
-        found = msgspec.convert(json.loads(path.read_bytes()), Statistics, strict=True)
+        found = msgspec.convert(json.loads(path.read_bytes(), object_hook=_flat), Statistics, strict=True)
     except (OSError, ValueError, RecursionError) as error:  # of msgspec, too
         raise _unusable(str(error)) from error
     if found.version != VERSION:
@@ -88,23 +73,28 @@ def read_statistics(path: Path) -> Statistics:
     return found
 
 
+def _flat(told: dict[str, Any]) -> dict[str, Any]:
+    """What a layer tells of K, in the layer itself."""
+    keys = told.get("k")
+    return {**told, **keys} if isinstance(keys, dict) else told
+
+
 def _problems(found: Statistics) -> Iterator[str]:
-    if not found.sides:
+    if not found.layers:
         yield "no layer is calibrated"
     for layer in found.layers:
-        for name in SIDES:
-            if side := layer.side(name):
-                yield from (f"layer {layer.layer}, {name}: {what}" for what in _side_problems(side, layer.n_head_kv))
+        yield from (f"layer {layer.layer}: {what}" for what in _layer_problems(layer))
 
 
-def _side_problems(side: SideStatistics, heads: int) -> Iterator[str]:
-    if not 0 < heads == len(side.gain):
-        yield f"{len(side.gain)} gains for {heads} heads"
-    elif not 0 < len(side.before) == len(side.after) or len(side.before) % heads:
-        yield f"{len(side.before)} channels before and {len(side.after)} after, in {heads} heads"
-    elif not all(0 < gain < math.inf for gain in side.gain):
+def _layer_problems(layer: LayerStatistics) -> Iterator[str]:
+    heads = layer.n_head_kv
+    if not 0 < heads == len(layer.gain):
+        yield f"{len(layer.gain)} gains for {heads} heads"
+    elif not 0 < len(layer.before) == len(layer.after) or len(layer.before) % heads:
+        yield f"{len(layer.before)} channels before and {len(layer.after)} after, in {heads} heads"
+    elif not all(0 < gain < math.inf for gain in layer.gain):
         yield "a gain is no positive number"
-    elif not all(0 <= value < math.inf for value in (*side.before, *side.after)):
+    elif not all(0 <= value < math.inf for value in (*layer.before, *layer.after)):
         yield "a mean square is no number from 0 on"
 
 

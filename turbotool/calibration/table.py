@@ -9,7 +9,7 @@ from turbotool.calibration.calibration import CalibratedModel
 from turbotool.calibration.check import BETTER, RESOLVED, UNRESOLVED, WORSE, KldCheck
 from turbotool.calibration.statistics import LayerStatistics, Statistics
 from turbotool.programs.divergence import Estimate
-from turbotool.report.table import NOTHING, aligned
+from turbotool.report.table import aligned
 from turbotool.system.process import display
 
 MOST_ROWS = 16  # of layers on a terminal; more stand together
@@ -18,7 +18,7 @@ GAIN = "predicted gain: by how much quantization noise shrinks at equal bits; me
 
 def text(made: CalibratedModel) -> str:
     """For people: gains, check, and what to type."""
-    gains = aligned(gain_rows(made.statistics, MOST_ROWS), [True] * (1 + len(made.statistics.sides)))
+    gains = aligned(gain_rows(made.statistics, MOST_ROWS), [True, True])
     parts = [f"{measured(made)}\n{GAIN}\n\n{gains}", checked(made)]
     return "\n\n".join([*parts, f"to serve with it:\n  {display(['llama-server', *made.words])}"])
 
@@ -37,10 +37,8 @@ def gain_rows(found: Statistics, most: int) -> list[list[str]]:
     """Heading, at most so many rows of layers, one of all; neighbours stand together where there are more layers."""
     size = -(-len(found.layers) // most)
     groups = [found.layers[start : start + size] for start in range(0, len(found.layers), size)]
-    rows = [["layer" if size == 1 else "layers", *(side.upper() for side in found.sides)]]
-    for name, layers in [*((_name(group), group) for group in groups), ("all", found.layers)]:
-        rows.append([name, *(_gain(layers, side) for side in found.sides)])
-    return rows
+    rows = [["layer" if size == 1 else "layers", "gain"], *([_name(group), _gain(group)] for group in groups)]
+    return [*rows, ["all", _gain(found.layers)]]
 
 
 def _name(layers: Sequence[LayerStatistics]) -> str:
@@ -48,10 +46,8 @@ def _name(layers: Sequence[LayerStatistics]) -> str:
     return str(first) if first == last else f"{first} - {last}"
 
 
-def _gain(layers: Sequence[LayerStatistics], side: str) -> str:
-    gains = [gain for layer in layers if (one := layer.side(side)) for gain in one.gain]
-    if not gains:
-        return NOTHING
+def _gain(layers: Sequence[LayerStatistics]) -> str:
+    gains = [gain for layer in layers for gain in layer.gain]
     return f"{geometric_mean(gains):.2f} ({min(gains):.2f} - {max(gains):.2f})"
 
 

@@ -17,7 +17,7 @@ MAX_THREADS = 512  # ggml's own limit
 
 @click.command()
 @click.option("--kv", default=KV, show_default=True, metavar="TYPE[/TYPE],...", help="Caches; K/V for two types.")
-@click.option("--calibration", default="auto", show_default=True, metavar="off,auto,FILE", help="Of quantized caches.")
+@click.option("--calibration", default="auto", show_default=True, metavar="off,auto,FILE", help="Of a quantized K.")
 @click.option(
     "--depth",
     "depths",

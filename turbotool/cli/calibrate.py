@@ -58,7 +58,7 @@ def calibrate(
     no_plot: bool,
     session: Session,
 ) -> None:
-    """Calibrate the KV cache of MODEL on a text: the programs then lose less of K and V at the same size.
+    """Calibrate the KV cache of MODEL on a text: the programs then lose less of K at the same size.
 
     The file is written beside the model, where llama.cpp's programs find it with --kv-calibration auto. A part of the
     text is held back; on it, the KLD of a cache is measured without and with the calibration.

@@ -36,7 +36,7 @@ CALIBRATION = "auto"
 @click.option("--kv", default=KV, show_default=True, metavar="TYPE[/TYPE],...", help="Caches; K/V for two types.")
 @click.option("--rotation", default=ROTATION, show_default=True, metavar="SIDES,...", help="Rotated sides.")
 @click.option(
-    "--calibration", default=CALIBRATION, show_default=True, metavar="off,auto,FILE", help="Of quantized caches."
+    "--calibration", default=CALIBRATION, show_default=True, metavar="off,auto,FILE", help="Of a quantized K."
 )
 @click.option(
     "--ctx", type=click.IntRange(SMALLEST_CTX, MAX_TOKENS), default=512, show_default=True, help="Tokens of a chunk."

@@ -160,8 +160,8 @@ def configurations(
 ) -> tuple[tuple[Configuration, ...], tuple[Configuration, ...]]:
     """Every pair with every calibration and rotation, and those left out because the rotation does nothing to them.
 
-    A rotation of a side that cannot be rotated (float type, head size) is the same as none there. Where nothing is
-    quantized nothing is calibrated.
+    A rotation of a side that cannot be rotated (float type, head size) is the same as none there, and so is the
+    calibration of a K that is not quantized.
     """
     wanted = [
         Configuration(pair, rotation, calibration)

@@ -96,5 +96,5 @@ def cache_name(pair: CachePair, calibration: Calibration) -> str:
 
 
 def can_gain(pair: CachePair) -> bool:
-    """Whether anything is quantized, and so lost."""
-    return is_quantized(pair.k) or is_quantized(pair.v)
+    """Whether there is anything to calibrate: K alone is, where it is quantized."""
+    return is_quantized(pair.k)

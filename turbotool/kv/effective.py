@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from turbotool.errors import ConfigurationMismatch
 from turbotool.inputs.model import Model
-from turbotool.kv.cachetype import CachePair, is_quantized
+from turbotool.kv.cachetype import CachePair
 from turbotool.kv.calibration import UNCALIBRATED, Calibration, can_gain
 from turbotool.kv.rotation import Knobs, gate_is_on, turbo_size
 from turbotool.system.lines import whole_lines
@@ -32,11 +32,10 @@ ROTATION = re.compile(
 UPSTREAM_ROTATION = re.compile(
     r"(?:attn_rot_(?P<side>[kv]) = (?P<state>[01])|n_rot_(?P<sized>[kv]) = (?P<size>\d+)), n_embd_head_\w+ = -?\d+$"
 )
-# `, V TYPE` since V is calibrated, too
 CALIBRATION = re.compile(
-    r"kv_calibration: (?:on, K (?P<on_k>\w+)(?:, V (?P<on_v>\w+))?, "
+    r"kv_calibration: (?:on, K (?P<on>\w+), "
     r"(?P<layers>\d+) layers, hash (?P<hash>[0-9a-f]{16}), for (?P<positions>\d+) positions"
-    r"|off, K (?P<off_k>\w+)(?:, V (?P<off_v>\w+))?) \((?P<why>.*)\)$"
+    r"|off, K (?P<off>\w+)) \((?P<why>.*)\)$"
 )
 # a source names its file by its folder, and says why nothing was kept
 KEPT_NOT = re.compile(r", not kept: .*$")
@@ -71,7 +70,7 @@ class Rotation:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What a context with caches of these types is calibrated with; `v` is None where the program does not say it.
+    """What a context whose K has this type is calibrated with.
 
     `hash` is of what is in force in so many `layers` and for so many `positions`, `source` where it is from, without a
     folder. Of a context that is not calibrated there is a `reason` instead.
@@ -79,7 +78,6 @@ class Calibrated:
 
     on: bool
     k: str
-    v: str | None
     layers: int | None = None
     hash: str | None = None
     positions: int | None = None
@@ -91,7 +89,7 @@ class Calibrated:
 class Effective:
     """What a binary reports about its KV caches; empty or None where it printed nothing.
 
-    `calibrations` has a line for each pair of types, and none from programs that know nothing of it.
+    `calibrations` has a line for each type of K, and none from programs that know nothing of it.
     """
 
     caches: tuple[Cache, ...]
@@ -160,12 +158,11 @@ def _upstream_rotation(match: re.Match[str]) -> Rotation:
 
 
 def _calibrated(match: re.Match[str]) -> Calibrated:
-    if match["off_k"]:
-        return Calibrated(False, match["off_k"], match["off_v"], reason=match["why"])
+    if match["off"]:
+        return Calibrated(False, match["off"], reason=match["why"])
     return Calibrated(
         on=True,
-        k=match["on_k"],
-        v=match["on_v"],
+        k=match["on"],
         layers=int(match["layers"]),
         hash=match["hash"],
         positions=int(match["positions"]),
@@ -223,8 +220,7 @@ def differences(
 def uncalibrated(pair: CachePair, lines: Sequence[Calibrated], wanted: Calibration) -> list[str]:
     """How what programs say of a calibration differs from the one that was asked for.
 
-    With auto a cache of which nothing is quantized has none, and whether V alone is worth it the programs decide. Those
-    that know nothing of calibrations say nothing.
+    With auto a K that is not quantized has none. Programs that know nothing of calibrations say nothing.
     """
     if wanted.is_off:
         return [f"the cache is calibrated ({one.source}), requested off" for one in lines if one.on]
@@ -232,11 +228,10 @@ def uncalibrated(pair: CachePair, lines: Sequence[Calibrated], wanted: Calibrati
         return []
     if not lines:
         return [f"the programs know nothing of a calibration, requested {wanted}: use --calibration off with them"]
-    must = wanted.is_file or is_quantized(pair.k)
     return [
         f"the cache is not calibrated ({one.reason}), requested {wanted}: use --calibration off for this model"
         for one in lines
-        if must and not one.on
+        if not one.on
     ]
 
 

@@ -8,33 +8,26 @@ from xml.etree import ElementTree
 import pytest
 
 from turbotool.calibration import plot
-from turbotool.calibration.statistics import LayerStatistics, SideStatistics, Statistics
+from turbotool.calibration.statistics import LayerStatistics, Statistics
 from turbotool.report import svg
 
 
-def side(heads: int, width: int, gain: float = 2.0) -> SideStatistics:
+def layer(number: int, heads: int, width: int) -> LayerStatistics:
     energy = tuple(float(10**channel) for channel in range(width)) * heads
-    return SideStatistics((gain,) * heads, energy, (1.0,) * len(energy))
+    return LayerStatistics(number, heads, width, (2.0,) * heads, energy, (1.0,) * len(energy))
 
 
-def found(*sizes: tuple[int, int], v: bool = True) -> Statistics:
-    layers = tuple(
-        LayerStatistics(number, heads, width, side(heads, width), side(heads, width, 1.0) if v else None)
-        for number, (heads, width) in enumerate(sizes)
-    )
-    return Statistics(1, "m", "t", 512, 512, layers)
+def found(*sizes: tuple[int, int]) -> Statistics:
+    return Statistics(1, "m", "t", 512, 512, tuple(layer(number, *size) for number, size in enumerate(sizes)))
 
 
 def drawn(statistics: Statistics) -> list[svg.Drawing]:
     """Every plot."""
-    pictures = [plot.gain_by_layer(statistics)]
-    for name in statistics.sides:
-        pictures += [plot.heat_map(statistics, name, after=after) for after in (False, True)]
-        pictures.append(plot.sorted_shares(statistics, name))
-    return pictures
+    heat = [plot.heat_map(statistics, after=after) for after in (False, True)]
+    return [plot.gain_by_layer(statistics), *heat, plot.sorted_shares(statistics)]
 
 
-@pytest.mark.parametrize("statistics", [found((1, 4)), found((2, 4), (1, 8)), found(*[(2, 4)] * 80, v=False)])
+@pytest.mark.parametrize("statistics", [found((1, 4)), found((2, 4), (1, 8)), found(*[(2, 4)] * 80)])
 def test_every_plot_is_drawn_and_the_same_again(statistics: Statistics) -> None:
     pytest.importorskip("matplotlib")
     for picture, again in zip(drawn(statistics), drawn(statistics), strict=True):
@@ -45,7 +38,7 @@ def test_every_plot_is_drawn_and_the_same_again(statistics: Statistics) -> None:
 
 def test_the_largest_channel_comes_first_and_a_shorter_head_is_filled_up() -> None:
     numpy = pytest.importorskip("numpy")
-    rows = plot._sorted_heads(found((1, 2), (1, 3)), "k", after=False)
+    rows = plot._sorted_heads(found((1, 2), (1, 3)), after=False)
     assert rows[0][:2] == pytest.approx([1000 / 11, 100 / 11])
     assert numpy.isnan(rows[0][2])
     assert rows[1] == pytest.approx([10000 / 111, 1000 / 111, 100 / 111])
@@ -53,7 +46,6 @@ def test_the_largest_channel_comes_first_and_a_shorter_head_is_filled_up() -> No
 
 def test_a_head_without_energy_is_drawn() -> None:
     pytest.importorskip("matplotlib")
-    nothing = SideStatistics((1.0,), (0.0,) * 4, (0.0,) * 4)
-    statistics = Statistics(1, "m", "t", 512, 512, (LayerStatistics(0, 1, 4, nothing),))
-    for drawing in (plot.heat_map(statistics, "k", after=False), plot.sorted_shares(statistics, "k")):
+    nothing = LayerStatistics(0, 1, 4, (1.0,), (0.0,) * 4, (0.0,) * 4)
+    for drawing in drawn(Statistics(1, "m", "t", 512, 512, (nothing,))):
         ElementTree.fromstring(drawing)  # noqa: S314 (our own file)

@@ -20,22 +20,18 @@ def read(folder: Path, told: dict[str, Any]) -> Statistics:
     return read_statistics(path)
 
 
-def test_sides_that_are_not_calibrated_are_absent(tmp_path: Path) -> None:
+def test_gains_are_those_of_every_head_and_what_is_new_is_passed_over(tmp_path: Path) -> None:
     told = statistics()
-    for layer in told["layers"]:
-        del layer["v"]
-    told["layers"][0]["something new"] = 1
+    told["layers"][1]["layer"] = 5
+    told["layers"][0] |= {"something new": 1}
+    told["layers"][1]["k"] |= {"gain": [3.0, 3.0], "something new": 1}
     found = read(tmp_path, told)
-    assert (found.sides, found.gains("k"), found.gains("v")) == (("k",), (2.0, 8.0) * 2, ())
-    assert gain_rows(found, 16)[0] == ["layer", "K"]
-
-
-def test_a_layer_without_a_side_that_others_have_shows_a_dash(tmp_path: Path) -> None:
-    told = statistics()
-    del told["layers"][1]["v"]
-    assert gain_rows(read(tmp_path, told), 16)[2:] == [
-        ["1", "4.00 (2.00 - 8.00)", "–"],  # noqa: RUF001
-        ["all", "4.00 (2.00 - 8.00)", "1.10 (1.00 - 1.21)"],
+    assert found.gains == (2.0, 8.0, 3.0, 3.0)
+    assert gain_rows(found, 16) == [
+        ["layer", "gain"],
+        ["0", "4.00 (2.00 - 8.00)"],
+        ["5", "3.00 (3.00 - 3.00)"],
+        ["all", "3.46 (2.00 - 8.00)"],
     ]
 
 
@@ -50,10 +46,9 @@ def test_the_table_of_a_deep_model_is_short(tmp_path: Path, layers: int, rows: l
 
 
 def test_shares_are_parts_of_a_head(tmp_path: Path) -> None:
-    side = read(tmp_path, statistics()).layers[0].k
-    assert side
-    assert side.shares(after=False) == [[0.85, 0.05, 0.05, 0.05]] * 2
-    assert side.shares(after=True) == [[0.25] * 4] * 2
+    layer = read(tmp_path, statistics()).layers[0]
+    assert layer.shares(after=False) == [[0.85, 0.05, 0.05, 0.05]] * 2
+    assert layer.shares(after=True) == [[0.25] * 4] * 2
 
 
 @pytest.mark.parametrize(
@@ -61,6 +56,9 @@ def test_shares_are_parts_of_a_head(tmp_path: Path) -> None:
     [
         ({"version": 2}, "their version is 2"),
         ({"layers": []}, "no layer is calibrated"),
+        ({"layers": [5]}, "Expected `object`, got `int`"),
+        ({"k": None}, "Object missing required field `gain`"),
+        ({"k": {"gain": [1.0, 1.0]}}, "Object missing required field `before`"),
         ({"gain": [1.0]}, "1 gains for 2 heads"),
         ({"gain": [1.0, 0.0]}, "a gain is no positive number"),
         ({"gain": [1.0, None]}, "Expected `float`, got `null`"),

@@ -287,11 +287,13 @@ def test_a_missing_plotting_library_is_told_before_the_measurement(site: Site, m
     assert site.bench("--kv", "f16", *SMALL, "--report", report, "--no-plot").code == 0
 
 
-def test_a_cache_is_timed_with_and_without_calibration_and_f16_without(site: Site) -> None:
-    done = site.bench("--kv", "f16,turbo4", "--calibration", "off,auto", *SMALL, "--json")
+def test_a_cache_is_timed_with_and_without_calibration_where_k_is_quantized(site: Site) -> None:
+    done = site.bench("--kv", "f16,f16/turbo4,turbo4", "--calibration", "off,auto", *SMALL, "--json")
     assert done.code == 0
-    cells = [(cell["k"], cell["calibration"]) for cell in done.document["cells"] if cell["test"] == "tg2"]
-    assert Counter(cells) == {("f16", "off"): 2, ("turbo4", "off"): 2, ("turbo4", "auto"): 2}
+    cells = [(cell["k"], cell["v"], cell["calibration"]) for cell in done.document["cells"] if cell["test"] == "tg2"]
+    turbo = ("turbo4", "turbo4")
+    wanted = [("f16", "f16", "off"), ("f16", "turbo4", "off"), (*turbo, "off"), (*turbo, "auto")]
+    assert Counter(cells) == dict.fromkeys(wanted, 2)
     assert [cell["ratio_f16"] is None for cell in done.document["cells"]] == [False] * len(done.document["cells"])
     found = {one["calibration"]: one["said"][0]["on"] for one in done.document["calibrations"]}
     assert (found, done.document["settings"]["calibration"]) == ({"off": False, "auto": True}, ["off", "auto"])

@@ -76,10 +76,10 @@ def test_the_file_stands_beside_the_model_and_the_check_says_what_it_gives(here:
     found = done.document
     assert (found["calibration"], found["embedded"], found["replaced"]) == (str(here.file), False, False)
     assert (found["tokens"], found["sequences"], found["positions"]) == (8 * 128, 8, 128)
-    assert (found["gain_k"], found["gain_v"]) == pytest.approx((4.0, 1.1))
+    assert found["gain"] == pytest.approx(4.0)
     assert [layer["layer"] for layer in found["layers"]] == [0, 1]
-    k = found["layers"][1]["k"]
-    assert (k["heads"], k["largest_share_before"], k["largest_share_after"]) == ([2.0, 8.0], 0.85, 0.25)
+    layer = found["layers"][1]
+    assert (layer["heads"], layer["largest_share_before"], layer["largest_share_after"]) == ([2.0, 8.0], 0.85, 0.25)
     check = found["check"]
     assert (check["k"], check["v"], check["ctx"], check["chunks"]) == ("turbo4", "turbo4", 128, 4)
     assert (check["ratio"], check["verdict"]) == (pytest.approx(0.4, abs=1e-4), "better")
@@ -92,8 +92,8 @@ def test_people_are_told_gains_and_verdict_and_what_to_type(here: CalibrateSite)
     done = here.calibrate("--cache", "q8_0/turbo4")
     lines = done.stdout.splitlines()
     assert lines[0] == "model.gguf: measured on 1024 tokens, 8 sequences of 128; figures for a context of 128"
-    assert "0      4.00 (2.00 - 8.00)  1.10 (1.00 - 1.21)" in lines
-    assert "all    4.00 (2.00 - 8.00)  1.10 (1.00 - 1.21)" in lines
+    assert "0      4.00 (2.00 - 8.00)" in lines
+    assert "all    4.00 (2.00 - 8.00)" in lines
     assert "q8_0/turbo4 against f16 on 4 chunks of 128 tokens that were held back" in lines
     assert "0.400 ± 0.010 times the KLD: better" in lines
     assert lines[-1] == f"  llama-server -m {here.model} -ctk q8_0 -ctv turbo4 --kv-calibration auto"
@@ -219,6 +219,7 @@ def parts(folder: Path) -> None:
         (nothing, ["--out", "text.txt/x.gguf"], 2, "cannot write to"),
         (other_file, [], 2, "is no calibration, and is not overwritten"),
         (nothing, ["--cache", "turbo5"], UnknownCacheType.exit_code, "did you mean 'turbo4'?"),
+        (nothing, ["--cache", "f16/turbo4"], 2, "f16/turbo4 is not calibrated: its K is not quantized"),
         (nothing, ["--ctx", "127"], 2, "127 is not in the range"),
         (nothing, ["--chunks", "1"], 2, "1 is not in the range"),
         (nothing, ["--sequences", "0"], 2, "0 is not in the range"),
@@ -330,8 +331,8 @@ def test_the_page_shows_the_channels_and_names_no_folder(here: CalibrateSite) ->
     assert str(here.folder) not in text
     assert read.open == []
     assert all(one.startswith(("#", "data:image/png")) for one in read.fetched)
-    assert text.count("<svg") == 7  # three for each side, and the gains
-    assert ["1", "4.00 (2.00 - 8.00)", "1.10 (1.00 - 1.21)"] in read.rows
+    assert text.count("<svg") == 4  # three of the channels, and the gains
+    assert ["1", "4.00 (2.00 - 8.00)"] in read.rows
     assert "times the KLD: better" in text
     assert "--out model.kvcal.gguf --cache turbo4 --chunks 4 --bin-dir BIN_DIR" in text
 

@@ -396,6 +396,16 @@ def test_a_cache_is_measured_with_and_without_calibration_and_f16_without(site: 
     assert len(eval_runs(site.folder)) == runs
 
 
+def test_a_quantized_v_beside_a_k_that_is_not_is_measured_once(site: EvalSite) -> None:
+    done = site.eval("--kv", "f16/turbo4", *BOTH[2:], "--json")
+    assert [(cell["k"], cell["v"], cell["calibration"]) for cell in done.document["cells"]] == [
+        ("f16", "turbo4", "off")
+    ]
+    runs = [run for run in eval_runs(site.folder) if (run["what"], run["cell"]) == ("cell", "f16/turbo4/off")]
+    assert [run["calibration"] for run in runs] == ["off"]
+    assert "f16/turbo4 uncalibrated" not in done.stderr
+
+
 @pytest.mark.parametrize(("tolerated", "word"), [("0.03", "auto"), ("5", "off")])
 def test_the_command_that_is_recommended_says_how_the_cache_is_calibrated(
     site: EvalSite, tolerated: str, word: str

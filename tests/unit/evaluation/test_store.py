@@ -156,7 +156,7 @@ def test_a_locked_store_is_not_taken_for_a_damaged_one(tmp_path: Path, monkeypat
 
 
 def test_a_calibration_comes_back_and_what_was_kept_before_there_was_any_has_none(tmp_path: Path) -> None:
-    ran = (Calibrated(True, "q8_0", "turbo4", 2, "ab" * 8, 512, "measured on 256 tokens"),)
+    ran = (Calibrated(True, "q8_0", 2, "ab" * 8, 512, "measured on 256 tokens"),)
     calibrated = replace(MEASURED, effective=replace(MEASURED.effective, calibrations=ran))
     with open_store(tmp_path / "s", QUIET) as store:
         store.keep("key", "about", calibrated)

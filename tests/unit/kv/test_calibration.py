@@ -59,7 +59,8 @@ def test_only_a_file_that_holds_a_calibration_is_taken(tmp_path: Path, monkeypat
         ("q8_0/turbo4", UNCALIBRATED, "q8_0/turbo4 uncalibrated"),
         ("turbo4", Calibration("x.gguf"), "turbo4 with x.gguf"),
         ("f16/bf16", UNCALIBRATED, "f16/bf16"),
+        ("f16/turbo4", UNCALIBRATED, "f16/turbo4"),
     ],
 )
-def test_a_quantized_cache_is_named_with_what_it_lacks(cache: str, asked: Calibration, name: str) -> None:
+def test_a_cache_with_a_quantized_k_is_named_with_what_it_lacks(cache: str, asked: Calibration, name: str) -> None:
     assert cache_name(CachePair.parse(cache), asked) == name

@@ -203,7 +203,8 @@ def test_the_command_sets_variables_sequences_and_quotes_the_path() -> None:
     named = Calibration("x y", Path("/a/x y"), "h")
     assert server_command(model, MIXED, 100, calibration=named).endswith("--kv-calibration '/a/x y'")
     assert "calibration" not in server_command(model, MIXED, 100, calibration=None)
-    assert "calibration" not in server_command(model, F16, 100)
+    for uncalibrated in (F16, CachePair("f16", "turbo4")):
+        assert "calibration" not in server_command(model, uncalibrated, 100)
 
 
 def test_a_calibration_is_two_floats_for_each_value_of_a_quantized_k() -> None:

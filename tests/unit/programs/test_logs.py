@@ -151,9 +151,8 @@ def test_a_silent_log_is_refused() -> None:
 
 WHERE = "measured on 256 tokens in 0.57 s, kept in /home/me/.cache/llama cpp/kv-calibration/89bb8e6452fa241e.gguf"
 ON = "x I kv_calibration: on, K q8_0, 30 layers, hash f7adf4722e6adc83, for 512 positions ({})\n"
-ON_BOTH = ON.replace("K q8_0", "K q8_0, V turbo4")
-NOT = "x I kv_calibration: off, K q8_0, V turbo4 ({})\n"
-CALIBRATED = Calibrated(True, "q8_0", None, 30, "f7adf4722e6adc83", 512, "x.gguf")
+NOT = "x I kv_calibration: off, K q8_0 ({})\n"
+CALIBRATED = Calibrated(True, "q8_0", 30, "f7adf4722e6adc83", 512, "x.gguf")
 NAMED = Calibration("x.kvcal.gguf", Path("x.kvcal.gguf"))
 
 
@@ -161,7 +160,7 @@ NAMED = Calibration("x.kvcal.gguf", Path("x.kvcal.gguf"))
     ("line", "found"),
     [
         (ON.format("/models/a b/x.gguf"), CALIBRATED),
-        (ON_BOTH.format("C:\\models\\x.gguf"), replace(CALIBRATED, v="turbo4")),
+        (ON.format("C:\\models\\x.gguf"), CALIBRATED),
         (ON.format("embedded in /m/x.gguf"), replace(CALIBRATED, source="embedded in x.gguf")),
         (
             ON.format(WHERE),
@@ -175,13 +174,10 @@ NAMED = Calibration("x.kvcal.gguf", Path("x.kvcal.gguf"))
             ON.format("measured on 256 tokens in 0.57 s, not kept: /m/kv cannot be written"),
             replace(CALIBRATED, source="measured on 256 tokens in 0.57 s, not kept"),
         ),
-        (
-            NOT.replace(", V turbo4", "").format("asked for"),
-            Calibrated(False, "q8_0", None, reason="asked for"),
-        ),
+        (NOT.format("asked for"), Calibrated(False, "q8_0", reason="asked for")),
         (
             NOT.format("not with --split-mode tensor"),
-            Calibrated(False, "q8_0", "turbo4", reason="not with --split-mode tensor"),
+            Calibrated(False, "q8_0", reason="not with --split-mode tensor"),
         ),
     ],
 )
@@ -192,7 +188,7 @@ def test_a_calibration_is_read_with_its_source_but_for_the_folder(line: str, fou
 
 def test_what_an_earlier_context_was_calibrated_with_is_gone() -> None:
     found = parse_effective(NOT.format("x") + context_log(512) + ON.format("x.gguf") + NOT.format("y"))
-    assert found.calibrations == (CALIBRATED, Calibrated(False, "q8_0", "turbo4", reason="y"))
+    assert found.calibrations == (CALIBRATED, Calibrated(False, "q8_0", reason="y"))
     assert found.in_force == (CALIBRATED,)
 
 
@@ -217,7 +213,7 @@ def test_a_run_with_another_calibration_is_refused(asked: Calibration, log: str,
 
 @pytest.mark.parametrize(
     ("asked", "log"),
-    [(UNCALIBRATED, NOT.format("asked for")), (UNCALIBRATED, ""), (AUTO, ON.format("x")), (NAMED, ON_BOTH.format("x"))],
+    [(UNCALIBRATED, NOT.format("asked for")), (UNCALIBRATED, ""), (AUTO, ON.format("x")), (NAMED, ON.format("x"))],
 )
 def test_a_run_with_the_calibration_that_was_asked_for_passes(asked: Calibration, log: str) -> None:
     require_effective(RAN, K_ONLY, MODEL, parse_effective(COMPLETION + log), asked)
@@ -227,8 +223,8 @@ def test_a_run_with_the_calibration_that_was_asked_for_passes(asked: Calibration
     ("cache", "asked", "refused"),
     [("f16", AUTO, False), ("f16", NAMED, True), ("f16/turbo4", AUTO, False), ("q8_0/f16", AUTO, True)],
 )
-def test_auto_must_calibrate_what_is_quantized_on_the_side_of_k(cache: str, asked: Calibration, refused: bool) -> None:
-    lines = (Calibrated(False, "x", None, reason="not quantized"),)
+def test_auto_must_calibrate_a_quantized_k_and_a_file_any(cache: str, asked: Calibration, refused: bool) -> None:
+    lines = (Calibrated(False, "x", reason="not quantized"),)
     assert bool(uncalibrated(CachePair.parse(cache), lines, asked)) is refused
 
 

@@ -21,7 +21,7 @@ from turbotool.system.documents import encode
 from turbotool.system.files import write_file
 from turbotool.system.machine import describe
 
-CALIBRATED = "of every quantized cache, by auto, but for those that are called uncalibrated or named with a file"
+CALIBRATED = "of every quantized K, by auto, but for those that are called uncalibrated or named with a file"
 
 
 def write_report(folder: Path, evaluation: Evaluation) -> None:

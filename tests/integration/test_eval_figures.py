@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from command_line import document
 
-from turbotool.evaluation.cell import F16, Measured
+from turbotool.evaluation.cell import Measured
 from turbotool.evaluation.judge.stats import kld, ln_ratio, same_top
 from turbotool.inputs.default_model import default_model
 from turbotool.inputs.model import read_model
-from turbotool.kv.cachetype import CachePair
+from turbotool.kv.cachetype import F16, CachePair
 from turbotool.layout import find_layout
 from turbotool.programs.choose import named_binaries
 from turbotool.programs.divergence import Divergence, parse_divergence, parse_running

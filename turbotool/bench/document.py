@@ -13,7 +13,7 @@ from turbotool.bench.rounds import BenchLedger, verdict
 from turbotool.kv.effective import Calibrated
 from turbotool.programs.llamabench import KNOBS
 from turbotool.report import private
-from turbotool.report.document import number
+from turbotool.report.document import rounded
 from turbotool.system import documents
 from turbotool.system.documents import ErrorFields, error_fields
 from turbotool.system.machine import Machine
@@ -237,8 +237,8 @@ def cell_fields(cell: BenchCell) -> BenchCellFields:
         test=str(cell.phase),
         calibration=str(point.calibration),
         **_figures(cell.speed, "median", "min", "max"),
-        samples=tuple(map(_rounded, cell.samples)),
-        ms_per_token=_rounded(cell.ms_per_token),
+        samples=tuple(rounded(one, DIGITS) for one in cell.samples),
+        ms_per_token=rounded(cell.ms_per_token, DIGITS),
         **_named("ns_per_cached_token", cell.cached_token),
         **_named("ratio_f16", cell.ratio_f16),
         **_named("ratio_against", cell.ratio_against),
@@ -252,11 +252,7 @@ def _named(name: str, found: Spread | None) -> dict[str, float | None]:
 
 def _figures(found: Spread | None, *names: str) -> dict[str, float | None]:
     values = (found.median, found.minimum, found.maximum) if found else (None, None, None)
-    return {name: _rounded(value) for name, value in zip(names, values, strict=True)}
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if number(value) is None else float(f"{value:.{DIGITS}g}")
+    return {name: rounded(value, DIGITS) for name, value in zip(names, values, strict=True)}
 
 
 def _failures(ledger: BenchLedger) -> tuple[FailureFields, ...]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 
-from turbotool.bench.plan import AGAINST, F16, OURS, BenchJob, BenchPlan
+from turbotool.bench.plan import AGAINST, OURS, BenchJob, BenchPlan
 from turbotool.bench.rounds import BenchLedger
 from turbotool.errors import first_line
+from turbotool.kv.cachetype import F16
 from turbotool.kv.calibration import UNCALIBRATED
 from turbotool.programs.llamabench import DECODE, Phase, Sample
 

@@ -14,8 +14,15 @@ from typing import TypeVar
 
 from turbotool.errors import ConfigurationMismatch, UnknownCacheType
 from turbotool.inputs.model import Model
-from turbotool.kv.cachetype import CachePair
-from turbotool.kv.calibration import UNCALIBRATED, Calibration, can_gain
+from turbotool.kv.cachetype import F16, CachePair
+from turbotool.kv.calibration import (
+    UNCALIBRATED,
+    Calibration,
+    calibrations_of,
+    can_gain,
+    left_alone,
+    refuse_programs,
+)
 from turbotool.kv.effective import Calibrated
 from turbotool.programs import llamabench
 from turbotool.programs.binaries import TREE_DIGITS, Binaries
@@ -24,7 +31,6 @@ from turbotool.programs.runner import Runner
 
 OURS = "ours"
 AGAINST = "against"
-F16 = CachePair("f16", "f16")
 # what the first run of a build times if the user leaves one of the two phases out
 WARM_PREFILL = Phase(PREFILL, 128)
 WARM_DECODE = Phase(DECODE, 8)
@@ -46,9 +52,7 @@ class BenchSettings:
     def caches(self) -> tuple[tuple[CachePair, Calibration], ...]:
         """Every pair of types with every calibration, where K is quantized."""
         return tuple(
-            (pair, calibration)
-            for pair in self.pairs
-            for calibration in (self.calibrations if can_gain(pair) else (UNCALIBRATED,))
+            (pair, calibration) for pair in self.pairs for calibration in calibrations_of(pair, self.calibrations)
         )
 
     @property
@@ -131,13 +135,8 @@ def _calibrated(
 ) -> dict[tuple[CachePair, Calibration], tuple[Calibrated, ...]] | None:
     """How a build calibrates the caches that it can have; None if it knows nothing of it, which ours has to."""
     if not llamabench.calibrates(runner):
-        asked = [str(one) for one in settings.calibrations if not one.is_off]
-        if name == OURS and asked and any(map(can_gain, settings.pairs)):
-            raise ConfigurationMismatch(
-                f"the llama-bench in {runner.binaries.bin_dir} knows nothing of calibrated caches, "
-                f"requested {', '.join(asked)}",
-                hint="add --calibration off, or run `turbotool build` and leave out --bin-dir",
-            )
+        if name == OURS:
+            refuse_programs(llamabench.PROGRAM, runner.binaries.bin_dir, settings.pairs, settings.calibrations)
         return None
     there = [(pair, asked) for pair, asked in settings.caches if can_gain(pair) and not {pair.k, pair.v} & {*lacks}]
     return {(pair, asked): llamabench.calibrated(runner, model, pair, asked) for pair, asked in there}
@@ -170,8 +169,8 @@ def make_plan(model: Model, settings: BenchSettings, builds: Sequence[Build]) ->
 
 
 def left_out(plan: BenchPlan) -> list[str]:
-    """A line for each build that cannot run every cache, and for each that runs them uncalibrated."""
-    lines = []
+    """Lines for builds that cannot run every cache, or run them uncalibrated, and for caches that stay so."""
+    lines = left_alone(plan.settings.pairs, plan.settings.calibrations)
     for build in plan.builds:
         skipped = [item for item in plan.skipped if item.build == build.name]
         if skipped:

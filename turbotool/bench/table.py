@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from turbotool.bench.figures import BenchCell, Spread
-from turbotool.bench.plan import F16
+from turbotool.kv.cachetype import F16
 from turbotool.programs.llamabench import DECODE, PREFILL
 from turbotool.report import table
 from turbotool.report.table import NOTHING, Column, shown_columns

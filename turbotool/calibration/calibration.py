@@ -10,7 +10,7 @@ from turbotool.calibration.destination import Destination
 from turbotool.calibration.statistics import Statistics
 from turbotool.inputs.model import Model
 from turbotool.kv.cachetype import CachePair
-from turbotool.kv.calibration import beside
+from turbotool.kv.calibration import AUTO, OPTION, beside
 
 
 @dataclass(frozen=True)
@@ -39,5 +39,5 @@ class CalibratedModel:
         """What serves with it: the words behind llama-server, the file where the programs do not find it themselves."""
         found = self.target.embeds or self.target.path == beside(self.model.path)
         model = self.target.path if self.target.embeds else self.model.path
-        source = "auto" if found else str(self.target.path)
-        return ("-m", str(model), *self.pair.flags, "--kv-calibration", source)
+        source = AUTO.word if found else str(self.target.path)
+        return ("-m", str(model), *self.pair.flags, OPTION, source)

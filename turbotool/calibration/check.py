@@ -9,14 +9,13 @@ from pathlib import Path
 
 from turbotool.errors import ConfigurationMismatch
 from turbotool.inputs.model import Model
-from turbotool.kv.cachetype import CachePair
+from turbotool.kv.cachetype import F16, CachePair
 from turbotool.kv.calibration import AUTO, Calibration, calibration
 from turbotool.programs.divergence import Divergence
 from turbotool.programs.perplexity import Text, base_bytes, compare, write_base
 from turbotool.programs.runner import Run, Runner
 from turbotool.system.files import need_space
 
-F16 = CachePair("f16", "f16")
 BETTER, WORSE, UNRESOLVED = "better", "worse", "not resolved"
 RESOLVED = 1.96  # standard errors between two means that are not the same, in 95 of 100 cases
 RUNS = ("base logits", "without", "with the calibration")

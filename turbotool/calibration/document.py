@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import geometric_mean
 
 from turbotool.calibration.calibration import CalibratedModel
 from turbotool.calibration.check import KldCheck
 from turbotool.calibration.statistics import LayerStatistics
-from turbotool.calibration.table import geometric_mean
 from turbotool.programs.divergence import Divergence, Estimate
-from turbotool.report.document import number
+from turbotool.report.document import number, rounded
 from turbotool.system import documents
 
 DIGITS = 6  # significant ones
@@ -133,8 +133,8 @@ def _check(found: KldCheck) -> CheckFields:
         chunks=found.chunks,
         off=_cache(found.before),
         on=_cache(found.after),
-        ratio=_rounded(found.ratio),
-        ratio_error=_rounded(found.ratio_error),
+        ratio=rounded(found.ratio, DIGITS),
+        ratio_error=rounded(found.ratio_error, DIGITS),
         verdict=found.verdict,
     )
 
@@ -145,10 +145,6 @@ def _cache(found: Divergence) -> CheckedCache:
 
 def _estimate(found: Estimate) -> tuple[float | None, float | None]:
     return number(found.value), number(found.error)
-
-
-def _rounded(value: float) -> float | None:
-    return None if number(value) is None else _digits(value)
 
 
 def _digits(value: float) -> float:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import geometric_mean
 from typing import TYPE_CHECKING
 
 from turbotool.calibration.statistics import Statistics
-from turbotool.calibration.table import geometric_mean
 from turbotool.report.svg import COLOURS, INK, Drawing, draw_svg, ink_axes
 
 if TYPE_CHECKING:  # the command line imports this module to print its help

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import geometric_mean
 
 from turbotool.calibration.calibration import CalibratedModel
 from turbotool.calibration.check import BETTER, RESOLVED, UNRESOLVED, WORSE, KldCheck
 from turbotool.calibration.statistics import LayerStatistics, Statistics
-from turbotool.programs.divergence import Estimate
 from turbotool.report.table import aligned
 from turbotool.system.process import display
 
@@ -27,10 +27,6 @@ def measured(made: CalibratedModel) -> str:
     found = made.statistics
     about = f"measured on {found.n_tokens} tokens, {made.measured} sequences of {made.ctx}"
     return f"{made.model.path.name}: {about}; figures for a context of {found.n_positions}"
-
-
-def geometric_mean(values: Sequence[float]) -> float:
-    return math.exp(math.fsum(map(math.log, values)) / len(values))
 
 
 def gain_rows(found: Statistics, most: int) -> list[list[str]]:
@@ -66,12 +62,8 @@ def check_about(found: KldCheck) -> str:
 def check_rows(found: KldCheck) -> list[list[str]]:
     rows = [["calibration", "mean KLD (nats)", "same top (%)"]]
     for name, one in (("off", found.before), ("on", found.after)):
-        rows.append([name, _estimate(one.mean, 5), _estimate(one.same_top, 2)])
+        rows.append([name, one.mean.text(5), one.same_top.text(2)])
     return rows
-
-
-def _estimate(found: Estimate, digits: int) -> str:
-    return f"{found.value:.{digits}f} ± {found.error:.{digits}f}"
 
 
 def verdict(found: KldCheck) -> str:

@@ -16,7 +16,6 @@ from turbotool.kv.effective import Effective
 from turbotool.kv.rotation import ROTATIONS, Knobs
 from turbotool.programs.divergence import Divergence
 
-F16 = CachePair("f16", "f16")
 KEY_VERSION = 1  # of what `Measured` means; a new number forgets what older versions of turbotool measured
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from turbotool.errors import ClusterError, TurbotoolError, UsageMistake, first_line
 from turbotool.evaluation import planfile
-from turbotool.evaluation.cell import F16, Configuration
+from turbotool.evaluation.cell import Configuration
 from turbotool.evaluation.evaluation import Evaluation
 from turbotool.evaluation.identity import PROGRAMS, binaries_hash
 from turbotool.evaluation.judge.choice import Tolerance, choose
@@ -24,7 +24,8 @@ from turbotool.evaluation.sweep import FEWEST_SCORED, Sweep, SweepSettings, make
 from turbotool.inputs.corpus import default_corpus, named_corpus
 from turbotool.inputs.default_model import choose_model
 from turbotool.inputs.model import Model
-from turbotool.kv.calibration import require_files
+from turbotool.kv.cachetype import F16
+from turbotool.kv.calibration import left_alone, require_files
 from turbotool.programs.binaries import Binaries
 from turbotool.programs.choose import choose_binaries, named_binaries
 from turbotool.programs.perplexity import scored
@@ -183,6 +184,8 @@ def _evaluate(sweep: Sweep, task: _Task) -> Evaluation:
     if sweep.left_out:
         task.out.say(f"left out, because nothing is rotated there: {', '.join(map(str, sweep.left_out))}")
     machine, plan = read_machine(), task.plan
+    for line in left_alone(plan.kv, plan.calibration):
+        task.out.say(line)
     ledger = run_sweep(sweep, task.store, sweep.runner.work, task.out, task.scheduler)
     comparisons = compare_all(sweep, ledger)
     tolerance = Tolerance(plan.max_kld, plan.min_same_top)

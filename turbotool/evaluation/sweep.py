@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from turbotool.errors import ConfigurationMismatch, CorpusError, ModelError, UnknownCacheType
-from turbotool.evaluation.cell import F16, Configuration, Origin
+from turbotool.errors import CorpusError, ModelError, UnknownCacheType
+from turbotool.evaluation.cell import Configuration, Origin
 from turbotool.evaluation.identity import PROGRAMS, binaries_hash
 from turbotool.evaluation.store import Store
 from turbotool.inputs.metadata import OTHER_MODEL
 from turbotool.inputs.model import Model
-from turbotool.kv.cachetype import CachePair
-from turbotool.kv.calibration import OPTION, UNCALIBRATED, Calibration, beside, can_gain
+from turbotool.kv.cachetype import F16, CachePair
+from turbotool.kv.calibration import OPTION, UNCALIBRATED, Calibration, beside, calibrations_of, refuse_programs
 from turbotool.kv.rotation import gate_is_on
 from turbotool.programs.perplexity import Text, scored
 from turbotool.programs.runner import Runner
@@ -118,7 +118,7 @@ def make_sweep(runner: Runner, model: Model, texts: Sequence[Path], settings: Sw
     require_types(said, [*settings.pairs, CONTROL.pair], runner)
     calibrates = OPTION in said
     if not calibrates:
-        require_none(settings, runner)
+        refuse_programs(PROGRAMS[0], runner.binaries.bin_dir, settings.pairs, settings.calibrations)
     calibrations = [hashed(one, model, store) for one in settings.calibrations]
     kept, left_out = configurations(settings.pairs, settings.rotations, model, calibrations)
     return Sweep(
@@ -166,7 +166,7 @@ def configurations(
     wanted = [
         Configuration(pair, rotation, calibration)
         for pair in dict.fromkeys(pairs)
-        for calibration in (calibrations if can_gain(pair) else (UNCALIBRATED,))
+        for calibration in calibrations_of(pair, calibrations)
         for rotation in rotations
     ]
     effective = {configuration: in_force(configuration, model) for configuration in wanted}
@@ -190,17 +190,6 @@ def require_types(said: str, pairs: Iterable[CachePair], runner: Runner) -> None
         raise UnknownCacheType(
             f"the llama-perplexity in {runner.binaries.bin_dir} does not list {' and '.join(lacking)}",
             hint="leave it out of --kv, or run `turbotool build` and leave out --bin-dir",
-        )
-
-
-def require_none(settings: SweepSettings, runner: Runner) -> None:
-    """Raise ConfigurationMismatch if anything is to be calibrated."""
-    asked = [str(one) for one in settings.calibrations if not one.is_off]
-    if asked and any(map(can_gain, settings.pairs)):
-        raise ConfigurationMismatch(
-            f"the llama-perplexity in {runner.binaries.bin_dir} knows nothing of calibrated caches, "
-            f"requested {', '.join(asked)}",
-            hint="add --calibration off, or run `turbotool build` and leave out --bin-dir",
         )
 
 

@@ -60,6 +60,9 @@ class CachePair:
         return ("-ctk", self.k, "-ctv", self.v)
 
 
+F16 = CachePair("f16", "f16")  # what every other cache is compared with
+
+
 def bits_per_value(name: str) -> float:
     values, width = BLOCKS[name]
     return 8 * width / values

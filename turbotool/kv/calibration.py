@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from turbotool.errors import ModelError
+from turbotool.errors import ConfigurationMismatch, ModelError
 from turbotool.inputs.gguf import read_header
 from turbotool.kv.cachetype import CachePair, is_quantized
 
@@ -98,3 +98,27 @@ def cache_name(pair: CachePair, calibration: Calibration) -> str:
 def can_gain(pair: CachePair) -> bool:
     """Whether there is anything to calibrate: K alone is, where it is quantized."""
     return is_quantized(pair.k)
+
+
+def calibrations_of(pair: CachePair, asked: Sequence[Calibration]) -> Sequence[Calibration]:
+    """Those that a cache is measured with, of those that are asked for."""
+    return asked if can_gain(pair) else (UNCALIBRATED,)
+
+
+def left_alone(pairs: Iterable[CachePair], asked: Iterable[Calibration]) -> list[str]:
+    """A line if a file was named for caches that have nothing to calibrate."""
+    files = [str(one) for one in asked if one.is_file]
+    caches = [pair.short for pair in pairs if not can_gain(pair)]
+    if not files or not caches:
+        return []
+    return [f"not calibrated with {', '.join(files)}, because K is not quantized: {', '.join(caches)}"]
+
+
+def refuse_programs(program: str, folder: Path, pairs: Iterable[CachePair], asked: Iterable[Calibration]) -> None:
+    """Raise ConfigurationMismatch if anything is to be calibrated by a program that knows nothing of it."""
+    wanted = [str(one) for one in asked if not one.is_off]
+    if wanted and any(map(can_gain, pairs)):
+        raise ConfigurationMismatch(
+            f"the {program} in {folder} knows nothing of calibrated caches, requested {', '.join(wanted)}",
+            hint="add --calibration off, or run `turbotool build` and leave out --bin-dir",
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -39,6 +40,12 @@ class Estimate:
 
     value: float
     error: float = 0.0
+
+    def text(self, digits: int) -> str:
+        """`0.0079 ± 0.0003`."""
+        if not math.isfinite(self.value):
+            return str(self.value)
+        return f"{self.value:.{digits}f} ± {self.error:.{digits}f}"
 
 
 @dataclass(frozen=True)

@@ -124,19 +124,6 @@ def compare(
     return divergence, result
 
 
-def diverge(
-    runner: Runner,
-    model: Model,
-    text: Text,
-    pair: CachePair,
-    base: Path,
-    knobs: Knobs = OFF,
-    calibration: Calibration = UNCALIBRATED,
-) -> Divergence:
-    """What `compare` measures."""
-    return compare(runner, model, text, pair, base, knobs, calibration)[0]
-
-
 def measure(runner: Runner, model: Model, text: Text, pair: CachePair, knobs: Knobs = OFF) -> Estimate:
     """Perplexity of `text` under a cache configuration."""
     arguments: list[str | Path] = ["-f", text.path, "--chunks", str(text.chunks), *text.flags]

@@ -18,3 +18,8 @@ def finite(value: object) -> object:
 def number(value: float | None) -> float | None:
     """A figure as JSON has it: None if there is none, or none that is finite."""
     return value if value is not None and math.isfinite(value) else None
+
+
+def rounded(value: float | None, digits: int) -> float | None:
+    """The same with that many significant digits."""
+    return None if number(value) is None else float(f"{value:.{digits}g}")

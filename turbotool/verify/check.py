@@ -7,15 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from turbotool.inputs.model import Model
-from turbotool.kv.cachetype import CachePair
+from turbotool.kv.cachetype import F16, CachePair
 from turbotool.kv.calibration import UNCALIBRATED, Calibration
 from turbotool.kv.rotation import OFF, Knobs
 from turbotool.programs.divergence import Divergence
-from turbotool.programs.perplexity import Text, diverge, save_logits
+from turbotool.programs.perplexity import Text, compare, save_logits
 from turbotool.programs.runner import Runner
 from turbotool.system.output import Output
 
-F16 = CachePair("f16", "f16")
 Value = float | int | str | None
 
 
@@ -93,7 +92,9 @@ class Context:
         """KL divergence of a cache configuration from f16; measured once in a run."""
         key = (pair, knobs, calibration)
         if key not in self._divergences:
-            self._divergences[key] = diverge(self.runner, self.model, self.text, pair, self.base(), knobs, calibration)
+            self._divergences[key], _ = compare(
+                self.runner, self.model, self.text, pair, self.base(), knobs, calibration
+            )
         return self._divergences[key]
 
     def cleanup(self) -> None:

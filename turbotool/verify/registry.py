@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from turbotool.kv.cachetype import CachePair
-from turbotool.verify.check import F16, Spec
+from turbotool.kv.cachetype import F16, CachePair
+from turbotool.verify.check import Spec
 from turbotool.verify.checks import devices, effective, gate, memory, quality, shapes, shift, startup, upstream
 
 CHECKS = (

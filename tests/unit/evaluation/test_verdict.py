@@ -12,7 +12,7 @@ import pytest
 from known_model import known_model
 from known_results import cell
 
-from turbotool.evaluation.cell import F16, Configuration, Measured
+from turbotool.evaluation.cell import Configuration, Measured
 from turbotool.evaluation.judge.choice import Tolerance, choose, memory
 from turbotool.evaluation.judge.verdict import (
     BASE,
@@ -32,7 +32,7 @@ from turbotool.evaluation.judge.verdict import WORSE as WORSE_VERDICT
 from turbotool.evaluation.measure.work import EvalLedger
 from turbotool.evaluation.sweep import CONTROL, Corpus, Sweep
 from turbotool.inputs.shape import KvShape, cache_shape
-from turbotool.kv.cachetype import CachePair
+from turbotool.kv.cachetype import F16, CachePair
 from turbotool.kv.calibration import AUTO
 from turbotool.kv.effective import Cache
 from turbotool.programs.binaries import Binaries

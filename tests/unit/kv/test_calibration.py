@@ -16,6 +16,7 @@ from turbotool.kv.calibration import (
     UNCALIBRATED,
     Calibration,
     cache_name,
+    left_alone,
     parse_calibrations,
     require_files,
 )
@@ -64,3 +65,11 @@ def test_only_a_file_that_holds_a_calibration_is_taken(tmp_path: Path, monkeypat
 )
 def test_a_cache_with_a_quantized_k_is_named_with_what_it_lacks(cache: str, asked: Calibration, name: str) -> None:
     assert cache_name(CachePair.parse(cache), asked) == name
+
+
+def test_a_file_that_is_named_for_caches_with_nothing_to_calibrate_is_told() -> None:
+    pairs = [CachePair.parse(word) for word in ("turbo4", "f16/turbo4", "f16")]
+    told = left_alone(pairs, [UNCALIBRATED, Calibration("x.gguf", Path("x.gguf"))])
+    assert told == ["not calibrated with x.gguf, because K is not quantized: f16/turbo4, f16"]
+    assert left_alone(pairs, [AUTO, UNCALIBRATED]) == []
+    assert left_alone(pairs[:1], [Calibration("x.gguf", Path("x.gguf"))]) == []

@@ -29,7 +29,7 @@ from turbotool.inputs.default_model import unpack_member
 from turbotool.kv.cachetype import CachePair
 from turbotool.kv.rotation import OFF
 from turbotool.programs.binaries import TESTS, Binaries
-from turbotool.programs.perplexity import Text, diverge
+from turbotool.programs.perplexity import Text, compare
 from turbotool.programs.questions import has_three_colours, is_four, is_paris
 from turbotool.programs.runner import KEPT, Runner
 from turbotool.system.documents import plain
@@ -142,7 +142,7 @@ def test_a_divergence_without_statistics_is_a_failure_and_not_a_zero(context: Co
     plain = log.replace("attn_rot_k: on, size 64", "attn_rot_k: off").replace("attn_rot_k = 1", "attn_rot_k = 0")
     program(context.work, "llama-perplexity", f"print({plain!r}); print('Mean    KLD:   0.0')")
     with pytest.raises(BinaryFailed, match="did not print its KL divergence"):
-        diverge(context.runner, MODEL, context.text, CachePair("q8_0", "turbo4"), context.work / "base", OFF)
+        compare(context.runner, MODEL, context.text, CachePair("q8_0", "turbo4"), context.work / "base", OFF)
 
 
 def test_every_program_must_report_the_tree(context: Context) -> None:

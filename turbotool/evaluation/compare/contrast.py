@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 
 from turbotool.errors import ResultError
-from turbotool.evaluation.cell import F16, Configuration, Measured
+from turbotool.evaluation.cell import Configuration, Measured
 from turbotool.evaluation.compare.results import ResultCell, ResultSet
 from turbotool.evaluation.judge import stats
 from turbotool.evaluation.judge.stats import Series, interval, minus
+from turbotool.kv.cachetype import F16
 from turbotool.kv.effective import Effective
 from turbotool.programs.divergence import Divergence, Estimate
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from turbotool.evaluation.cell import F16, Configuration, Measured
+from turbotool.evaluation.cell import Configuration, Measured
 from turbotool.evaluation.judge.verdict import BETTER, KLD, OFF, WORSE, Comparison
 from turbotool.evaluation.measure.work import EvalLedger
 from turbotool.evaluation.sweep import Sweep
 from turbotool.inputs.model import Model
-from turbotool.kv.cachetype import CachePair
+from turbotool.kv.cachetype import F16, CachePair
 from turbotool.kv.effective import Cache
 from turbotool.kv.serving import LLAMA_SERVER, server_command
 from turbotool.kv.size import MIB, calibration_bytes, expected_mib, kv_bytes

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from turbotool.evaluation.cell import F16, Configuration, Measured
+from turbotool.evaluation.cell import Configuration, Measured
 from turbotool.evaluation.judge import stats as evalstats
 from turbotool.evaluation.judge.stats import CONFIDENCE, Interval, Series, interval, minus
 from turbotool.evaluation.measure.work import EvalLedger
 from turbotool.evaluation.sweep import Corpus, Sweep
+from turbotool.kv.cachetype import F16
 from turbotool.kv.calibration import UNCALIBRATED
 
 OFF, PLAIN, BASE = "off", "uncalibrated", "f16"

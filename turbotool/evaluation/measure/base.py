@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from turbotool.errors import BinaryFailed
-from turbotool.evaluation.cell import F16, Configuration
+from turbotool.evaluation.cell import Configuration
 from turbotool.evaluation.sweep import Corpus, EvalJob, Sweep
+from turbotool.kv.cachetype import F16
 from turbotool.programs.perplexity import base_bytes, write_base
 from turbotool.system.files import need_space, space_guard
 from turbotool.system.machine import kin, read_machine

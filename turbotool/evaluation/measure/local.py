@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from turbotool.errors import TurbotoolError
-from turbotool.evaluation.cell import F16, Configuration
+from turbotool.evaluation.cell import Configuration
 from turbotool.evaluation.measure.base import base_path, base_prefix, is_base, make_base, remove_bases
 from turbotool.evaluation.measure.single import FATAL, measured_cell
 from turbotool.evaluation.measure.work import EvalForecast, EvalLedger, Work
 from turbotool.evaluation.store import Store
 from turbotool.evaluation.sweep import Corpus, EvalJob, Sweep
+from turbotool.kv.cachetype import F16
 from turbotool.programs.perplexity import require_chunk
 from turbotool.system.output import Output, minutes
 

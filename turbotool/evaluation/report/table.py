@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -50,9 +49,7 @@ def _spread(name: str, digits: int) -> Callable[[CellRow], str]:
 
 def shown(found: Estimate | None, digits: int) -> str:
     """`0.0079 ± 0.0003`."""
-    if found is None:
-        return NOTHING
-    return f"{found.value:.{digits}f} ± {found.error:.{digits}f}" if math.isfinite(found.value) else str(found.value)
+    return NOTHING if found is None else found.text(digits)
 
 
 def _verdict(against: str, quantity: str) -> Callable[[CellRow], str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from turbotool.kv.cachetype import CachePair
+from turbotool.kv.cachetype import F16, CachePair
 from turbotool.kv.calibration import AUTO, UNCALIBRATED, Calibration
 from turbotool.kv.effective import differences
 from turbotool.kv.rotation import OFF, Knobs
@@ -21,7 +21,7 @@ def effective_configuration(context: Context) -> CheckOutcome:
         if (found := differences(run.pair, run.knobs, context.model, run.effective, run.calibration))
     ]
     wrong: tuple[tuple[CachePair, Knobs, Calibration], ...] = (
-        (CachePair("f16", "f16"), OFF, UNCALIBRATED),
+        (F16, OFF, UNCALIBRATED),
         (CachePair("q8_0", "turbo3"), OFF, UNCALIBRATED),
         (wanted, Knobs(k=True), UNCALIBRATED),
         (wanted, OFF, AUTO),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from turbotool.kv.cachetype import CachePair
+from turbotool.kv.cachetype import F16, CachePair
 from turbotool.kv.rotation import BOTH, K_OVERRIDE, OFF, V_OVERRIDE, Knobs
 from turbotool.programs.perplexity import Text, save_logits
 from turbotool.system.digest import sha256_file
-from turbotool.verify.check import F16, CheckOutcome, Context
+from turbotool.verify.check import CheckOutcome, Context
 from turbotool.verify.checks.startup import invalid_knob_refused
 
 CTX = 64  # a few dozen positions show whether the computation changed, to the last bit that the base file keeps

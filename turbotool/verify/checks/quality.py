@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from turbotool.kv.cachetype import CachePair
+from turbotool.kv.cachetype import F16, CachePair
 from turbotool.kv.calibration import AUTO, UNCALIBRATED
 from turbotool.kv.rotation import BOTH, OFF, Knobs
 from turbotool.programs.completion import chat
 from turbotool.programs.perplexity import NOISE_MAX, most_noise
 from turbotool.programs.questions import PROMPTS
-from turbotool.verify.check import F16, CheckOutcome, Context
+from turbotool.verify.check import CheckOutcome, Context
 
 TURBO4 = CachePair("turbo4", "turbo4")
 YARDSTICK = CachePair("q4_0", "q4_0")

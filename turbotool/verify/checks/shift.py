@@ -7,12 +7,12 @@ import re
 from collections import Counter
 
 from turbotool.errors import BinaryFailed
-from turbotool.kv.cachetype import CachePair
+from turbotool.kv.cachetype import F16, CachePair
 from turbotool.kv.rotation import BOTH, OFF, Knobs
 from turbotool.programs.completion import complete
 from turbotool.programs.perplexity import Text, measure
 from turbotool.programs.server import serve
-from turbotool.verify.check import F16, CheckOutcome, Context
+from turbotool.verify.check import CheckOutcome, Context
 
 STORY = "Once upon a time there was a"
 SHIFT_CTX = 256

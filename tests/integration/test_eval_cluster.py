@@ -145,8 +145,7 @@ def test_a_scheduler_that_is_lost_ends_the_command_and_keeps_what_was_measured(s
 
 
 def test_real_programs_give_the_same_figures_on_a_cluster(tmp_path: Path, cluster: Cluster) -> None:
-    plain = ("--calibration", "off")  # each folder would measure one of its own
-    words = ("eval", "--kv", "q8_0/turbo4", "--rotation", "v", *plain, "--ctx", "256", "--chunks", "1", "--bin-dir")
+    words = ("eval", "--kv", "q8_0/turbo4", "--rotation", "v", "--ctx", "256", "--chunks", "1", "--bin-dir")
     bin_dir = ended(started("build", "--json"))["bin_dir"]
     texts = ["--corpus", tmp_path / "text.txt"]
     sentence = "The cache holds keys and values of every token, number {}, and each of them takes memory.\n"

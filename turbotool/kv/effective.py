@@ -37,7 +37,8 @@ CALIBRATION = re.compile(
     r"(?P<layers>\d+) layers, hash (?P<hash>[0-9a-f]{16}), for (?P<positions>\d+) positions"
     r"|off, K (?P<off>\w+)) \((?P<why>.*)\)$"
 )
-# a source names its file by its folder, and says why nothing was kept
+# a source names its file by its folder, and says how long it took and why nothing was kept
+TOOK = re.compile(r"^(measured on \d+ tokens) in [\d.]+ s")
 KEPT_NOT = re.compile(r", not kept: .*$")
 FOLDER = re.compile(r"^(?P<how>embedded in |measured on .*?, kept in |)(?:.*[/\\])?(?P<file>.+)$")
 FLASH = re.compile(r"llama_context: flash_attn += (?P<state>\w+)$")
@@ -73,7 +74,7 @@ class Calibrated:
     """What a context whose K has this type is calibrated with.
 
     `hash` is of what is in force in so many `layers` and for so many `positions`, `source` where it is from, without a
-    folder. Of a context that is not calibrated there is a `reason` instead.
+    folder and the time that it took. Of a context that is not calibrated there is a `reason` instead.
     """
 
     on: bool
@@ -166,12 +167,12 @@ def _calibrated(match: re.Match[str]) -> Calibrated:
         layers=int(match["layers"]),
         hash=match["hash"],
         positions=int(match["positions"]),
-        source=_without_folder(match["why"]),
+        source=_short(match["why"]),
     )
 
 
-def _without_folder(source: str) -> str:
-    source, not_kept = KEPT_NOT.subn(", not kept", source)
+def _short(source: str) -> str:
+    source, not_kept = KEPT_NOT.subn(", not kept", TOOK.sub(r"\1", source))
     found = None if not_kept else FOLDER.match(source)
     return found["how"] + found["file"] if found else source
 

@@ -35,6 +35,12 @@ CHECKS = (
     Spec("kld-turbo4", "KLD of turbo4 for K and V", quality.kld("turbo4")),
     Spec("kld-q8_0-turbo4", "KLD of K q8_0, V turbo4", quality.kld("q8_0-turbo4")),
     Spec("calibrated-quality", "a calibrated turbo4 cache loses less", quality.calibrated, quick=False),
+    Spec(
+        "calibrated-biases",
+        "turbo4 with large constants in K: broken, and as good as without them once calibrated",
+        shapes.calibrated_biases,
+        quick=False,
+    ),
     Spec("kld-q8_0", "KLD of q8_0 for K and V", quality.kld("q8_0"), quick=False),
     Spec("kld-turbo3", "KLD of turbo3 for K and V", quality.kld("turbo3"), quick=False),
     Spec("kld-turbo2", "KLD of turbo2 for K and V", quality.kld("turbo2"), quick=False),

@@ -11,6 +11,7 @@ from fake_verify import verify_programs
 from known_model import known_model
 from known_results import cell
 
+from turbotool.inputs.synthetic import write_model
 from turbotool.kv.cachetype import CachePair
 from turbotool.kv.calibration import AUTO, UNCALIBRATED
 from turbotool.kv.rotation import OFF
@@ -21,7 +22,7 @@ from turbotool.programs.runner import Runner
 from turbotool.system.output import Output
 from turbotool.verify import verification
 from turbotool.verify.check import Check, Context
-from turbotool.verify.checks import effective
+from turbotool.verify.checks import effective, shapes
 from turbotool.verify.checks.quality import TURBO4
 from turbotool.verify.registry import CHECKS
 
@@ -144,3 +145,30 @@ def test_a_calibration_must_gain_as_much_as_it_does_on_the_default_model(
     assert found.ok is ok
     assert found.value == pytest.approx(kld / 0.02)
     assert "uncalibrated 0.020000" in found.detail
+
+
+@pytest.mark.parametrize(
+    ("calibrated", "plain", "ok"),
+    [(0.0149, 0.3, True), (0.0151, 0.3, False), (0.0149, 0.19, False), (0.0, 0.3, False)],
+)
+def test_biases_of_k_must_break_what_is_not_calibrated_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calibrated: float, plain: float, ok: bool
+) -> None:
+    """Against .01 of the model without biases."""
+    context = context_of(tmp_path, "", quick=False)
+    context = replace(context, model=replace(context.model, is_default=True))
+    context._divergences = {(TURBO4, OFF, AUTO): cell(0.01, 0.0).divergence}
+    of = {UNCALIBRATED: cell(plain, 0.0).divergence, AUTO: cell(calibrated, 0.0).divergence}
+    monkeypatch.setattr(shapes, "write_biased", lambda model, copy, head_dim: write_model(copy, shapes.ODD))
+    monkeypatch.setattr(shapes, "save_logits", lambda *_: None)
+    monkeypatch.setattr(shapes, "compare", lambda *given: (of[given[-1]], None))
+    found = checked("calibrated-biases", context)
+    assert (found.ok, found.skipped) == (ok, False)
+    assert found.value == pytest.approx(calibrated / 0.01)
+    assert f"uncalibrated {plain:.3f}" in found.detail
+    assert not list(tmp_path.glob("*.gguf"))
+
+
+def test_biases_are_added_to_the_default_model_only(tmp_path: Path) -> None:
+    found = checked("calibrated-biases", context_of(tmp_path, "", quick=False))
+    assert (found.ok, found.skipped) == (False, True)

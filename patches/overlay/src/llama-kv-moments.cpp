@@ -489,7 +489,7 @@ void kv_observer::add(const ggml_tensor * rows, char side, uint32_t il) {
         const auto    pos   = sum.n_seen++ % n_ctx;
         if (pos == 0) {
             // the first row is unlike all others
-            for (size_t i = 0; group == 1 && i < sum.first.size(); ++i) {
+            for (size_t i = 0; side == 'k' && i < sum.first.size(); ++i) {
                 sum.first[i] += token[i];
                 sum.first_sq[i] += (double) token[i] * token[i];
             }

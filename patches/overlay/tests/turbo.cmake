@@ -4,6 +4,7 @@ llama_build_and_test(test-log-exit.cpp)
 llama_build(test-kv-device.cpp)
 llama_build(test-turbo-backend.cpp)
 llama_build(test-kv-state.cpp)
+llama_build(bench-kv-pairs.cpp)
 
 if (NOT GGML_BACKEND_DL)
     # uses the CPU backend directly

@@ -20,8 +20,9 @@ struct row_chain {
     const ggml_tensor * store   = nullptr;  // GGML_OP_SET_ROWS, or null: the last step's tensor is written
     int64_t             n       = 0;        // values of a row
     bool                vectors = false;    // whether an operation with a vector has said what a row is
-    int                 n_nodes = 0;        // operations
     int                 end     = 0;        // index of the node behind it
+
+    int n_ops() const { return n_steps + (store != nullptr); }
 
     const ggml_tensor * last() const { return store ? store : steps[n_steps - 1]; }
 
@@ -89,7 +90,6 @@ static bool append(row_chain & chain, const ggml_tensor * t) {
     if (!chain.rows) {
         chain.rows = in;
     }
-    chain.n_nodes++;
 
     return true;
 }
@@ -113,7 +113,7 @@ static row_chain chain_at(const ggml_cgraph * graph, int node) {
         const ggml_tensor * t = graph->nodes[i];
         if (ggml_op_is_empty(t->op)) {
             // seen by nobody but the chain
-            if (chain.n_nodes > 0 && (ggml_node_get_use_count(graph, i) != 1 || (t->flags & GGML_TENSOR_FLAG_OUTPUT))) {
+            if (chain.n_ops() > 0 && (ggml_node_get_use_count(graph, i) != 1 || (t->flags & GGML_TENSOR_FLAG_OUTPUT))) {
                 break;
             }
             continue;
@@ -121,7 +121,7 @@ static row_chain chain_at(const ggml_cgraph * graph, int node) {
         if (!is_of_chains(t) || (t->flags & GGML_TENSOR_FLAG_COMPUTE) == 0) {
             break;
         }
-        if (chain.n_nodes > 0 &&
+        if (chain.n_ops() > 0 &&
             (!ggml_node_has_n_uses(graph, chain.end - 1, 1) || !is_same(input_of(t), chain.last()))) {
             break;
         }
@@ -271,22 +271,22 @@ static void compute(const row_chain & chain, int64_t first, int64_t end) {
 int ggml_cpu_row_chains(const ggml_cgraph * graph, int node, const ggml_compute_params * params) {
     row_chain chains[MAX_CHAINS];
     int       n_chains = 0;
-    int       n_nodes  = 0;
+    int       n_ops    = 0;
     int64_t   n_rows   = 0;
     int       end      = node;
 
     while (n_chains < MAX_CHAINS) {
         const row_chain next = chain_at(graph, end);
-        if (next.n_nodes == 0 || overwrites_input(next.last(), next, true) ||
+        if (next.n_ops() == 0 || overwrites_input(next.last(), next, true) ||
             !std::all_of(chains, chains + n_chains, [&](const row_chain & c) { return independent(c, next); })) {
             break;
         }
         chains[n_chains++] = next;
-        n_nodes += next.n_nodes;
+        n_ops += next.n_ops();
         n_rows += next.n_rows();
         end = next.end;
     }
-    if (n_nodes < 2) {
+    if (n_ops < 2) {
         return 0;
     }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import architecture
+import calibration_picture
 import click
 import mkdocs_github
 import pages
@@ -85,6 +86,11 @@ def test_the_generated_pages_are_what_the_code_says() -> None:
 
 def test_the_picture_of_a_result_shows_the_kept_figures() -> None:
     assert quality_picture.PICTURE.read_text(encoding="utf-8") == quality_picture.made(), "python ci/quality_picture.py"
+
+
+def test_the_picture_of_a_calibration_shows_the_kept_moments() -> None:
+    picture = calibration_picture.PICTURE
+    assert picture.read_text(encoding="utf-8") == calibration_picture.made(), "python ci/calibration_picture.py"
 
 
 def test_the_picture_of_the_packages_shows_their_imports() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,14 @@ def test_a_calibration_makes_the_cache_better(model: Path, built: dict[str, Any]
     assert all(layer["largest_share_after"] < layer["largest_share_before"] for layer in found["layers"])
     assert (found["check"]["verdict"], found["check"]["chunks"]) == ("better", 2)
     assert found["check"]["ratio"] < 0.7  # measured: .39
+
+
+def test_the_one_that_comes_with_the_default_model_is_of_that_model(built: dict[str, Any], tmp_path: Path) -> None:
+    model, told = default_model(Session(find_layout(), Output(quiet=True))), tmp_path / "told.json"
+    shipped = find_layout().lock_file.parent / "calibrations" / model.with_suffix(".kvcal.gguf").name
+    program = Path(built["bin_dir"]) / "llama-kv-calibrate"
+    subprocess.run([program, "-m", model, "--show", shipped, "--stats", told], check=True, timeout=SECONDS)
+    assert len(json.loads(told.read_text())["layers"]) == 30
 
 
 def test_a_copy_of_the_model_holds_its_calibration(model: Path, built: dict[str, Any], tmp_path: Path) -> None:

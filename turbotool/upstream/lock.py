@@ -85,7 +85,10 @@ class SeriesLock:
 
 @dataclass(frozen=True)
 class LockedModel:
-    """The default model: a wheel on PyPI and the member of it that is the GGUF file. Sizes in bytes."""
+    """The default model: a wheel on PyPI and the member of it that is the GGUF file. Sizes in bytes.
+
+    A `calibration_sha256` is that of the calibration that comes with it, in `vendor/calibrations`.
+    """
 
     source: str
     package: str
@@ -95,6 +98,7 @@ class LockedModel:
     size: int
     member: str
     member_sha256: str
+    calibration_sha256: str = ""
 
 
 @document("lock", error=LockError)

@@ -1,0 +1,37 @@
+"""What the user typed behind `--` for llama-server: what of it is decided here, and what it says of the address."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+from turbotool.errors import UsageMistake
+
+# an option that is decided here -> what decides it
+DECIDED = {
+    **dict.fromkeys(("-m", "--model"), "MODEL"),
+    **dict.fromkeys(("-c", "--ctx-size"), "--ctx"),
+    **dict.fromkeys(("-np", "--parallel"), "--parallel"),
+    **dict.fromkeys(("-ctk", "--cache-type-k", "-ctv", "--cache-type-v"), "--kv"),
+}
+PROMPTS = ("-cram", "--cache-ram")
+LOG_LEVEL = ("-v", "--verbose", "--log-verbose", "-lv", "--verbosity", "--log-verbosity")
+PREFIX = (("--api-prefix",), "LLAMA_ARG_API_PREFIX")
+KEYS = (("--api-key", "--api-key-file"), "LLAMA_API_KEY")
+
+
+def require_free(words: Sequence[str]) -> None:
+    """Raise UsageMistake for an option that would undo what is decided here."""
+    for word in words:
+        if word in DECIDED:
+            raise UsageMistake(f"{word} is decided by turbotool serve", hint=f"say it with {DECIDED[word]}")
+
+
+def has(words: Sequence[str], names: Sequence[str]) -> bool:
+    return any(word in names for word in words)
+
+
+def value(words: Sequence[str], env: Mapping[str, str], names: Sequence[str], variable: str) -> str:
+    """The last value of an option, or else that of its variable; empty without both."""
+    typed = [after for word, after in pairwise(words) if word in names]
+    return typed[-1] if typed else env.get(variable, "")

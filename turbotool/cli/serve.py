@@ -14,7 +14,7 @@ from turbotool.kv.cachetype import MAX_TOKENS
 from turbotool.system.session import Session
 
 if TYPE_CHECKING:  # the command line imports this module to print its help
-    from turbotool.serve.launch import Running
+    from turbotool.serve.launch import LiveServer
     from turbotool.serve.plan import Wanted
 
 PATH = click.Path(path_type=Path)
@@ -91,7 +91,7 @@ def serve(
         out.document(document(plan, measure(plan)))
         return 0
 
-    def ready(running: Running) -> None:
+    def ready(running: LiveServer) -> None:
         out.result(ready_text(plan, running))
         out.document(document(plan, measure(plan), running))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from turbotool.report.document import number
-from turbotool.serve.launch import Running
+from turbotool.serve.launch import LiveServer
 from turbotool.serve.plan import Offer, ServePlan
 from turbotool.system import documents
 
@@ -46,7 +46,7 @@ class MemoryFields:
 
 
 @dataclass(frozen=True)
-class RunningFields:
+class LiveServerFields:
     """A server that answers: its address, its process, seconds until it was ready, its log.
 
     `calibration` is the source of what K is calibrated with, null if it is not; `confirmed`: the log says that the
@@ -87,10 +87,10 @@ class ServeDocument:
     note: str | None
     command: str
     measure: str
-    server: RunningFields | None
+    server: LiveServerFields | None
 
 
-def document(plan: ServePlan, measure: str, running: Running | None = None) -> ServeDocument:
+def document(plan: ServePlan, measure: str, running: LiveServer | None = None) -> ServeDocument:
     """The document of `turbotool serve --json`."""
     model, wanted, evidence = plan.model, plan.wanted, plan.evidence
     return ServeDocument(
@@ -137,9 +137,9 @@ def _offer(one: Offer) -> OfferFields:
     )
 
 
-def _running(running: Running) -> RunningFields:
+def _running(running: LiveServer) -> LiveServerFields:
     found = running.calibration
-    return RunningFields(
+    return LiveServerFields(
         address=running.address,
         pid=running.pid,
         seconds=round(running.seconds, 3),

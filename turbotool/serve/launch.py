@@ -32,7 +32,7 @@ UNDOING = (
 
 
 @dataclass(frozen=True)
-class Running:
+class LiveServer:
     """A server that answers: its address, the seconds until it did, and what its log says of the cache.
 
     `effective` has no cache where the user's own log level keeps that out of the log.
@@ -69,7 +69,7 @@ def environment(plan: ServePlan, env: Mapping[str, str]) -> dict[str, str]:
     return {**{name: text for name, text in env.items() if name not in UNDOING}, **plan.environment}
 
 
-def run_server(plan: ServePlan, log: Path, out: Output, ready: Callable[[Running], None]) -> int:
+def run_server(plan: ServePlan, log: Path, out: Output, ready: Callable[[LiveServer], None]) -> int:
     """Serve until llama-server ends or is ended: by Ctrl-C, `kill`, a closed terminal. The exit code as of a shell.
 
     `ready` is called as soon as it answers. Raises what keeps it from that: AddressUnavailable, ModelError,
@@ -91,7 +91,7 @@ def run_server(plan: ServePlan, log: Path, out: Output, ready: Callable[[Running
     return code if code >= 0 else 128 - code
 
 
-def _wait(plan: ServePlan, child: Background, following: Following, noted: Callable[[], int]) -> Running:
+def _wait(plan: ServePlan, child: Background, following: Following, noted: Callable[[], int]) -> LiveServer:
     started = told = time.monotonic()
     log = ""
     while not noted():
@@ -103,7 +103,7 @@ def _wait(plan: ServePlan, child: Background, following: Following, noted: Calla
         if address and _answers(address, plan):
             effective = parse_effective(log)
             _require_planned(plan, effective, following.path)
-            return Running(address, child.pid, time.monotonic() - started, following.path, effective)
+            return LiveServer(address, child.pid, time.monotonic() - started, following.path, effective)
         if time.monotonic() - told > TELL_SECONDS:
             told = time.monotonic()
             following.out.say(f"not ready after {minutes(told - started)}: see {following.path}")

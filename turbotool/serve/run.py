@@ -13,7 +13,7 @@ from turbotool.inputs.model import weight_bytes
 from turbotool.memory.plan import Budget
 from turbotool.programs.choose import choose_binaries, named_binaries
 from turbotool.serve import words
-from turbotool.serve.launch import Running, run_server
+from turbotool.serve.launch import LiveServer, run_server
 from turbotool.serve.losses import find_evidence
 from turbotool.serve.plan import ServePlan, Wanted, plan_server
 from turbotool.serve.pool import find_pool
@@ -55,7 +55,7 @@ def _built(session: Session) -> str:
     return next((name for name in there if name != CPU), CPU)
 
 
-def serve(session: Session, plan: ServePlan, ready: Callable[[Running], None]) -> int:
+def serve(session: Session, plan: ServePlan, ready: Callable[[LiveServer], None]) -> int:
     """Start llama-server and stay until it ends; its exit code. Raises as `run_server` does.
 
     Its log is a file of its own in build/serve, where that of the last servers are kept.

@@ -9,7 +9,7 @@ from pathlib import Path
 from turbotool.memory.text import size
 from turbotool.report.table import NOTHING, Column, text
 from turbotool.serve import words
-from turbotool.serve.launch import Running
+from turbotool.serve.launch import LiveServer
 from turbotool.serve.losses import EVALUATION, REFERENCE, TABLE, Loss
 from turbotool.serve.plan import Offer, ServePlan
 from turbotool.system.process import display
@@ -110,7 +110,7 @@ def measure(plan: ServePlan) -> str:
     return display([*command, *([] if binaries.tree else ["--bin-dir", str(binaries.bin_dir)])])
 
 
-def ready_text(plan: ServePlan, running: Running) -> str:
+def ready_text(plan: ServePlan, running: LiveServer) -> str:
     """The address, what is in force, and a line that asks for an answer."""
     found = running.calibration
     lines = [f"K is calibrated: {found.layers} layers, {found.source}"] if found else []
@@ -120,7 +120,7 @@ def ready_text(plan: ServePlan, running: Running) -> str:
     return "\n".join([*lines, f"  {curl(plan, running)}"])
 
 
-def curl(plan: ServePlan, running: Running) -> str:
+def curl(plan: ServePlan, running: LiveServer) -> str:
     """A line for a shell that asks for an answer."""
     prefix = words.value(plan.wanted.words, os.environ, *words.PREFIX)
     names, variable = words.KEYS

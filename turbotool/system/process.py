@@ -273,14 +273,15 @@ def background(
 def signals_noted() -> Iterator[Callable[[], int]]:
     """While the block runs, Ctrl-C, `kill` and a closed terminal are counted and end nothing: the block asks and acts.
 
-    So none is lost between the start of a child and the code that would end it. Only the main thread can do this; in
-    another one nothing is counted.
+    So none is lost between the start of a child and the code that would end it. One that is ignored stays so. Only the
+    main thread can do this; in another one nothing is counted.
     """
     noted: list[int] = []
     before: dict[int, Any] = {}
     with contextlib.suppress(ValueError):  # not the main thread
         for number in filter(None, (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP"))):
-            before[number] = signal.signal(number, lambda caught, _: noted.append(caught))
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` has it
+                before[number] = signal.signal(number, lambda caught, _: noted.append(caught))
     try:
         yield lambda: len(noted)
     finally:

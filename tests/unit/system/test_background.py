@@ -86,6 +86,17 @@ def test_signals_are_counted_and_end_nothing_while_the_block_runs() -> None:
         time.sleep(1)
 
 
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals_noted() as noted:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert noted() == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_another_thread_counts_nothing_and_changes_nothing() -> None:
     found: list[int] = []
 

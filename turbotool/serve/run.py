@@ -41,7 +41,7 @@ def prepare(
     words.require_free(wanted.words)
     model = choose_model(session, model_path)
     weights = weight_bytes(model.path)
-    backend = backend or _built(session)
+    backend = backend or built_backend(session)
     binaries = named_binaries(bin_dir, backend) if bin_dir else choose_binaries(session, backend, None)
     binaries.require("llama-server")
     pool = find_pool(binaries, memory)
@@ -49,7 +49,7 @@ def prepare(
     return plan_server(model, binaries, pool, Budget(pool.total, weights, reserve), wanted, evidence)
 
 
-def _built(session: Session) -> str:
+def built_backend(session: Session) -> str:
     """The backend of a build that is there, one of a GPU before that of the CPU."""
     there = [name for name in BACKENDS if last_record(session.layout.build(name))]
     return next((name for name in there if name != CPU), CPU)

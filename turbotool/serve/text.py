@@ -20,11 +20,7 @@ CHUNKS = 8
 
 def chosen_text(plan: ServePlan) -> str:
     """The model, the memory, what was chosen and why, what else would fit, and what that rests on."""
-    lines = [
-        _model(plan),
-        _memory(plan),
-        _serving(plan),
-    ]
+    lines = [_model(plan), _memory(plan), _tokens(plan), _cache(plan)]
     if len(shown := _shown(plan)) > 1:
         lines += ["", *(f"  {line}" for line in text(_columns(plan), shown).splitlines()), ""]
     return "\n".join([*lines, *_grounds(plan)])
@@ -42,17 +38,24 @@ def _memory(plan: ServePlan) -> str:
     return f"memory {size(budget.total)} {plan.pool.about}: {', '.join(parts)}, cache {size(plan.chosen.kv)}"
 
 
-def _serving(plan: ServePlan) -> str:
+def _tokens(plan: ServePlan) -> str:
     serving, count = plan.wanted.serving, plan.wanted.serving.sequences
-    each = f"shared by {count} sequences" if serving.shared else f"each of {count} sequences"
-    tokens = f"{plan.ctx} tokens, {each}" if count > 1 else f"{plan.ctx} tokens"
-    return f"serving {tokens}, cache {plan.chosen.configuration}: {_why(plan)}"
+    each = f", shared by {count} sequences" if serving.shared else f", for each of {count} sequences"
+    return f"serving {plan.ctx} tokens{each if count > 1 else ''}"
+
+
+def _cache(plan: ServePlan) -> str:
+    loss = plan.chosen.loss
+    lost = "" if loss and loss.source == REFERENCE else f" (KLD {loss_text(loss)})"
+    return f"cache {plan.chosen.configuration}{lost}: {_why(plan)}"
 
 
 def _why(plan: ServePlan) -> str:
     chosen, others = plan.chosen, [one for one in plan.offers if one.allowed and one is not plan.chosen]
+    if len(plan.offers) == 1:
+        return "the only one that --kv names"
     if not others:
-        return "no other is allowed"
+        return "the only one that loses as little as is asked for"
     if chosen.loss and chosen.loss.source == REFERENCE:
         return "it fits, and nothing is lost"
     return "it loses least of those that reach so far"
@@ -87,16 +90,18 @@ def _place(loss: Loss | None, plan: ServePlan) -> str:
 
 def _grounds(plan: ServePlan) -> list[str]:
     """What the choice rests on, and the command that would measure."""
-    evidence, lines = plan.evidence, []
-    if evidence.note:
-        lines.append(evidence.note)
-    if not any(loss.source == TABLE for one in plan.offers if (loss := one.loss)) and evidence.evaluated:
-        return [*lines, "that rests on what `turbotool eval` measured on this model"]
+    evidence = plan.evidence
+    notes = [evidence.note] if evidence.note else []
+    sources = {loss.source for one in plan.offers if one.allowed and (loss := one.loss)}
+    if EVALUATION in sources and TABLE not in sources:
+        return [*notes, "that rests on what `turbotool eval` measured on this model"]
     if evidence.family.kld is None:
-        lines.append(f"no model of its kind was measured: {evidence.family.name}; f16 alone is safe")
+        ground = f"no model of its kind was measured ({evidence.family.name}), so that f16 alone is sure"
+    elif EVALUATION in sources:
+        ground = f"what was not measured on this model is from the table of model families: {evidence.family.name}"
     else:
-        lines.append(f"that rests on the table of model families: {evidence.family.name}")
-    return [*lines, "to measure this model:", f"  {measure(plan)}"]
+        ground = f"that rests on the table of model families: {evidence.family.name}"
+    return [*notes, ground, "to measure this model:", f"  {measure(plan)}"]
 
 
 def measure(plan: ServePlan) -> str:

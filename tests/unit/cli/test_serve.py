@@ -342,12 +342,25 @@ class TestEvaluated:
         assert found["q8_0/q8_0"]["source"] == "table"
         assert found["turbo4/turbo4"]["mean_kld"] == pytest.approx(0.02, rel=0.2)
 
+    def test_what_the_choice_rests_on_is_said(self, evaluated: ServeSite) -> None:
+        words = ("--memory", "1GiB", "--reserve", "1023.2MiB", "--print", "--kv")
+        caches = {
+            "turbo4": "that rests on what `turbotool eval` measured on this model",
+            "q8_0,turbo4": "what was not measured on this model is from the table of model families: K without a bias",
+            "q8_0": "that rests on the table of model families: K without a bias, calibrated\nto measure this model:\n",
+        }
+        for names, ground in caches.items():
+            assert ground in evaluated.typed(*words, names).stderr
+        assert "cache turbo4 rotated v (KLD 0.018" in evaluated.typed(*words, "turbo4").stderr
+
     def test_a_rotation_that_gains_is_served_with_its_variable(self, evaluated: ServeSite) -> None:
-        words = ("--kv", "q8_0/turbo4", "--print")
-        found = evaluated.typed(*PLENTY, *words)
-        rotated = self.offers(evaluated)["q8_0/turbo4"]["rotation"]
-        assert (rotated == "v") == found.stdout.startswith("LLAMA_ATTN_ROT_V_OVERRIDE=1 ")
-        assert rotated in ("off", "v")
+        """Which is so with the fake programs: a tenth less loss for a side that is rotated."""
+        serve_program(evaluated.folder / "bin", trouble="ends")
+        done = evaluated.typed(*PLENTY, "--kv", "turbo4", "--json", "--", "--port", str(free_port()))
+        found = held(done.stdout)
+        assert (found["chosen"]["rotation"], found["server"]["confirmed"]) == ("v", True)
+        assert found["command"].startswith("LLAMA_ATTN_ROT_V_OVERRIDE=1 ")
+        assert evaluated.server["env"]["LLAMA_ATTN_ROT_V_OVERRIDE"] == "1"
 
     def test_an_evaluation_with_other_programs_does_not_count_and_is_named(self, evaluated: ServeSite) -> None:
         (evaluated.folder / "bin" / "libggml.so").write_text("another build")

@@ -67,7 +67,7 @@ if quantized and trouble != "unmeasured":
         "(measured on 256 tokens in 0.57 s, kept in /somewhere/kv-calibration/ab.gguf)")
 elif quantized:
     say("I", f"kv_calibration: off, K {k} (not measured)")
-if asked["-lv"] == "4":
+if trouble != "terse":
     ran = "q8_0" if trouble == "other-cache" else k
     say("I", f"llama_kv_cache: size =    1.00 MiB (   512 cells,   2 layers,  4/1 seqs), "
         f"K ({ran}):    0.50 MiB, V ({v}):    0.50 MiB")
@@ -90,7 +90,7 @@ while True:
 def serve_program(folder: Path, **behaviour: object) -> Path:
     """A folder with the fake. `trouble` is what goes wrong, `loading` seconds until it is ready, `code` its exit code.
 
-    Troubles: damaged, no-memory, SIGSEGV, SIGKILL, never-ready, deaf, unmeasured, other-cache, ends.
+    Troubles: damaged, no-memory, SIGSEGV, SIGKILL, never-ready, deaf, unmeasured, other-cache, terse, ends.
     """
     python_program(folder / "llama-server", SERVER)
     known = {"trouble": "", "loading": 0.0, "code": 0, **behaviour}

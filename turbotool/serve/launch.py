@@ -28,6 +28,7 @@ TELL_SECONDS = 30.0
 UNDOING = (
     *(DISABLE, K_OVERRIDE, V_OVERRIDE, VARIABLE),
     *("LLAMA_ARG_N_PARALLEL", "LLAMA_ARG_KV_UNIFIED", "LLAMA_ARG_MODEL", "LLAMA_ARG_HF_REPO", "LLAMA_ARG_HF_FILE"),
+    "LLAMA_ARG_LOG_JSONL",
 )
 
 
@@ -35,7 +36,7 @@ UNDOING = (
 class LiveServer:
     """A server that answers: its address, the seconds until it did, and what its log says of the cache.
 
-    `effective` has no cache where the user's own log level keeps that out of the log.
+    `effective` has no cache where the model has none, or the log says nothing of it.
     """
 
     address: str

@@ -119,8 +119,8 @@ def ready_text(plan: ServePlan, running: LiveServer) -> str:
     """The address, what is in force, and a line that asks for an answer."""
     found = running.calibration
     lines = [f"K is calibrated: {found.layers} layers, {found.source}"] if found else []
-    if not running.effective.caches:
-        lines.append("the log does not say which cache is in force, as -lv was given")
+    if not running.effective.caches and plan.model.kv.caches:
+        lines.append("its log does not say which cache is in force")
     lines.append(f"ready after {running.seconds:.1f} s at {running.address} (Ctrl-C ends it)")
     return "\n".join([*lines, f"  {curl(plan, running)}"])
 

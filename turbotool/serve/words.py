@@ -13,9 +13,11 @@ DECIDED = {
     **dict.fromkeys(("-c", "--ctx-size"), "--ctx"),
     **dict.fromkeys(("-np", "--parallel"), "--parallel"),
     **dict.fromkeys(("-ctk", "--cache-type-k", "-ctv", "--cache-type-v"), "--kv"),
+    # its log says where it listens and which cache it has
+    **dict.fromkeys(("-lv", "--verbosity", "--log-verbosity", "-v", "--verbose", "--log-verbose"), "-v"),
+    **dict.fromkeys(("--log-disable", "--log-jsonl"), "-v"),
 }
 PROMPTS = ("-cram", "--cache-ram")
-LOG_LEVEL = ("-v", "--verbose", "--log-verbose", "-lv", "--verbosity", "--log-verbosity")
 PREFIX = (("--api-prefix",), "LLAMA_ARG_API_PREFIX")
 KEYS = (("--api-key", "--api-key-file"), "LLAMA_API_KEY")
 

@@ -16,6 +16,12 @@ from turbotool.programs.divergence import Estimate
 
 PLAIN_MODEL = "SmolLM2-135M-Instruct Q4_1"
 BIASED_MODEL = "Qwen2.5-Coder-0.5B-Instruct Q4_K_M"
+ROUGH = 0.005  # an error from which on three decimals say all
+
+
+def figure(kld: Estimate) -> str:
+    """A loss as it is shown, without digits that mean nothing."""
+    return kld.text(4 if kld.error < ROUGH else 3)
 
 
 @dataclass(frozen=True)

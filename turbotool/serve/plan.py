@@ -163,10 +163,21 @@ def _refused(model: Model, budget: Budget, wanted: Wanted, offers: Sequence[Offe
     if usable:
         smallest = min(usable, key=cost)
         would.append(f"--memory {math.ceil(cost(smallest) / GIB * 10) / 10:g}GiB ({smallest.configuration})")
+    return DoesNotFit(f"{name}: {_lack(budget, wanted, ctx)}", hint=", or ".join(would) or "name others with --kv")
+
+
+def _lack(budget: Budget, wanted: Wanted, ctx: int) -> str:
+    """For what there is no room."""
+    if budget.left <= 0:
+        return (
+            f"the model takes {size(budget.model)} and compute buffers {size(budget.reserve)} (--reserve), "
+            f"there are {size(budget.total)}"
+        )
     bound = "" if wanted.quality is None else f" with a KLD up to {wanted.quality:g}"
-    there = f"{size(budget.total)} less model {size(budget.model)} and compute buffers {size(budget.reserve)}"
-    message = f"{name}: {ctx} tokens fit no cache{bound} in {there}"
-    return DoesNotFit(message, hint=f"what would fit: {', or '.join(would)}" if would else "name others with --kv")
+    return (
+        f"no cache{bound} holds {ctx} tokens in the {size(budget.left)} "
+        f"that the model and compute buffers leave of {size(budget.total)}"
+    )
 
 
 def _cost(model: Model, wanted: Wanted, offer: Offer, ctx: int, budget: Budget, states: int) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from turbotool.memory.text import size
 from turbotool.report.table import NOTHING, Column, text
 from turbotool.serve import words
+from turbotool.serve.families import figure
 from turbotool.serve.launch import LiveServer
 from turbotool.serve.losses import EVALUATION, REFERENCE, TABLE, Loss
 from turbotool.serve.plan import Offer, ServePlan
@@ -80,7 +81,7 @@ def _columns(plan: ServePlan) -> list[Column[Offer]]:
 def loss_text(loss: Loss | None) -> str:
     if loss is None:
         return "unknown"
-    return "0" if loss.source == REFERENCE else loss.kld.text(4)
+    return "0" if loss.source == REFERENCE else figure(loss.kld)
 
 
 def _place(loss: Loss | None, plan: ServePlan) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from turbotool.report.table import NOTHING, markdown_lines
-from turbotool.serve.families import FAMILIES, ModelFamily
+from turbotool.serve.families import FAMILIES, ModelFamily, figure
 
 PAGE = Path(__file__).parents[3] / "docs" / "guides" / "serve.md"
 CACHES = ("q8_0", "q8_0/turbo4", "q4_0", "turbo4", "turbo3", "turbo2")
@@ -13,7 +13,7 @@ CACHES = ("q8_0", "q8_0/turbo4", "q4_0", "turbo4", "turbo3", "turbo2")
 
 def row(family: ModelFamily) -> list[str]:
     kld = family.kld or {}
-    figures = [kld[name].text(4) if name in kld else NOTHING for name in CACHES]
+    figures = [figure(kld[name]) if name in kld else NOTHING for name in CACHES]
     return [family.name, family.measured_on or NOTHING, *figures]
 
 

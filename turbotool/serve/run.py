@@ -38,7 +38,7 @@ def prepare(
     `memory` and `reserve` are in bytes: what there is (None: what is free now), and what of it compute buffers may
     take. Raises ModelError, DoesNotFit, UsageMistake, ToolMissing, and what building raises.
     """
-    words.require_free(wanted.words)
+    words.require_free(wanted.words, os.environ)
     model = choose_model(session, model_path)
     weights = weight_bytes(model.path)
     backend = backend or built_backend(session)

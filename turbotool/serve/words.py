@@ -18,12 +18,19 @@ DECIDED = {
     **dict.fromkeys(("--log-disable", "--log-jsonl"), "-v"),
 }
 PROMPTS = ("-cram", "--cache-ram")
+LAST_PORT = 65535
 PREFIX = (("--api-prefix",), "LLAMA_ARG_API_PREFIX")
 KEYS = (("--api-key", "--api-key-file"), "LLAMA_API_KEY")
 
 
-def require_free(words: Sequence[str]) -> None:
-    """Raise UsageMistake for an option that would undo what is decided here."""
+def require_free(words: Sequence[str], env: Mapping[str, str]) -> None:
+    """Raise UsageMistake for an option that would undo what is decided here, and for a port that there is not.
+
+    llama-server takes such a port for another one, and says that it listens there.
+    """
+    port = value(words, env, ("--port",), "LLAMA_ARG_PORT")
+    if port.isdecimal() and int(port) > LAST_PORT:
+        raise UsageMistake(f"there is no port {port}", hint=f"one from 1 to {LAST_PORT}: -- --port 8080")
     for word in words:
         if word in DECIDED:
             raise UsageMistake(f"{word} is decided by turbotool serve", hint=f"say it with {DECIDED[word]}")

@@ -200,6 +200,13 @@ def test_an_option_that_is_decided_here_is_refused_with_ours(site: ServeSite, wo
     assert (done.code, done.document["error"]["hint"]) == (2, f"say it with {instead}")
 
 
+def test_a_port_that_there_is_not_is_refused(site: ServeSite) -> None:
+    """llama-server would listen on another one, and say that it listens there."""
+    done = site.typed(*PLENTY, "--json", "--", "--port", "80000")
+    assert (done.code, done.document["error"]["message"]) == (2, "there is no port 80000")
+    assert servers(site.folder) == []
+
+
 def test_a_truncated_model_is_refused_before_anything_starts(site: ServeSite) -> None:
     site.model.write_bytes(gguf(with_data=False))
     done = site.typed(*PLENTY, "--json")

@@ -21,6 +21,7 @@ from turbotool.serve.families import ModelFamily, family_of
 
 REFERENCE, EVALUATION, TABLE = "f16", "evaluation", "table"
 OTHER_PROGRAMS = "this model was evaluated with other programs than these, which does not count"
+OTHER_CALIBRATION = "this model was evaluated with another calibration than it has now, which does not count"
 
 
 @dataclass(frozen=True)
@@ -84,12 +85,14 @@ def find_evidence(store: Path, model: Model, binaries: Binaries) -> Evidence:
             known = found.known_sha256(model.path) if found else None
             if found is None or known is None:
                 return Evidence(family)
-            cells = [one for one in found.cells(known) if _as_served(one.configuration, model, found)]
+            cells = found.cells(known)
+            served = [one for one in cells if _as_served(one.configuration, model, found)]
             programs = _known_programs(found, binaries)
     except StoreError as error:
         return Evidence(family, note=f"evaluations cannot be read: {first_line(error.message)}")
-    mine = [one for one in cells if one.origin.binaries == programs]
-    return Evidence(family, tuple(_worst(mine)), OTHER_PROGRAMS if cells and not mine else "")
+    mine = [one for one in served if one.origin.binaries == programs]
+    note = OTHER_PROGRAMS if served else OTHER_CALIBRATION
+    return Evidence(family, tuple(_worst(mine)), note if cells and not mine else "")
 
 
 def _as_served(configuration: Configuration, model: Model, store: Store) -> bool:

@@ -28,6 +28,8 @@ def require_free(words: Sequence[str], env: Mapping[str, str]) -> None:
 
     llama-server takes such a port for another one, and says that it listens there.
     """
+    if words and not words[0].startswith("-"):
+        raise UsageMistake(f"unexpected {words[0]}", hint="one MODEL, then -- and options of llama-server")
     port = value(words, env, ("--port",), "LLAMA_ARG_PORT")
     if port.isdecimal() and int(port) > LAST_PORT:
         raise UsageMistake(f"there is no port {port}", hint=f"one from 1 to {LAST_PORT}: -- --port 8080")

@@ -207,6 +207,11 @@ def test_a_port_that_there_is_not_is_refused(site: ServeSite) -> None:
     assert servers(site.folder) == []
 
 
+def test_a_second_model_is_not_taken_for_an_option(site: ServeSite) -> None:
+    done = site.typed(*PLENTY, "--json", site.model)
+    assert (done.code, done.document["error"]["message"]) == (2, f"unexpected {site.model}")
+
+
 def test_a_truncated_model_is_refused_before_anything_starts(site: ServeSite) -> None:
     site.model.write_bytes(gguf(with_data=False))
     done = site.typed(*PLENTY, "--json")
@@ -387,6 +392,10 @@ class TestEvaluated:
         evaluated.model.with_suffix(".kvcal.gguf").write_bytes(b"x")
         found = self.offers(evaluated, "--kv", "q8_0,turbo4")
         assert found["turbo4/turbo4"]["source"] == "table"
+        assert (
+            found[""]["note"]
+            == "this model was evaluated with another calibration than it has now, which does not count"
+        )
 
     def test_a_store_that_is_damaged_is_told_and_the_table_decides(self, evaluated: ServeSite) -> None:
         (evaluated.folder / "work" / "build" / "eval" / "eval.sqlite").write_text("no database" * 99)

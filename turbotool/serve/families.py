@@ -2,7 +2,7 @@
 
 A row is one small model that was measured, no average: another model of its kind may lose more or less. Every figure is
 a mean KLD against an f16 cache in nats with its standard error over tokens, 8 chunks of 512 tokens of the prose of
-llama.cpp's documentation; docs/concepts/calibration.md has the command, the commit and the machine.
+llama.cpp's documentation. Commands, commits and the machine: docs/guides/serve.md and docs/concepts/calibration.md.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ PLAIN = ModelFamily(
     PLAIN_MODEL,
     {
         "q8_0": Estimate(0.0043, 0.0001),
+        "q8_0/turbo4": Estimate(0.008524, 0.000251),
+        "q4_0": Estimate(0.026121, 0.000751),
         "turbo4": Estimate(0.0181, 0.0006),
         "turbo3": Estimate(0.0654, 0.0023),
         "turbo2": Estimate(0.377, 0.0102),
@@ -52,6 +54,8 @@ BIASED = ModelFamily(
     BIASED_MODEL,
     {
         "q8_0": Estimate(0.0027, 0.0002),
+        "q8_0/turbo4": Estimate(0.004635, 0.000130),
+        "q4_0": Estimate(0.020337, 0.000623),
         "turbo4": Estimate(0.0111, 0.0005),
         "turbo3": Estimate(0.0390, 0.0016),
         "turbo2": Estimate(0.240, 0.0101),
@@ -64,6 +68,7 @@ PLAIN_UNCENTRED = ModelFamily(
     f"{PLAIN_MODEL}, uncalibrated",
     {
         "q8_0": Estimate(0.0053, 0.0001),
+        "q4_0": Estimate(0.134473, 0.002981),
         "turbo4": Estimate(0.0414, 0.0014),
         "turbo3": Estimate(0.178, 0.0058),
         "turbo2": Estimate(0.972, 0.0208),
@@ -74,6 +79,7 @@ BIASED_UNCENTRED = ModelFamily(
     f"{BIASED_MODEL}, uncalibrated",
     {
         "q8_0": Estimate(0.0171, 0.0027),
+        "q4_0": Estimate(1.210299, 0.034872),
         "turbo4": Estimate(1.342, 0.0449),
         "turbo3": Estimate(1.657, 0.0510),
         "turbo2": Estimate(4.203, 0.0711),

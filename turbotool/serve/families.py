@@ -68,6 +68,7 @@ PLAIN_UNCENTRED = ModelFamily(
     f"{PLAIN_MODEL}, uncalibrated",
     {
         "q8_0": Estimate(0.0053, 0.0001),
+        "q8_0/turbo4": Estimate(0.008978, 0.000236),
         "q4_0": Estimate(0.134473, 0.002981),
         "turbo4": Estimate(0.0414, 0.0014),
         "turbo3": Estimate(0.178, 0.0058),
@@ -79,6 +80,7 @@ BIASED_UNCENTRED = ModelFamily(
     f"{BIASED_MODEL}, uncalibrated",
     {
         "q8_0": Estimate(0.0171, 0.0027),
+        "q8_0/turbo4": Estimate(0.015628, 0.000597),
         "q4_0": Estimate(1.210299, 0.034872),
         "turbo4": Estimate(1.342, 0.0449),
         "turbo3": Estimate(1.657, 0.0510),

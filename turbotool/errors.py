@@ -230,6 +230,18 @@ class UpstreamDiffers(TurbotoolError):
     exit_code = 35
 
 
+class DoesNotFit(TurbotoolError):
+    """A model, or the context that was asked for, has no room in the memory; the hint names what would fit."""
+
+    exit_code = 36
+
+
+class AddressUnavailable(TurbotoolError):
+    """A server cannot listen where it was told to: the port is in use, is not allowed, or is of another machine."""
+
+    exit_code = 37
+
+
 class Interrupted(TurbotoolError):
     """Ctrl-C."""
 

@@ -55,7 +55,7 @@ def test_the_contracts_hold(tmp_path: Path) -> None:
         ("release/run.py", "def late():\n    import turbotool.verify.run", "A room knows only the rooms below it"),
         ("evaluation/judge/stats.py", "import turbotool.evaluation.report.table", "The rooms inside an evaluation"),
         ("build/backends.py", "import click", "Only the command line knows click"),
-        ("series/apply.py", "import subprocess", "Child processes are started in two places"),
+        ("series/apply.py", "import subprocess", "Child processes are started in one place"),
         ("doctor/examine.py", "import git", "Git is called, and its index read, in one place"),
     ],
 )

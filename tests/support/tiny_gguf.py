@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 F16_TYPE = 1
@@ -37,10 +37,13 @@ def gguf(kv_heads: bytes = b"", *, with_data: bool = True) -> bytes:
     return _file("llama", keys, with_data=with_data)
 
 
-def gguf_of(arch: str, values: Mapping[str, int | list[int] | str]) -> bytes:
-    """A model of any architecture by its keys; what they leave out is that of two layers with two heads of 64."""
+def gguf_of(arch: str, values: Mapping[str, int | list[int] | str], tensors: Sequence[str] = ()) -> bytes:
+    """A model of any architecture by its keys; what they leave out is that of two layers with two heads of 64.
+
+    `tensors` are the names of more of them.
+    """
     default = {"block_count": 2, "embedding_length": 128, "context_length": 2048, "attention.head_count": 2}
-    return _file(arch, [_key(f"{arch}.{name}", value) for name, value in {**default, **values}.items()])
+    return _file(arch, [_key(f"{arch}.{name}", value) for name, value in {**default, **values}.items()], tensors)
 
 
 def _key(name: str, value: int | list[int] | str) -> bytes:
@@ -49,10 +52,11 @@ def _key(name: str, value: int | list[int] | str) -> bytes:
     return key_text(name, value) if isinstance(value, str) else key_u32(name, value)
 
 
-def _file(arch: str, keys: list[bytes], *, with_data: bool = True) -> bytes:
+def _file(arch: str, keys: list[bytes], more: Sequence[str] = (), *, with_data: bool = True) -> bytes:
     keys = [key_text("general.architecture", arch), *keys]
     tensor = text("output.weight") + struct.pack("<IQQIQ", 2, 64, 4, F16_TYPE, 0)
-    head = b"GGUF" + struct.pack("<IQQ", 3, 1, len(keys)) + b"".join(keys) + tensor
+    tensor += b"".join(text(name) + struct.pack("<IQIQ", 1, 64, F16_TYPE, 0) for name in more)
+    head = b"GGUF" + struct.pack("<IQQ", 3, 1 + len(more), len(keys)) + b"".join(keys) + tensor
     head += bytes(-len(head) % 32)
     return head + (bytes(64 * 4 * 2) if with_data else b"")
 

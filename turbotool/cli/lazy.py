@@ -19,6 +19,7 @@ COMMANDS = {
         "turbotool.cli.calibrate",
         "Measure what a quantized KV cache of a model loses less with, and check it.",
     ),
+    "serve": ("turbotool.cli.serve", "From a model to an OpenAI-compatible server: context and cache that fit."),
     "plan": ("turbotool.cli.plan", "Memory of KV caches by type and context, and what fits a budget."),
     "bench": ("turbotool.cli.bench", "Speed over cache types, depths and threads, two builds compared."),
     "package": ("turbotool.cli.package", "A release archive for any CPU, proven after it was unpacked."),

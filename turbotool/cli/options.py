@@ -122,6 +122,11 @@ def finite(ctx: click.Context, parameter: click.Parameter, value: float) -> floa
     return value
 
 
+def finite_or_none(ctx: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    """The same for an option without a default."""
+    return None if value is None else finite(ctx, parameter, value)
+
+
 def wrapper_option(function: F) -> F:
     """Add --wrapper, which becomes `wrapper: tuple[str, ...]`."""
 

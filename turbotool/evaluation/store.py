@@ -11,9 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from turbotool.errors import DocumentError, NoSpace, StoreError
-from turbotool.evaluation.cell import Measured
+from turbotool.errors import DocumentError, NoSpace, StoreError, UnknownCacheType
+from turbotool.evaluation.cell import Configuration, Measured, Origin
 from turbotool.evaluation.measurement import MeasurementDocument, measurement, of_version_1, restored
+from turbotool.kv.cachetype import CachePair
+from turbotool.kv.calibration import Calibration
+from turbotool.kv.rotation import ROTATIONS
 from turbotool.system.digest import sha256_file
 from turbotool.system.documents import decode, encode
 from turbotool.system.files import space_guard
@@ -28,7 +31,22 @@ SCHEMA = (
     "CREATE TABLE files (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT NOT NULL) WITHOUT ROWID",
 )
 TABLES = {"measured", "answers", "files"}
+# what a key stands for, so that a model's measurements can be found without the text that they were made on; a table
+# that older versions of turbotool pass over
+CELLS = (
+    "CREATE TABLE IF NOT EXISTS cells (key TEXT PRIMARY KEY, binaries TEXT, model TEXT, corpus TEXT, ctx INTEGER, "
+    "chunks INTEGER, k TEXT, v TEXT, rotation TEXT, calibration TEXT, calibration_sha256 TEXT) WITHOUT ROWID"
+)
 SIDE_FILES = ("", "-journal", "-wal", "-shm")
+
+
+@dataclass(frozen=True)
+class StoredCell:
+    """A measurement in the store with what it was made of."""
+
+    origin: Origin
+    configuration: Configuration
+    measured: Measured
 
 
 @dataclass(frozen=True)
@@ -51,6 +69,22 @@ class Store:
         value = encode(measurement(measured), indent=None).decode()
         self._write("INSERT OR REPLACE INTO measured VALUES (?, ?, ?)", key, about, value)
 
+    def describe(self, key: str, origin: Origin, configuration: Configuration) -> None:
+        """Note what a key stands for, unless it is known."""
+        if self._row("SELECT 1 FROM cells WHERE key = ?", key):
+            return
+        pair, calibration = configuration.pair, configuration.calibration
+        of = (origin.binaries, origin.model, origin.corpus, origin.ctx, origin.chunks)
+        cell = (pair.k, pair.v, configuration.rotation, calibration.name, calibration.sha256)
+        self._write("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", key, *of, *cell)
+
+    def cells(self, model: str) -> list[StoredCell]:
+        """What was measured of the model with this sha256, as far as it was described; damaged rows are left out."""
+        with _explained(self.path):
+            rows = self.connection.execute("SELECT * FROM cells WHERE model = ? ORDER BY key", (model,)).fetchall()
+        found = (_cell(row, self.measured(str(row[0]))) for row in rows)
+        return [cell for cell in found if cell]
+
     def answer(self, key: str) -> str | None:
         row = self._row("SELECT text FROM answers WHERE key = ?", key)
         return str(row[0]) if row else None
@@ -60,6 +94,17 @@ class Store:
 
     def sha256(self, path: Path) -> str:
         """The file's sha256; read again only if its size or time of change is not what it was."""
+        if known := self.known_sha256(path):
+            return known
+        status = path.stat()
+        found = sha256_file(path)
+        self._write(
+            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", str(path), status.st_size, status.st_mtime_ns, found
+        )
+        return found
+
+    def known_sha256(self, path: Path) -> str | None:
+        """The same without reading the file: None if it is not known as it is now."""
         status = path.stat()
         known = self._row(
             "SELECT sha256 FROM files WHERE path = ? AND size = ? AND mtime_ns = ?",
@@ -67,13 +112,7 @@ class Store:
             status.st_size,
             status.st_mtime_ns,
         )
-        if known:
-            return str(known[0])
-        found = sha256_file(path)
-        self._write(
-            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", str(path), status.st_size, status.st_mtime_ns, found
-        )
-        return found
+        return str(known[0]) if known else None
 
     def _row(self, query: str, *values: object) -> tuple[object, ...] | None:
         with _explained(self.path):
@@ -83,6 +122,18 @@ class Store:
     def _write(self, statement: str, *values: object) -> None:
         with _explained(self.path), self.connection:
             self.connection.execute(statement, values)
+
+
+def _cell(row: tuple[object, ...], measured: Measured | None) -> StoredCell | None:
+    binaries, model, corpus, ctx, chunks, k, v, rotation, calibration, sha256 = map(str, row[1:])
+    if measured is None or rotation not in ROTATIONS:
+        return None
+    try:
+        origin = Origin(binaries, model, corpus, int(ctx), int(chunks), sha256)
+        configuration = Configuration(CachePair(k, v), rotation, Calibration(calibration, sha256=sha256))
+    except (ValueError, UnknownCacheType):
+        return None
+    return StoredCell(origin, configuration, measured)
 
 
 @contextlib.contextmanager
@@ -122,6 +173,26 @@ def open_store(path: Path, out: Output) -> Iterator[Store]:
         connection.close()
 
 
+@contextlib.contextmanager
+def look_into_store(path: Path) -> Iterator[Store | None]:
+    """The store at `path` as it is, for reading, whoever writes it meanwhile; None where there is none of this version.
+
+    Reading raises StoreError if it is damaged.
+    """
+    if not path.is_file():
+        yield None
+        return
+    with _explained(path):
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    with contextlib.closing(connection):
+        with _explained(path):
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+        ours = (application, version) == (APPLICATION_ID, SCHEMA_VERSION) and tables >= {*TABLES, "cells"}
+        yield Store(path, connection) if ours else None
+
+
 def _intact(path: Path) -> sqlite3.Connection | None:
     """A connection to the store, or None if the file is not one, or is damaged."""
     connection = sqlite3.connect(path)
@@ -149,7 +220,7 @@ def _prepared(connection: sqlite3.Connection, path: Path) -> bool:
     if not tables and not application:
         with connection:
             connection.execute("BEGIN")
-            for statement in SCHEMA:
+            for statement in (*SCHEMA, CELLS):
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -161,6 +232,8 @@ def _prepared(connection: sqlite3.Connection, path: Path) -> bool:
         )
     (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     sound = bool(application == APPLICATION_ID and tables >= TABLES and state == "ok")
+    if sound:
+        connection.execute(CELLS)
     if sound and version < SCHEMA_VERSION:
         _migrate(connection)
     return sound

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from turbotool.errors import ModelError
@@ -12,6 +12,23 @@ from turbotool.inputs.metadata import OTHER_MODEL, Metadata
 from turbotool.inputs.shape import KvShape, head_dims, read_shape
 
 PART = re.compile(r"(.*)-\d{5}-of-(\d{5})\.gguf")
+KEY_BIAS = re.compile(r"blk\.\d+\.attn_(?:k|qkv)\.bias")
+SINKS = re.compile(r"blk\.\d+\.attn_sinks\.weight")
+CAPS_LOGITS = ("gemma2",)  # whose `attn_soft_cap` is set in upstream's `src/models`
+CALIBRATED = "kv_calibration.version"  # a key of a file that holds its own calibration
+
+
+@dataclass(frozen=True)
+class KeyTraits:
+    """What decides how much a quantized K loses: whether it has a bias, and what a calibration may do about it.
+
+    With sinks in the attention, or capped logits, a calibration cannot take the mean of K away. `embedded`: the file
+    holds its calibration.
+    """
+
+    bias: bool = False
+    centred: bool = True
+    embedded: bool = False
 
 
 @dataclass(frozen=True)
@@ -29,6 +46,7 @@ class Model:
     kv: KvShape
     is_default: bool = False
     n_vocab: int = 0
+    keys: KeyTraits = field(default_factory=KeyTraits)
 
 
 def read_model(path: Path, *, is_default: bool = False) -> Model:
@@ -48,6 +66,7 @@ def read_model(path: Path, *, is_default: bool = False) -> Model:
         read_shape(meta),
         is_default=is_default,
         n_vocab=_vocabulary(header),
+        keys=_keys(header, arch),
     )
 
 
@@ -66,3 +85,12 @@ def _vocabulary(header: Header) -> int:
     """Rows of the output layer, or of the embedding where it serves as one; the file's list of tokens is not kept."""
     rows = {tensor.name: tensor.shape[1] for tensor in header.tensors if len(tensor.shape) > 1}
     return rows.get("output.weight") or rows.get("token_embd.weight") or 0
+
+
+def _keys(header: Header, arch: str) -> KeyTraits:
+    names = [tensor.name for tensor in header.tensors]
+    return KeyTraits(
+        bias=any(map(KEY_BIAS.fullmatch, names)),
+        centred=arch not in CAPS_LOGITS and not any(map(SINKS.fullmatch, names)),
+        embedded=CALIBRATED in header.metadata,
+    )

@@ -27,6 +27,20 @@ ONE = Serving(1, shared=False)
 LLAMA_SERVER = Serving(4, shared=True)  # what llama-server does without -np
 
 
+def server_words(
+    model: Path,
+    pair: CachePair,
+    ctx: int,
+    serving: Serving = LLAMA_SERVER,
+    calibration: Calibration | None = AUTO,
+) -> list[str]:
+    """What follows `llama-server` to serve the model with this cache; None for programs without calibrations."""
+    words = ["-m", str(model), "-c", str(serving.tokens(ctx))]
+    words += [] if serving == LLAMA_SERVER else ["-np", str(serving.sequences)]
+    calibrated = [OPTION, calibration.word] if calibration and can_gain(pair) else []
+    return [*words, "-fa", "on", *pair.flags, *calibrated]
+
+
 def server_command(
     model: Path,
     pair: CachePair,
@@ -35,9 +49,6 @@ def server_command(
     environment: Mapping[str, str] | None = None,
     calibration: Calibration | None = AUTO,
 ) -> str:
-    """What to type to serve the model with this cache; None for programs that know nothing of calibrations."""
-    words = ["llama-server", "-m", str(model), "-c", str(serving.tokens(ctx))]
-    words += [] if serving == LLAMA_SERVER else ["-np", str(serving.sequences)]
+    """What to type to do so."""
     variables = [f"{name}={value}" for name, value in (environment or {}).items()]
-    calibrated = [OPTION, calibration.word] if calibration and can_gain(pair) else []
-    return " ".join([*variables, display([*words, "-fa", "on", *pair.flags, *calibrated])])
+    return " ".join([*variables, display(["llama-server", *server_words(model, pair, ctx, serving, calibration)])])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -19,11 +18,10 @@ from turbotool.kv.cachetype import CachePair
 from turbotool.kv.effective import VERBOSE, require_effective
 from turbotool.kv.rotation import OFF, Knobs
 from turbotool.programs.runner import Runner, failure
-from turbotool.system.process import Completed, describe_exit, signal_group_of
+from turbotool.system.process import Background, Completed, background, describe_exit
 
 START_SECONDS = 120.0
 CALL_SECONDS = 120.0
-STOP_SECONDS = 10.0
 N_CTX = 1024
 SLOTS = 2
 
@@ -42,7 +40,7 @@ class Continuation:
 class Server:
     """A running llama-server. Every call raises BinaryFailed if the server answers with an error or does not answer."""
 
-    child: subprocess.Popen[bytes]
+    child: Background
     port: int
     log: Path
 
@@ -77,9 +75,8 @@ class Server:
             raise BinaryFailed(f"llama-server did not answer {path}: {error}", how=self._how()) from error
 
     def _how(self) -> str:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.child.wait(timeout=1)
-        return "no answer" if self.child.returncode is None else describe_exit(self.child.returncode)
+        code = self.child.wait(1)
+        return "no answer" if code is None else describe_exit(code)
 
     def complete(self, prompt: str, *, slot: int, n: int) -> Continuation:
         """Greedy continuation of `prompt` by `n` tokens in one slot; the slot's cached prefix is reused."""
@@ -145,24 +142,12 @@ def serve(
         for word in (*runner.binaries.command("llama-server"), *_arguments(runner, model, pair, port, folder, reuse))
     ]
     started = time.monotonic()
-    with log.open("wb") as sink:
-        child = subprocess.Popen(  # the one child that must outlive the call that starts it
-            command,
-            cwd=runner.work,
-            env=runner.environment(knobs.environment),
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
+    with background(command, cwd=runner.work, env=runner.environment(knobs.environment), log=log) as child:
         server = Server(child, port, log)
         _wait_until_ready(server, command, runner.work)
         result = runner.record("llama-server", pair, knobs, _completed(server, command, runner.work, started))
         require_effective(pair, knobs, model, result.effective)
         yield server
-    finally:
-        stop(child)
 
 
 def _arguments(
@@ -177,7 +162,7 @@ def _arguments(
 
 def _wait_until_ready(server: Server, command: Sequence[str], cwd: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while server.child.poll() is None:
+    while server.child.returncode is None:
         if server.is_ready():
             return
         if time.monotonic() > deadline:
@@ -192,16 +177,6 @@ def _completed(server: Server, command: Sequence[str], cwd: Path, started: float
     output = server.log.read_text(encoding="utf-8", errors="replace")
     code = server.child.returncode
     return Completed(tuple(command), cwd, time.monotonic() - started, 0 if code is None else code, output, server.log)
-
-
-def stop(child: subprocess.Popen[bytes]) -> None:
-    """End the child and whatever it started: politely first, then by force."""
-    signal_group_of(child)
-    try:
-        child.wait(timeout=STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        signal_group_of(child, force=True)
-        child.wait()
 
 
 def free_port() -> int:

@@ -1,4 +1,4 @@
-"""How child processes are run to their end: no shell, a recorded command, Ctrl-C for the whole process group."""
+"""How child processes are run: no shell, a recorded command, and what ends turbotool ends the whole process group."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from turbotool.errors import Interrupted, ToolFailed, ToolMissing
 from turbotool.system.files import out_of_space
 
 TAIL_LINES = 40
 POLL_SECONDS = 0.5
+STOP_SECONDS = 10.0
+STEP_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -186,7 +189,7 @@ def _open_log(log: Path | None) -> Iterator[Callable[[str], object]]:
         raise out_of_space(error, log) from error
 
 
-def _signal_group(child: subprocess.Popen[str], number: signal.Signals) -> None:
+def _signal_group(child: subprocess.Popen[Any], number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, number)
 
@@ -199,7 +202,88 @@ def _reap(child: subprocess.Popen[str]) -> None:
         child.wait()
 
 
-def signal_group_of(child: subprocess.Popen[bytes], *, force: bool = False) -> None:
-    """Ask a child that was started in its own session, and everything that it started, to end; `force` kills."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signal.SIGKILL if force else signal.SIGTERM)
+@dataclass(frozen=True)
+class Background:
+    """A child that runs beside its caller, in a session of its own."""
+
+    child: subprocess.Popen[bytes]
+
+    @property
+    def pid(self) -> int:
+        return self.child.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended; None while it runs."""
+        return self.child.poll()
+
+    def wait(self, seconds: float) -> int | None:
+        """How it ended within so many seconds, or None."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.child.wait(timeout=seconds)
+        return self.child.returncode
+
+    def end(self, hurry: Callable[[], bool] = lambda: False) -> int:
+        """End it and whatever it started: politely, then by force, at once if there is a `hurry`. How it ended."""
+        if self.returncode is None:
+            _signal_group(self.child, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        while self.wait(STEP_SECONDS) is None:
+            if hurry() or time.monotonic() > deadline:
+                _signal_group(self.child, signal.SIGKILL)
+                return self.child.wait()
+        return self.child.wait()
+
+
+@contextlib.contextmanager
+def background(
+    command: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str] | None, log: Path
+) -> Iterator[Background]:
+    """Run `command` beside the block; it is gone when that ends, however it ends. What it prints replaces `log`.
+
+    Raises ToolMissing if the program does not exist, NoSpace if the log cannot be written.
+    """
+    words = [str(word) for word in command]
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        sink = log.open("wb")
+    except OSError as error:
+        raise out_of_space(error, log) from error
+    with sink:
+        try:
+            child = subprocess.Popen(
+                words,
+                cwd=cwd,
+                env=dict(env) if env is not None else None,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            raise ToolMissing(f"cannot start {words[0]}: {error}") from error
+    running = Background(child)
+    try:
+        yield running
+    finally:
+        running.end()
+
+
+@contextlib.contextmanager
+def signals_noted() -> Iterator[Callable[[], int]]:
+    """While the block runs, Ctrl-C, `kill` and a closed terminal are counted and end nothing: the block asks and acts.
+
+    So none is lost between the start of a child and the code that would end it. One that is ignored stays so. Only the
+    main thread can do this; in another one nothing is counted.
+    """
+    noted: list[int] = []
+    before: dict[int, Any] = {}
+    with contextlib.suppress(ValueError):  # not the main thread
+        for number in filter(None, (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP"))):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` has it
+                before[number] = signal.signal(number, lambda caught, _: noted.append(caught))
+    try:
+        yield lambda: len(noted)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

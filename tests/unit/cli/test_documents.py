@@ -161,6 +161,8 @@ def test_a_memory_plan(
         ("eval", "--kv", "turbo5"),
         ("bench", "--model", "nowhere.gguf"),
         ("bench", "--pp", "0", "--tg", "0"),
+        ("serve", "nowhere.gguf"),
+        ("serve", "nowhere.gguf", "--memory", "24"),
         ("plan", "nowhere.gguf"),
         ("plan", "--budget", "24"),
     ],

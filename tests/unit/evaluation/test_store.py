@@ -23,7 +23,7 @@ from turbotool.errors import StoreError, UnknownCacheType
 from turbotool.evaluation import store as stores
 from turbotool.evaluation.cell import KEY_VERSION, Configuration, Measured, Origin, parse_rotations
 from turbotool.evaluation.measurement import MeasurementDocument, measurement, of_version_1
-from turbotool.evaluation.store import open_store
+from turbotool.evaluation.store import look_into_store, open_store
 from turbotool.kv.cachetype import CachePair
 from turbotool.kv.calibration import AUTO, Calibration
 from turbotool.kv.effective import Calibrated
@@ -296,3 +296,78 @@ def test_bits_per_value_count_both_sides_and_padding() -> None:
     cell = Configuration(CachePair("q8_0", "turbo4"))
     assert cell.bits_per_value(known_model()) == (8.5 + 4.25) / 2
     assert cell.bits_per_value(known_model(head_dim_v=96)) == 8 * (68 + 2 * 34) / (64 + 96)
+
+
+def keep_described(path: Path, key: str, origin: Origin, cell: Configuration) -> None:
+    with open_store(path, QUIET) as store:
+        store.keep(key, "about", MEASURED)
+        store.describe(key, origin, cell)
+
+
+def test_what_was_measured_of_a_model_is_found_without_its_text(tmp_path: Path) -> None:
+    path, cell = tmp_path / "s", Configuration(CachePair("q8_0", "turbo4"), "v", replace(AUTO, sha256="f"))
+    keep_described(path, "one", replace(ORIGIN, calibration="f"), cell)
+    keep_described(path, "two", replace(ORIGIN, model="another"), cell)
+    with look_into_store(path) as store:
+        assert store is not None
+        (found,) = store.cells(ORIGIN.model)
+        assert (found.origin, found.configuration) == (replace(ORIGIN, calibration="f"), cell)
+        assert found.measured == MEASURED
+
+
+def test_looking_into_a_store_neither_makes_nor_changes_it(tmp_path: Path) -> None:
+    path = tmp_path / "s p?#ce"
+    with look_into_store(path) as nothing:
+        assert nothing is None
+    assert not path.exists()
+    keep_described(path, "one", ORIGIN, Configuration(CachePair("q8_0", "q8_0")))
+    before = path.read_bytes()
+    with open_store(path, QUIET) as writer, look_into_store(path) as store:  # while an evaluation has it open
+        writer.describe("two", ORIGIN, Configuration(CachePair("q4_0", "q4_0")))
+        assert store is not None
+        with pytest.raises(StoreError, match="readonly"):
+            store.keep_answer("a", "b")
+        assert [str(one.configuration.pair) for one in store.cells(ORIGIN.model)] == ["q8_0/q8_0"]
+        assert store.measured("one") == MEASURED
+    assert path.read_bytes() != before  # by the writer
+
+
+def test_a_store_of_an_older_turbotool_is_none_to_look_into_until_an_evaluation_opens_it(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    keep_described(path, "one", ORIGIN, Configuration(CachePair("q8_0", "q8_0")))
+    with sqlite3.connect(path) as old:
+        old.execute("DROP TABLE cells")
+    with look_into_store(path) as store:
+        assert store is None
+    with open_store(path, QUIET) as opened:
+        assert opened.measured("one") == MEASURED
+    with look_into_store(path) as store:
+        assert store is not None
+        assert store.cells(ORIGIN.model) == []
+
+
+def test_a_damaged_store_is_told_to_who_looks_into_it(tmp_path: Path) -> None:
+    (tmp_path / "s").write_text("not a database" * 100)
+    with pytest.raises(StoreError, match="not a database"), look_into_store(tmp_path / "s"):
+        pass
+
+
+@pytest.mark.parametrize("column", ["ctx", "k", "rotation"])
+def test_a_description_that_is_not_understood_is_passed_over(tmp_path: Path, column: str) -> None:
+    path = tmp_path / "s"
+    keep_described(path, "one", ORIGIN, Configuration(CachePair("q8_0", "q8_0")))
+    with sqlite3.connect(path) as damaged:
+        damaged.execute(f"UPDATE cells SET {column} = 'what'")  # noqa: S608 (our own names)
+    with look_into_store(path) as store:
+        assert store is not None
+        assert store.cells(ORIGIN.model) == []
+
+
+def test_the_sha256_of_a_file_is_known_only_as_long_as_it_stays_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "f"
+    file.write_text("one")
+    with open_store(tmp_path / "s", QUIET) as store:
+        assert store.known_sha256(file) is None
+        assert store.sha256(file) == store.known_sha256(file)
+        file.write_text("another")
+        assert store.known_sha256(file) is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,8 @@ from turbotool.kv.cachetype import CachePair
 from turbotool.programs import server
 from turbotool.programs.binaries import Binaries
 from turbotool.programs.runner import Runner
-from turbotool.programs.server import serve, stop
+from turbotool.programs.server import serve
+from turbotool.system import process
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake programs are scripts")
 
@@ -33,7 +33,7 @@ for line in {log!r}.splitlines():
 print('pid', os.getpid(), flush=True)
 http.server.HTTPServer(('127.0.0.1', int(sys.argv[sys.argv.index('--port') + 1])), Handler).serve_forever()
 """
-DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('pid', os.getpid(), flush=True); time.sleep(60)"
 
 
 def log_of(k: str, v: str) -> str:
@@ -66,19 +66,12 @@ def test_a_server_that_never_answers_is_given_up_and_not_left_behind(
     runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor does it end when it is asked to."""
-    children: list[subprocess.Popen[bytes]] = []
-
-    def watched_stop(child: subprocess.Popen[bytes]) -> None:
-        children.append(child)
-        stop(child)
-
-    monkeypatch.setattr(server, "stop", watched_stop)
-    monkeypatch.setattr(server, "START_SECONDS", 0.5)
-    monkeypatch.setattr(server, "STOP_SECONDS", 0.2)
+    monkeypatch.setattr(server, "START_SECONDS", 3)
+    monkeypatch.setattr(process, "STOP_SECONDS", 0.2)
     python_program(runner.work / "llama-server", DEAF)
     with pytest.raises(BinaryFailed, match="was not ready after"), serve(runner, MODEL, Q8, name="x"):
         pass
-    assert [is_alive(child.pid) for child in children] == [False]
+    assert not is_alive(pid_in(runner.work))
 
 
 def test_a_server_is_gone_after_an_error_in_the_block(runner: Runner) -> None:

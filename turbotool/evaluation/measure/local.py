@@ -60,6 +60,7 @@ def look_up(sweep: Sweep, store: Store) -> Work:
         found = store.measured(sweep.key(job))
         if found and not work.unlike(job, found):
             work.ledger.measured[job] = found
+            work.describe(job)
             work.forecast.learn(job.configuration, found.seconds)
         else:
             work.queue.append(job)

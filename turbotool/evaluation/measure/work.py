@@ -87,8 +87,14 @@ class Work:
     def keep(self, job: EvalJob, measured: Measured) -> None:
         """Commit a measurement at once."""
         self.store.keep(self.sweep.key(job), f"{self.sweep.model.path.name}: {job}", measured)
+        self.describe(job)
         self.ledger.measured[job] = measured
         self.forecast.learn(job.configuration, measured.seconds)
+
+    def describe(self, job: EvalJob) -> None:
+        """Note what the store has under a key, for those who look for this model; f16 against itself is no loss."""
+        if not job.repeat:
+            self.store.describe(self.sweep.key(job), self.sweep.origin(job), job.configuration)
 
 
 def hashes(measured: Measured) -> tuple[str, ...]:

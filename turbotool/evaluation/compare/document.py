@@ -117,7 +117,7 @@ class LeftCell:
 @documents.document("compare")
 @dataclass(frozen=True)
 class CompareDocument:
-    """Two result sets: what they were measured with, what differs between them, and whether that is noise.
+    """Two result sets: what they were measured with, what differs between them, and by how much at least.
 
     `refused` are cells that ran as another cache in the other set, `missing` those that only one set has.
     """

@@ -71,7 +71,7 @@ class _Tally:
         return Resolution(
             looks,
             chunks,
-            not contest.undecided(),
+            not contest.questions(),
             self.chunks_run,
             sum(most for most, _ in full.values()),
             self.seconds,
@@ -88,17 +88,27 @@ def resolve(
     """
     tally = _Tally(EvalLedger())
     contest = Contest(sweep, tally.ledger, criteria)
-    asked, chunks = sweep.configurations, 0
+    asked, wanted, taken = sweep.configurations, 0, 0
     for chunks in criteria.looks.chunks:
+        if chunks < min(wanted, criteria.looks.chunks[-1]):
+            continue  # too few to answer what is open: a look that is not taken makes no mistake
         done: set[Configuration] = set()
         # once what was open at the smallest size is out, a larger one may be open at the same look
         while asked := tuple(one for one in asked if one not in done):
             out.say(f"look at {chunks} chunks: {', '.join(map(str, asked))}")
-            part = replace(sweep, configurations=asked, chunks=chunks, controls=chunks == criteria.looks.chunks[0])
+            part = replace(sweep, configurations=asked, chunks=chunks, controls=not taken)
             tally.enter(run_sweep(part, store, sweep.runner.work, out, scheduler), chunks)
             done.update(asked)
-            asked = contest.undecided()
-        asked = contest.undecided()
+            taken = chunks
+            asked, wanted = _open(contest)
+        asked, wanted = _open(contest)
         if not asked or tally.ends.keys() >= set(sweep.corpora):
             break
-    return tally.ledger, tally.resolution(contest, chunks)
+    return tally.ledger, tally.resolution(contest, taken)
+
+
+def _open(contest: Contest) -> tuple[tuple[Configuration, ...], int]:
+    """The configurations whose chunks may change the recommendation, and about how many of them would tell."""
+    questions = contest.questions()
+    asked = dict.fromkeys(one for question in questions for one in question.about)
+    return tuple(asked), max((question.chunks for question in questions), default=0)

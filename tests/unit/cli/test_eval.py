@@ -366,13 +366,14 @@ def test_chunks_are_added_until_the_recommendation_is_settled(site: EvalSite) ->
     assert found["looks"] == [4, 8, 9]
     assert found["confidence"] == 0.95
     assert (found["chunks"], found["settled"]) == (9, False)
-    assert Counter(site.measured())["q8_0/turbo4/off"] == 3
+    # a KLD so near to what is tolerated that 8 chunks cannot tell
+    assert Counter(site.measured())["q8_0/turbo4/off"] == 2
     assert Counter(site.measured())["q8_0/q8_0/off"] == Counter(site.measured())["q4_0/q4_0/off"] == 1
     # four runs besides it, two of them of f16
-    assert (found["chunks_run"], found["chunks_full"]) == (4 * 4 + 4 + 8 + 9, 5 * 9)
+    assert (found["chunks_run"], found["chunks_full"]) == (4 * 4 + 4 + 9, 5 * 9)
     assert {cell["v"]: cell["chunks"] for cell in done.document["cells"]} == {"q8_0": 4, "turbo4": 9}
     assert not done.document["recommendation"]["settled"]
-    assert "not settled after 9 of at most 9 chunks: 37 chunks were run instead of 45 (18 % fewer)" in done.stderr
+    assert "not settled after 9 of at most 9 chunks: 29 chunks were run instead of 45 (36 % fewer)" in done.stderr
     assert "--chunks 9" in done.document["command"]
     assert done.document["command"].endswith("--until-resolved --bin-dir BIN_DIR")
     runs = len(eval_runs(site.folder))

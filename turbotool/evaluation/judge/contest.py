@@ -8,8 +8,8 @@ from itertools import groupby
 
 from turbotool.evaluation.cell import Configuration, Measured
 from turbotool.evaluation.judge import stats as evalstats
-from turbotool.evaluation.judge.finding import Equivalence
-from turbotool.evaluation.judge.interval import ratio_interval
+from turbotool.evaluation.judge.finding import Equivalence, chunks_more
+from turbotool.evaluation.judge.interval import Interval, ratio_interval
 from turbotool.evaluation.judge.looks import Looks
 from turbotool.evaluation.judge.stats import paired
 from turbotool.evaluation.judge.tolerance import INSIDE, OPEN, OUTSIDE, Standing, Tolerance
@@ -27,6 +27,14 @@ class Criteria:
     looks: Looks
     tolerance: Tolerance = field(default_factory=Tolerance)
     equal: Equivalence = field(default_factory=Equivalence)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is open about some configurations, and how many chunks of them answer it, about; 0 if that is not known."""
+
+    about: tuple[Configuration, ...]
+    chunks: int
 
 
 @dataclass(frozen=True)
@@ -59,10 +67,9 @@ class Contest:
         return Standing(state, all(one.near for one in each), more)
 
     def beats(self, one: Configuration, other: Configuration) -> str:
-        """Whether the KLD of one is lower by more than what makes no difference on some text, and higher on none."""
+        """Whether the KLD of one is lower on every text, and on one by more than what makes no difference."""
         least = -self.criteria.equal.ln_kld
-        pairs = zip(self.found(one), self.found(other), strict=True)
-        between = [ratio_interval(*paired(evalstats.kld, *pair), self._confidence(*pair)) for pair in pairs]
+        between = self._ratios(one, other)
         known = [interval for interval in between if interval]
         if any(interval.low > 0 for interval in known):
             return NO
@@ -73,8 +80,13 @@ class Contest:
         shown = any(interval.high < least for interval in known) and all(interval.high < 0 for interval in known)
         return YES if shown else OPEN
 
-    def _confidence(self, one: Measured, other: Measured) -> float:
-        return self.criteria.looks.at(min(one.chunks, other.chunks))
+    def _ratios(self, one: Configuration, other: Configuration) -> list[Interval | None]:
+        """Of their KLDs, on each text."""
+        looks = self.criteria.looks
+        return [
+            ratio_interval(*paired(evalstats.kld, *pair), looks.at(min(measured.chunks for measured in pair)))
+            for pair in zip(self.found(one), self.found(other), strict=True)
+        ]
 
     def worth(self, configuration: Configuration) -> str:
         """Whether a rotation gains anything over none, where that was measured: a tolerance that one of them just
@@ -113,8 +125,8 @@ class Contest:
                 found = one
         return found
 
-    def undecided(self) -> tuple[Configuration, ...]:
-        """The configurations whose further chunks may change the recommendation; none if nothing can.
+    def questions(self) -> tuple[Question, ...]:
+        """What may change the recommendation; nothing can if there is no question.
 
         Only the smallest size of which one may be recommended counts: larger ones are asked for when it is out.
         """
@@ -122,10 +134,25 @@ class Contest:
             possible = [one for one in group if self.is_possible(one)]
             unsure = [one for one in possible if not self.is_winner(one)]
             if unsure:
-                rivals = [replace(one, rotation="off") for one in unsure if self.worth(one) == OPEN]
-                return tuple(dict.fromkeys((*unsure, *(one for one in rivals if self._measured(one)))))
+                return tuple(question for one in unsure for question in self._doubts(one))
             if possible:
                 best = self.best(possible)
                 rivals = [one for one in possible if one != best and self.beats(one, best) == OPEN]
-                return (best, *rivals) if rivals else ()
+                return tuple(self._between(one, best) for one in rivals)
         return ()
+
+    def _doubts(self, one: Configuration) -> Iterator[Question]:
+        """Whether it is inside the tolerance, and whether its rotation is worth it."""
+        standing = self.standing(one)
+        if standing.state == OPEN:
+            chunks = max(found.chunks for found in self.found(one))
+            yield Question((one,), chunks + (standing.chunks_more or 0))
+        if self.worth(one) == OPEN:
+            yield self._between(one, replace(one, rotation="off"))
+
+    def _between(self, one: Configuration, other: Configuration) -> Question:
+        """Whether one beats the other."""
+        least = -self.criteria.equal.ln_kld
+        known = [interval for interval in self._ratios(one, other) if interval]
+        needed = [found.chunks + chunks_more(found, abs(found.mean - least)) for found in known]
+        return Question((one, other), max(needed, default=0))

@@ -71,7 +71,7 @@ class _Tally:
         return Resolution(
             looks,
             chunks,
-            not contest.questions(),
+            contest.settled,
             self.chunks_run,
             sum(most for most, _ in full.values()),
             self.seconds,

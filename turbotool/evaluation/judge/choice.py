@@ -97,7 +97,7 @@ def _choice(contest: Contest, configuration: Configuration, reason: str, ctx: in
         server_command(
             sweep.model.path, configuration.pair, ctx, environment=knobs.environment, calibration=calibration
         ),
-        not contest.questions(),
+        contest.settled,
     )
 
 

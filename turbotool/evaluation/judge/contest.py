@@ -141,6 +141,12 @@ class Contest:
                 return tuple(self._between(one, best) for one in rivals)
         return ()
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is open, and nothing failed that might be recommended if it were run again."""
+        failed = {job.configuration for job in self.ledger.failures}
+        return not self.questions() and not failed & set(self.smaller)
+
     def _doubts(self, one: Configuration) -> Iterator[Question]:
         """Whether it is inside the tolerance, and whether its rotation is worth it."""
         standing = self.standing(one)

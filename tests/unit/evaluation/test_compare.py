@@ -88,7 +88,7 @@ def test_help_tells_of_both_forms(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_two_builds_are_compared_cell_by_cell(documents: tuple[Path, Path], compare: Compare) -> None:
-    done = compare(*documents, "--json", "--equal-kld", "1")
+    done = compare(*documents, "--json", "--equal-kld", "1", "--equal-ppl", "0.05")
     assert (done.code, done.document["refused"]) == (0, [])
     assert [fact["what"] for fact in done.document["facts"]] == ["programs"]
     klds = found(done, "mean_kld")

@@ -9,9 +9,9 @@ import click
 from click.core import ParameterSource
 
 from turbotool.cli.lazy import CommandWithOthers
-from turbotool.cli.options import fail, finite, session_options
+from turbotool.cli.options import F, fail, finite, session_options
 from turbotool.evaluation import planfile
-from turbotool.evaluation.planfile import MAX_KLD, MIN_SAME_TOP, SMALLEST_CTX, EvalPlan
+from turbotool.evaluation.planfile import EQUAL, MAX_KLD, MIN_SAME_TOP, SMALLEST_CTX, EvalPlan
 from turbotool.kv.cachetype import MAX_TOKENS
 from turbotool.system.output import Output
 from turbotool.system.session import Session
@@ -26,6 +26,22 @@ OTHERS = {"compare": ("turbotool.cli.compare", "Set two result sets side by side
 KV = "q8_0,q8_0/turbo4,turbo4"
 ROTATION = "off,k,v,kv"
 CALIBRATION = "auto"
+
+
+def equal_options(function: F) -> F:
+    """Add --equal-kld, --equal-ppl and --equal-top: differences that make none."""
+    helps = {
+        "equal_kld": "KLDs that differ by less are equal (%).",
+        "equal_ppl": "Perplexities, too (%).",
+        "equal_top": "Same tops, too (points).",
+    }
+    for name, text in reversed(helps.items()):
+        kind, default = click.FloatRange(0, 100), EQUAL[name]
+        option = click.option(
+            planfile.option(name), type=kind, callback=finite, default=default, show_default=True, help=text
+        )
+        function = option(function)
+    return function
 
 
 @click.command(cls=CommandWithOthers, others=OTHERS)
@@ -58,6 +74,10 @@ CALIBRATION = "auto"
     show_default=True,
     help="Tolerated same top (%).",
 )
+@equal_options
+@click.option(
+    "--until-resolved", is_flag=True, help="Add chunks, --chunks at most, until the recommendation cannot change."
+)
 @click.option(
     "--serve-ctx", type=click.IntRange(1, MAX_TOKENS), help="Tokens to serve  [default: as many as trained for]"
 )
@@ -80,6 +100,10 @@ def eval(  # noqa: A001 (the name of the command)
     chunks: int,
     max_kld: float,
     min_same_top: float,
+    equal_kld: float,
+    equal_ppl: float,
+    equal_top: float,
+    until_resolved: bool,
     serve_ctx: int | None,
     backend: str,
     bin_dir: Path | None,
@@ -115,6 +139,10 @@ def eval(  # noqa: A001 (the name of the command)
         min_same_top=min_same_top,
         serve_ctx=serve_ctx,
         calibration=parse_calibrations(calibration),
+        equal_kld=equal_kld,
+        equal_ppl=equal_ppl,
+        equal_top=equal_top,
+        until_resolved=until_resolved,
     )
     plan = _plan(plan_word, asked, session.out)
     done = run(session, plan, backend=backend, bin_dir=bin_dir, scheduler=scheduler, report=folder)

@@ -98,6 +98,10 @@ class Measured:
         found = self.divergence
         return all(math.isfinite(value) for value in (found.ppl.value, found.mean.value, found.rms_dp.value))
 
+    @property
+    def chunks(self) -> int:
+        return len(self.divergence.running)
+
 
 def parse_rotations(text: str) -> tuple[str, ...]:
     """`off,k,v,kv` or some of them, each once. Raises UnknownCacheType for another word."""

@@ -24,6 +24,7 @@ SUFFIX = ".toml"
 SMALLEST_CTX = 16
 MAX_KLD = 0.02
 MIN_SAME_TOP = 93.0
+EQUAL: Mapping[str, float] = {"equal_kld": 5.0, "equal_ppl": 1.0, "equal_top": 1.0}  # percent, percent, points
 MAX_INPUTS = 1000
 INPUTS = {"models": "MODEL", "corpora": "--corpus FILE"}  # how the command line names what a plan may name
 
@@ -34,7 +35,8 @@ class EvalPlan:
 
     Without `models` the command line names them, or the default model is measured; so it is with `corpora` and the
     default text. `min_models` and `min_corpora` are how many make sense at least. `max_kld` is in nats, `min_same_top`
-    in percent, `ctx` and `serve_ctx` in tokens.
+    in percent, `ctx` and `serve_ctx` in tokens. What is no difference: `equal_kld` and `equal_ppl` in percent,
+    `equal_top` in percentage points. With `until_resolved`, `chunks` are the most that there may be.
     """
 
     kv: tuple[CachePair, ...]
@@ -51,6 +53,10 @@ class EvalPlan:
     min_models: int = 1
     min_corpora: int = 1
     calibration: tuple[Calibration, ...] = (AUTO,)
+    equal_kld: float = EQUAL["equal_kld"]
+    equal_ppl: float = EQUAL["equal_ppl"]
+    equal_top: float = EQUAL["equal_top"]
+    until_resolved: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,12 @@ def _number(low: float, high: float, value: object, _: Path) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise _refuse(value)
     return float(value)
+
+
+def _switch(value: object, _: Path) -> bool:
+    if not isinstance(value, bool):
+        raise _refuse(value)
+    return value
 
 
 def _each(read: Callable[[object, Path], Any], value: object, folder: Path) -> tuple[Any, ...]:
@@ -132,6 +144,8 @@ KEYS: Mapping[str, Key] = {
     "max_kld": Key("a number, 0 or more", partial(_number, 0, sys.float_info.max)),
     "min_same_top": Key("a number from 0 to 100", partial(_number, 0, 100)),
     "serve_ctx": Key(TOKENS, partial(_whole, 1, MAX_TOKENS)),
+    **{name: Key("a number from 0 to 100", partial(_number, 0, 100)) for name in EQUAL},
+    "until_resolved": Key("true or false", _switch),
     "min_models": COUNT,
     "min_corpora": COUNT,
 }
@@ -220,6 +234,8 @@ def shown(value: object) -> str:
     """A value as an option takes it."""
     if isinstance(value, tuple):
         return ",".join(item.short if isinstance(item, CachePair) else str(item) for item in value)
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return "the default" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 

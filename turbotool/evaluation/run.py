@@ -11,14 +11,19 @@ from turbotool.evaluation import planfile
 from turbotool.evaluation.cell import Configuration
 from turbotool.evaluation.evaluation import Evaluation
 from turbotool.evaluation.identity import PROGRAMS, binaries_hash
-from turbotool.evaluation.judge.choice import Tolerance, choose
+from turbotool.evaluation.judge.choice import choose
+from turbotool.evaluation.judge.contest import Contest, Criteria
+from turbotool.evaluation.judge.finding import Equivalence
+from turbotool.evaluation.judge.looks import FIRST, Looks, doubling
 from turbotool.evaluation.judge.stats import require_scipy
+from turbotool.evaluation.judge.tolerance import Tolerance
 from turbotool.evaluation.judge.verdict import compare_all, judge
 from turbotool.evaluation.measure.local import run_sweep
 from turbotool.evaluation.measure.probe import probe
 from turbotool.evaluation.measure.single import FATAL
-from turbotool.evaluation.planfile import EvalPlan
+from turbotool.evaluation.planfile import EQUAL, EvalPlan
 from turbotool.evaluation.report.models_document import Failed, ModelOutcome
+from turbotool.evaluation.resolution import resolve
 from turbotool.evaluation.store import Store, open_store
 from turbotool.evaluation.sweep import FEWEST_SCORED, Sweep, SweepSettings, make_sweep, require_tokens
 from turbotool.inputs.corpus import default_corpus, named_corpus
@@ -151,6 +156,9 @@ def _command(plan: EvalPlan, models: Sequence[Model], backend: str, *, named: bo
     words += [word for path in plan.corpora for word in ("--corpus", path.name)]
     for name in ("kv", "calibration", "rotation", "ctx", "chunks", "max_kld", "min_same_top"):
         words += [planfile.option(name), planfile.shown(getattr(plan, name))]
+    changed = [name for name in EQUAL if getattr(plan, name) != EQUAL[name]]
+    words += [word for name in changed for word in (planfile.option(name), planfile.shown(getattr(plan, name)))]
+    words += ["--until-resolved"] if plan.until_resolved else []
     words += ["--serve-ctx", str(plan.serve_ctx)] if plan.serve_ctx else []
     words += [] if backend == "cpu" else ["--backend", backend]
     return display(words + (["--bin-dir", "BIN_DIR"] if named else []))
@@ -183,18 +191,37 @@ def _evaluate(sweep: Sweep, task: _Task) -> Evaluation:
     """Measure, judge, choose, and ask the three questions under f16 and under what was chosen."""
     if sweep.left_out:
         task.out.say(f"left out, because nothing is rotated there: {', '.join(map(str, sweep.left_out))}")
-    machine, plan = read_machine(), task.plan
+    machine, plan, criteria, resolution = read_machine(), task.plan, _criteria(task.plan), None
     for line in left_alone(plan.kv, plan.calibration):
         task.out.say(line)
-    ledger = run_sweep(sweep, task.store, sweep.runner.work, task.out, task.scheduler)
-    comparisons = compare_all(sweep, ledger)
-    tolerance = Tolerance(plan.max_kld, plan.min_same_top)
-    choice = choose(sweep, ledger, comparisons, tolerance, plan.serve_ctx or sweep.model.n_ctx_train)
+    if plan.until_resolved:
+        ledger, resolution = resolve(sweep, task.store, criteria, task.out, task.scheduler)
+    else:
+        ledger = run_sweep(sweep, task.store, sweep.runner.work, task.out, task.scheduler)
+    choice = choose(Contest(sweep, ledger, criteria), plan.serve_ctx or sweep.model.n_ctx_train)
     asked = dict.fromkeys((Configuration(F16), choice.configuration))
-    probes = tuple(probe(sweep, task.store, configuration) for configuration in asked)
-    judged = judge(sweep, ledger)
     return Evaluation(
-        sweep, ledger, comparisons, judged, probes, choice, tolerance, machine, task.command, plan.name or None
+        sweep,
+        ledger,
+        compare_all(sweep, ledger, criteria.looks, criteria.equal),
+        judge(sweep, ledger),
+        tuple(probe(sweep, task.store, configuration) for configuration in asked),
+        choice,
+        criteria,
+        machine,
+        task.command,
+        plan.name or None,
+        resolution,
+    )
+
+
+def _criteria(plan: EvalPlan) -> Criteria:
+    """What the plan judges by. The first look has enough tokens for statistics."""
+    first = max(FIRST, -(-FEWEST_SCORED // scored(plan.ctx)))
+    return Criteria(
+        doubling(plan.chunks, first) if plan.until_resolved else Looks((plan.chunks,)),
+        Tolerance(plan.max_kld, plan.min_same_top),
+        Equivalence(plan.equal_kld, plan.equal_ppl, plan.equal_top),
     )
 
 

@@ -67,7 +67,7 @@ class Sweep:
     """Everything that is measured. `binaries` and `model_sha256` are hashes of content.
 
     `left_out` are the configurations that were asked for but are the same as one that is measured. `calibrates` says
-    whether the programs know of calibrations.
+    whether the programs know of calibrations, `controls` whether the noise floor and q4_0 are measured, too.
     """
 
     runner: Runner
@@ -80,6 +80,7 @@ class Sweep:
     chunks: int
     left_out: tuple[Configuration, ...] = ()
     calibrates: bool = True
+    controls: bool = True
 
     def origin(self, job: EvalJob) -> Origin:
         calibration = job.configuration.calibration.sha256
@@ -98,8 +99,9 @@ class Sweep:
 
     def jobs(self, corpus: Corpus) -> tuple[EvalJob, ...]:
         """Controls first: if f16 does not match itself, nothing after it means anything."""
-        cells = [self.job(corpus, configuration) for configuration in (CONTROL, *self.configurations)]
-        return tuple(dict.fromkeys((*self.noise(corpus), *cells)))
+        cells = [self.job(corpus, configuration) for configuration in self.configurations]
+        controls = (*self.noise(corpus), self.job(corpus, CONTROL)) if self.controls else ()
+        return tuple(dict.fromkeys((*controls, *cells)))
 
     def job(self, corpus: Corpus, configuration: Configuration) -> EvalJob:
         """The run that measures a configuration; an f16 cache is measured by the first run of the noise floor."""

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 
 from turbotool.errors import StoreError, first_line
 from turbotool.evaluation.cell import Configuration
 from turbotool.evaluation.identity import binaries_hash
-from turbotool.evaluation.judge.choice import Z
 from turbotool.evaluation.store import Store, StoredCell, look_into_store
 from turbotool.inputs.model import Model
 from turbotool.kv.cachetype import F16, CachePair
@@ -19,6 +19,7 @@ from turbotool.programs.binaries import Binaries
 from turbotool.programs.divergence import Estimate
 from turbotool.serve.families import ModelFamily, family_of
 
+Z = NormalDist().inv_cdf(0.975)  # standard errors on both sides that hold 95 %
 REFERENCE, EVALUATION, TABLE = "f16", "evaluation", "table"
 OTHER_PROGRAMS = "this model was evaluated with other programs than these, which does not count"
 OTHER_CALIBRATION = "this model was evaluated with another calibration than it has now, which does not count"

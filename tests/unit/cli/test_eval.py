@@ -333,6 +333,58 @@ def test_verdicts_and_recommendation_follow_from_the_figures(site: EvalSite) -> 
     )
 
 
+def test_verdicts_are_told_in_words_and_in_fields(site: EvalSite) -> None:
+    done = site.eval(*KV, "--equal-ppl", "2", "--json")
+    found = {
+        (one["v"], one["rotation"], one["against"], one["quantity"]): one
+        for one in done.document["verdicts"]["comparisons"]
+    }
+    rotated = found["turbo4", "v", "off", "mean_kld"]
+    assert (rotated["verdict"], rotated["unit"], rotated["chunks_more"]) == ("better", "%", None)
+    assert rotated["finding"] == f"better by at least {int(rotated['at_least'] * 10) / 10} %"
+    assert rotated["ratio"] == pytest.approx(0.9, rel=1e-3)
+    assert rotated["at_least"] == pytest.approx(100 * (1 - rotated["ratio_high"]))
+    assert rotated["ratio_low"] < rotated["ratio"] < rotated["ratio_high"]
+    assert rotated["low"] < rotated["difference"] < rotated["high"] < 0
+    worse = found["turbo4", "off", "f16", "ln_ppl_ratio"]
+    assert worse["finding"] == "worse by at least 2.2 %"  # ln is twice a KLD of 0.0113
+    equal = found["q8_0", "off", "f16", "ln_ppl_ratio"]
+    assert (equal["verdict"], equal["finding"]) == ("equal", "equal within 2 %")
+    assert equal["within"] == pytest.approx(2)
+    settings = done.document["settings"]
+    assert (settings["equal_kld"], settings["equal_ppl"], settings["equal_top"]) == (5, 2, 1)
+    assert "--equal-ppl 2" in done.document["command"]
+    assert "--equal-kld" not in done.document["command"]
+    assert "resolution" not in done.document
+
+
+def test_chunks_are_added_until_the_recommendation_is_settled(site: EvalSite) -> None:
+    """Cells that one look decides are not measured again; the store has them all when the command is typed again."""
+    words = ("--kv", "q8_0,q8_0/turbo4", "--rotation", "off", "--chunks", "9", "--until-resolved")
+    done = site.eval(*words, "--max-kld", "0.0113", "--min-same-top", "90", "--json")
+    found = done.document["resolution"]
+    assert found["looks"] == [4, 8, 9]
+    assert found["confidence"] == 0.95
+    assert (found["chunks"], found["settled"]) == (9, False)
+    # a KLD so near to what is tolerated that 8 chunks cannot tell
+    assert Counter(site.measured())["q8_0/turbo4/off"] == 2
+    assert Counter(site.measured())["q8_0/q8_0/off"] == Counter(site.measured())["q4_0/q4_0/off"] == 1
+    # four runs besides it, two of them of f16
+    assert (found["chunks_run"], found["chunks_full"]) == (4 * 4 + 4 + 9, 5 * 9)
+    assert {cell["v"]: cell["chunks"] for cell in done.document["cells"]} == {"q8_0": 4, "turbo4": 9}
+    assert not done.document["recommendation"]["settled"]
+    assert "not settled after 9 of at most 9 chunks: 29 chunks were run instead of 45 (36 % fewer)" in done.stderr
+    assert "--chunks 9" in done.document["command"]
+    assert done.document["command"].endswith("--until-resolved --bin-dir BIN_DIR")
+    runs = len(eval_runs(site.folder))
+    site.eval(*words, "--max-kld", "0.0113", "--min-same-top", "90", "--quiet")
+    assert len(eval_runs(site.folder)) == runs
+    cells = len(site.measured())
+    clear = site.eval(*words, "--max-kld", "0.02", "--min-same-top", "90", "--json").document
+    assert (clear["resolution"]["chunks"], clear["recommendation"]["settled"]) == (4, True)
+    assert len(site.measured()) == cells
+
+
 def test_perplexity_that_falls_below_f16_is_called_unreliable(site: EvalSite) -> None:
     eval_programs(site.folder / "bin", trouble={"ppl": -1})
     done = site.eval(*KV, "--json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from turbotool.errors import ResultError, UnknownCacheType
 from turbotool.evaluation.cell import Configuration, Measured
 from turbotool.evaluation.compare.contrast import BASE, STATISTICS, difference
 from turbotool.evaluation.compare.results import measured_of
+from turbotool.evaluation.judge.finding import Equivalence
 from turbotool.evaluation.report.document import statistics
 from turbotool.evaluation.report.fields import CellFields
 from turbotool.kv.cachetype import CachePair
@@ -86,7 +88,7 @@ def test_help_tells_of_both_forms(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_two_builds_are_compared_cell_by_cell(documents: tuple[Path, Path], compare: Compare) -> None:
-    done = compare(*documents, "--json")
+    done = compare(*documents, "--json", "--equal-kld", "1", "--equal-ppl", "0.05")
     assert (done.code, done.document["refused"]) == (0, [])
     assert [fact["what"] for fact in done.document["facts"]] == ["programs"]
     klds = found(done, "mean_kld")
@@ -97,14 +99,15 @@ def test_two_builds_are_compared_cell_by_cell(documents: tuple[Path, Path], comp
         ("q4_0", "q4_0", "off"): "identical",
     }
     one = klds["q8_0", "turbo4", "off"]
-    # 0.0005 times 1.01 to 1.04: mean 1.025, standard deviation 0.0129, t of 3 degrees of freedom 3.18
+    # 0.0105 and 0.011 times 1.01 to 1.04: the ratio is the same in each chunk, but for how means are rounded
     assert one["difference"] == pytest.approx(0.0005 * 1.025, abs=1e-6)
-    assert one["high"] - one["low"] == pytest.approx(2 * (3.1824 * 0.0005 * 0.01291 / 2 + 1e-6), abs=2e-5)
+    assert 4e-6 < one["high"] - one["low"] < 1e-4
+    assert one["finding"].startswith("B worse by at least 4.")
     assert (one["paired"], one["confidence"]) == (True, 0.95)
     assert found(done, "ln_ppl")["q8_0", "turbo4", "off"]["verdict"] == "B higher"
     assert found(done, "ln_ppl")["f16", "f16", "off"]["verdict"] == "identical"
     assert found(done, "median_kld")["q8_0", "turbo4", "off"]["verdict"] == "no interval"
-    assert found(done, "same_top")["q8_0", "turbo4", "v"]["verdict"] == "within noise"  # one token
+    assert found(done, "same_top")["q8_0", "turbo4", "v"]["verdict"] == "equal"  # one token
     assert "programs: " in done.stderr
 
 
@@ -185,10 +188,10 @@ def test_without_the_means_of_chunks_the_errors_of_both_are_used(
             cell["running"], cell["machine"] = {name: [] for name in cell["running"]}, ""
         data["cells"][2]["mean_kld"] += 0.0001
 
-    done = compare(documents[0], edited(documents[0], tmp_path / "b.json", bare), "--json")
+    done = compare(documents[0], edited(documents[0], tmp_path / "b.json", bare), "--json", "--equal-kld", "0")
     one = found(done, "mean_kld")["q8_0", "turbo4", "off"]
-    assert (one["paired"], one["verdict"]) == (False, "within noise")
-    assert one["high"] - one["difference"] == pytest.approx(1.96 * 0.0001 * math.sqrt(2), rel=1e-3)
+    assert (one["paired"], one["verdict"]) == (False, "unresolved")
+    assert one["high"] - one["difference"] == pytest.approx(1.96 * 0.0001 * math.sqrt(2), rel=0.05)
     assert "machine: " not in done.stderr
 
 
@@ -294,22 +297,28 @@ def test_a_paired_interval_holds_the_difference_and_sees_what_chunks_agree_on(st
     klds = [0.01 * (1 + n % 3) for n in range(8)]
     a = chunked(klds, [one * 400 for one in klds], [20 + n for n in range(8)])
     b = chunked([one + 0.004 for one in klds], [one * 440 for one in klds], [20.5 + n * 1.02 for n in range(8)])
-    one = difference("text", Configuration(PAIR), statistic, a, b, 512)
+    exact = Equivalence(0.0, 0.0, 0.0)
+    one = difference("text", Configuration(PAIR), statistic, a, b, 512, exact)
     assert one.paired
+    assert one.judged is not None
     assert one.bounds is not None
     assert one.bounds[0] - ROUNDED <= one.difference <= one.bounds[1] + ROUNDED
     assert one.verdict.startswith("B ")
-    assert difference("text", Configuration(PAIR), statistic, b, a, 512).bounds == pytest.approx(
-        [-one.bounds[1], -one.bounds[0]]
-    )
-    assert difference("text", Configuration(PAIR), statistic, a, a, 512).verdict == "identical"
+    assert " by at least " in one.told
+    back = difference("text", Configuration(PAIR), statistic, b, a, 512, exact).judged
+    assert back is not None
+    assert (back.low, back.high) == pytest.approx((-one.judged.high, -one.judged.low))
+    assert difference("text", Configuration(PAIR), statistic, a, a, 512, exact).verdict == "identical"
 
 
-def test_what_changes_its_sign_from_chunk_to_chunk_is_within_noise() -> None:
+def test_what_changes_its_sign_from_chunk_to_chunk_is_unresolved_or_equal_within_what_is_asked() -> None:
     klds = [0.01] * 8
     a, b = chunked(klds, klds, klds), chunked([0.01 + 0.005 * (-1) ** n for n in range(7)] + [0.012], klds, klds)
     kld = STATISTICS[0]
-    assert difference("text", Configuration(PAIR), kld, a, b, 512).verdict == "within noise"
+    found = difference("text", Configuration(PAIR), kld, a, b, 512, Equivalence())
+    assert found.verdict == "unresolved"
+    assert re.fullmatch(r"unresolved: about \d+ chunks more", found.told)
+    assert difference("text", Configuration(PAIR), kld, a, b, 512, Equivalence(kld=100.0)).told == "equal within 100 %"
 
 
 def uncalibrated(data: Any, *, older: bool) -> None:

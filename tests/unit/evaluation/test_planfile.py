@@ -80,6 +80,8 @@ def test_a_plan_is_read_in_full_and_its_files_are_relative_to_it(tmp_path: Path)
         ({"serve_ctx": "0"}, "serve_ctx: 0 is not allowed"),
         ({"models": '[""]'}, "models: '' is not allowed; use a list of file names"),
         ({"about": "1"}, "about: 1 is not allowed"),
+        ({"until_resolved": '"yes"'}, "until_resolved: 'yes' is not allowed; use true or false"),
+        ({"equal_kld": "101"}, "equal_kld: 101 is not allowed; use a number from 0 to 100"),
         ({"models": '["a.gguf"]', "min_models": "2"}, "models: 1 named, but min_models is 2"),
         ({"corpora": '["a"]', "min_corpora": "3"}, "corpora: 1 named, but min_corpora is 3"),
     ],
@@ -97,6 +99,12 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(PlanError) as caught:
         read_plan(str(written(tmp_path, kv='["q9"]', ctx=None, typo="1")))
     assert all(word in caught.value.message for word in ("'typo'", "'q9'", "ctx is missing"))
+
+
+def test_what_is_no_difference_and_how_long_to_go_on_may_stand_in_a_plan(tmp_path: Path) -> None:
+    plan = read_plan(str(written(tmp_path, until_resolved="true", equal_kld="2", equal_top="0.5")))
+    assert (plan.until_resolved, plan.equal_kld, plan.equal_ppl, plan.equal_top) == (True, 2, 1, 0.5)
+    assert not read_plan(str(written(tmp_path))).until_resolved
 
 
 @pytest.mark.parametrize("text", [b"kv = [", b"\xff", b"kv = 1\nkv = 2\n"])

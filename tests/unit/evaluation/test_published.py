@@ -1,8 +1,8 @@
 """What our verdicts say on published figures, beside what their authors concluded from them.
 
 Only totals were published, so that differences are taken with the errors of both cells as if these were independent.
-Those of cells on the same text are not: a paired measurement sees smaller differences, and "within noise" here is a
-statement about the published figures, not about the models.
+Those of cells on the same text are not: a paired measurement sees smaller differences, and "unresolved" here is a
+statement about the published figures, not about the models. Nothing is called equal: no bound is set.
 """
 
 from __future__ import annotations
@@ -17,17 +17,15 @@ from known_results import cell
 from recordings import recorded
 
 from turbotool.evaluation.cell import Configuration, Measured
-from turbotool.evaluation.judge.stats import CONFIDENCE, Interval
+from turbotool.evaluation.judge.finding import BETTER, UNRESOLVED, WORSE
+from turbotool.evaluation.judge.interval import CONFIDENCE, Interval
 from turbotool.evaluation.judge.verdict import (
     BASE,
     BELOW,
-    BETTER,
     KLD,
     LN_RATIO,
-    NOISE,
     OFF,
     SAME_TOP,
-    WORSE,
     Comparison,
     Perplexity,
     judge_perplexity,
@@ -59,7 +57,7 @@ def table(model: str, text: str = WIKI, chunks: int = 32) -> dict[str, dict[str,
 
 
 def ln_ratio(one: list[float], other: list[float]) -> tuple[float, float]:
-    """ln of the ratio of two perplexities, and its error if theirs are independent."""
+    """ln of the ratio of two perplexities or KLDs, and its error if theirs are independent."""
     return math.log(one[0] / other[0]), math.hypot(one[1] / one[0], other[1] / other[0])
 
 
@@ -82,7 +80,7 @@ def to_off(model: str, quantity: str, pair: str = "q8_0/turbo4", chunks: int = 3
         if row["kv"] == pair and row["rotation"] != "off" and key in row:
             mine, theirs = row[key], off[key]
             plain = (mine[0] - theirs[0], math.hypot(mine[1], theirs[1]))
-            found[row["rotation"]] = said(row, OFF, quantity, ln_ratio(mine, theirs) if key == "ppl" else plain)
+            found[row["rotation"]] = said(row, OFF, quantity, plain if key == "same_top" else ln_ratio(mine, theirs))
     return found
 
 
@@ -135,8 +133,7 @@ def test_perplexity_and_kld_rank_the_mixes_of_types_in_opposite_order() -> None:
     cells = table(A4B)
     for name in ("q8_0/turbo4", "turbo4"):
         one, other = cells[name], cells["q8_0"]
-        kld = (one["kld"][0] - other["kld"][0], math.hypot(one["kld"][1], other["kld"][1]))
-        assert said(one, "q8_0", KLD, kld) == WORSE
+        assert said(one, "q8_0", KLD, ln_ratio(one["kld"], other["kld"])) == WORSE
         assert said(one, "q8_0", LN_RATIO, ln_ratio(one["ppl"], other["ppl"])) == BETTER
     assert not judged(A4B).reliable
     assert not [reason for reason in judged(A4B).reasons if "opposite order" in reason]
@@ -148,29 +145,33 @@ def test_headline_rotation_loses_by_kld_what_it_seems_to_win_by_perplexity() -> 
     """
     for chunks in (32, 256):
         assert to_off(A4B, KLD, chunks=chunks) == {"v": WORSE, "kv": WORSE}
-        assert {**to_off(A4B, LN_RATIO, chunks=chunks), "k": NOISE} == {"k": NOISE, "v": NOISE, "kv": NOISE}
+        assert {**to_off(A4B, LN_RATIO, chunks=chunks), "k": UNRESOLVED} == {
+            "k": UNRESOLVED,
+            "v": UNRESOLVED,
+            "kv": UNRESOLVED,
+        }
         assert len(below(judged(A4B, chunks=chunks, only="q8_0/turbo4"))) >= 3
-    assert to_off(A4B, SAME_TOP) == {"v": NOISE, "kv": WORSE}
+    assert to_off(A4B, SAME_TOP) == {"v": UNRESOLVED, "kv": WORSE}
 
 
 def test_upstreams_rotation_of_q8_0_is_better_by_kld_where_perplexity_says_nothing() -> None:
     """Concluded: rotation lowers KLD by 20 %, and perplexity calls it a loss. Said: better; its perplexity is noise."""
     assert to_off(A4B, KLD, "q8_0") == {"v": BETTER, "kv": BETTER}
-    assert to_off(A4B, LN_RATIO, "q8_0") == {"v": NOISE, "kv": NOISE}
+    assert to_off(A4B, LN_RATIO, "q8_0") == {"v": UNRESOLVED, "kv": UNRESOLVED}
 
 
 def test_the_catastrophe_of_turbo4_with_k_rotated_is_one_of_perplexity_alone() -> None:
     """Concluded: +52.7 % of perplexity, and the lowest KLD of its row. Said: worse by perplexity; by KLD, 1.9 standard
     errors below OFF, the same. That both sides rotated is worse by KLD is said by both.
     """
-    assert to_off(A4B, LN_RATIO, "turbo4") == {"k": WORSE, "kv": NOISE}
-    assert to_off(A4B, KLD, "turbo4") == {"k": NOISE, "kv": WORSE}
+    assert to_off(A4B, LN_RATIO, "turbo4") == {"k": WORSE, "kv": UNRESOLVED}
+    assert to_off(A4B, KLD, "turbo4") == {"k": UNRESOLVED, "kv": WORSE}
 
 
 @pytest.mark.parametrize("model", [QWEN, "Qwen3.5-2B Q8", "Mistral-Small-24B Q4"])
 def test_models_that_do_not_care_are_within_noise_and_reliable(model: str) -> None:
     """Concluded: every rotation within the standard error of OFF. Said: the same, and nothing against perplexity."""
-    assert to_off(model, LN_RATIO) == dict.fromkeys(("k", "v", "kv"), NOISE)
+    assert to_off(model, LN_RATIO) == dict.fromkeys(("k", "v", "kv"), UNRESOLVED)
     assert judged(model).reliable
 
 
@@ -180,16 +181,16 @@ def test_the_healthy_control_ranks_too_few_cells_to_call_its_order_opposite() ->
     standard errors; the authors, who looked at perplexity, leave it within noise.
     """
     assert judged(QWEN).reliable
-    assert to_off(QWEN, KLD) == {"k": NOISE, "v": WORSE, "kv": NOISE}
-    assert set(to_off(QWEN, SAME_TOP).values()) == {NOISE}
+    assert to_off(QWEN, KLD) == {"k": UNRESOLVED, "v": WORSE, "kv": UNRESOLVED}
+    assert set(to_off(QWEN, SAME_TOP).values()) == {UNRESOLVED}
 
 
 def test_the_small_gemma_wants_no_rotation_by_kld() -> None:
     """Concluded: OFF is best, V rotated 38 % worse by KLD, and by perplexity 6.7 % worse; perplexity of OFF 6.7 %
     below f16. Said: worse by KLD, reliable; differences of 7 % in perplexity are 0.8 standard errors.
     """
-    assert to_off(E2B, KLD) == {"k": NOISE, "v": WORSE, "kv": WORSE}
-    assert to_off(E2B, LN_RATIO) == dict.fromkeys(("k", "v", "kv"), NOISE)
+    assert to_off(E2B, KLD) == {"k": UNRESOLVED, "v": WORSE, "kv": WORSE}
+    assert to_off(E2B, LN_RATIO) == dict.fromkeys(("k", "v", "kv"), UNRESOLVED)
     assert judged(E2B).reliable
 
 
@@ -197,13 +198,13 @@ def test_the_dense_gemma_gains_perplexity_by_rotating_v_and_no_kld_tells_whether
     """Concluded: V rotated is 43 % better, partly an artefact as on its sister. Said: better, and nothing against
     perplexity: 7 % below f16 is 0.7 standard errors, and KLD was not measured.
     """
-    assert to_off(DENSE, LN_RATIO) == {"k": NOISE, "v": BETTER, "kv": BETTER}
+    assert to_off(DENSE, LN_RATIO) == {"k": UNRESOLVED, "v": BETTER, "kv": BETTER}
     assert judged(DENSE).reliable
     (base,) = rows("f16", DENSE, WIKI, 32)
     verdicts = {
         row["rotation"]: said(row, BASE, LN_RATIO, ln_ratio(row["ppl"], base["ppl"])) for row in table(DENSE).values()
     }
-    assert verdicts == {"off": WORSE, "k": WORSE, "v": NOISE, "kv": NOISE}
+    assert verdicts == {"off": WORSE, "k": WORSE, "v": UNRESOLVED, "kv": UNRESOLVED}
     (base,) = rows("f16", A4B, WIKI, 32)
     off = table(A4B)["q8_0/turbo4"]
     assert said(off, BASE, LN_RATIO, ln_ratio(off["ppl"], base["ppl"])) == BELOW
@@ -226,7 +227,7 @@ def test_a_users_report_in_opposite_order_is_four_cells_without_errors() -> None
 
 def test_a_model_that_crashed_with_v_rotated_has_the_same_perplexity_without() -> None:
     """phi-4: what a crash is in a table of models is tested in test_evalmodels.py."""
-    assert to_off("phi-4 Q8", LN_RATIO) == {"k": NOISE}
+    assert to_off("phi-4 Q8", LN_RATIO) == {"k": UNRESOLVED}
     assert judged("phi-4 Q8").reliable
 
 

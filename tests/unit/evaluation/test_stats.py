@@ -1,4 +1,4 @@
-"""Values of chunks from rounded running means, and intervals of their differences."""
+"""Values of chunks from rounded running means."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ from known_results import DIVERGENCE
 from turbotool.errors import ToolMissing
 from turbotool.evaluation.cell import Measured
 from turbotool.evaluation.judge import stats as evalstats
-from turbotool.evaluation.judge.stats import Series, interval, minus, recover
+from turbotool.evaluation.judge.stats import Series, minus, recover
 from turbotool.kv.effective import parse_effective
 from turbotool.programs.divergence import Estimate, Running
 from turbotool.programs.perplexity import scored
-
-stats = pytest.importorskip("scipy.stats")
 
 
 def running(values: Sequence[float], digits: int) -> list[float]:
@@ -62,6 +60,27 @@ def test_the_mean_of_the_chunks_is_known_as_well_as_it_is_printed(klds: list[flo
     assert found.bound == 0.5e-6
 
 
+def test_the_first_chunks_are_as_exact_as_they_were_printed_then() -> None:
+    found = evalstats.kld(measured([0.01, 0.02, 0.03, 0.04]))
+    first = found.first(3)
+    assert first.values == found.values[:3]
+    assert first.bound == pytest.approx(0.5e-5)
+    assert first.error is None
+    assert found.first(4) == found
+
+
+def test_pairs_are_of_the_chunks_that_both_have() -> None:
+    one, other = measured([0.01, 0.02, 0.03]), measured([0.02, 0.04])
+    assert [len(series.values) for series in evalstats.paired(evalstats.kld, one, other)] == [2, 2]
+
+
+@pytest.mark.parametrize(("printed", "known"), [(0.002, 0.002), (0.0, None), (math.nan, None)])
+def test_an_error_that_was_not_printed_is_not_known(printed: float, known: float | None) -> None:
+    cell = measured([0.01, 0.02])
+    cell = replace(cell, divergence=replace(cell.divergence, mean=Estimate(0.015, printed)))
+    assert evalstats.kld(cell).error == known
+
+
 @given(st.lists(st.integers(0, 255), min_size=1, max_size=60))
 def test_tokens_with_the_same_successor_are_counted_exactly(tops: list[int]) -> None:
     found = evalstats.same_top(measured([0.0] * len(tops), tops), 512)
@@ -80,36 +99,6 @@ def test_chunks_of_a_real_log() -> None:
     found = evalstats.kld(Measured(DIVERGENCE, parse_effective(""), 1.0))
     assert found.values[:3] == pytest.approx((0.01019, 2 * 0.00877 - 0.01019, 3 * 0.00886 - 2 * 0.00877))
     assert math.fsum(found.values) / 4 == pytest.approx(0.007953)
-
-
-@given(st.lists(st.tuples(st.floats(0, 5), st.floats(0, 5)), min_size=2, max_size=30), st.sampled_from([0.9, 0.95]))
-def test_an_interval_is_that_of_the_paired_t_test(pairs: list[tuple[float, float]], confidence: float) -> None:
-    one, other = (exact(*values) for values in zip(*pairs, strict=True))
-    found = interval(minus(one, other), confidence)
-    differences = [a - b for a, b in pairs]
-    assert found is not None
-    if len(set(differences)) > 1:
-        theirs = stats.ttest_rel(one.values, other.values).confidence_interval(confidence)
-        assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
-    assert found.mean == pytest.approx(math.fsum(differences) / len(differences), abs=1e-9)
-
-
-def test_rounding_is_part_of_the_interval() -> None:
-    found = interval(minus(Series((1.0, 1.0), (0.1, 0.3), 0.1), Series((1.0, 1.0), (0.1, 0.3), 0.1)))
-    assert found is not None
-    assert (found.low, found.high, found.sign) == (-0.2, 0.2, 0)
-
-
-@pytest.mark.parametrize(("values", "sign"), [((1, 1.1, 0.9), 1), ((-1, -1.1, -0.9), -1), ((1, -1, 0.1), 0)])
-def test_the_sign_is_that_of_the_whole_interval(values: tuple[float, ...], sign: int) -> None:
-    found = interval(exact(*values))
-    assert found is not None
-    assert found.sign == sign
-
-
-def test_one_chunk_and_what_is_not_finite_have_no_interval() -> None:
-    assert interval(exact(1.0)) is None
-    assert interval(exact(1.0, math.nan)) is None
 
 
 def test_unequal_numbers_of_chunks_are_not_paired() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -13,22 +14,22 @@ from known_model import known_model
 from known_results import cell
 
 from turbotool.evaluation.cell import Configuration, Measured
-from turbotool.evaluation.judge.choice import Tolerance, choose, memory
+from turbotool.evaluation.judge.choice import Choice, choose, memory
+from turbotool.evaluation.judge.contest import Contest, Criteria
+from turbotool.evaluation.judge.finding import ALIKE, BETTER, UNRESOLVED, WORSE, Equivalence
+from turbotool.evaluation.judge.looks import Looks
+from turbotool.evaluation.judge.tolerance import Tolerance
 from turbotool.evaluation.judge.verdict import (
     BASE,
     BELOW,
-    BETTER,
     KLD,
     LN_RATIO,
-    NOISE,
     OFF,
     SAME_TOP,
-    UNKNOWN,
     Comparison,
     compare_all,
     judge_perplexity,
 )
-from turbotool.evaluation.judge.verdict import WORSE as WORSE_VERDICT
 from turbotool.evaluation.measure.work import EvalLedger
 from turbotool.evaluation.sweep import CONTROL, Corpus, Sweep
 from turbotool.inputs.shape import KvShape, cache_shape
@@ -56,6 +57,10 @@ def made(cells: dict[Configuration, Measured], tmp_path: Path, chunks: int = 8) 
     return sweep, ledger
 
 
+def compared(cells: dict[Configuration, Measured], tmp_path: Path, chunks: int = 8) -> tuple[Comparison, ...]:
+    return compare_all(*made(cells, tmp_path, chunks), Looks((chunks,)), Equivalence())
+
+
 def verdicts(found: Iterable[Comparison], against: str) -> dict[tuple[str, str], str]:
     return {(str(one.configuration), one.quantity): one.verdict for one in found if one.against == against}
 
@@ -68,44 +73,47 @@ def test_cells_are_compared_with_off_of_the_same_pair_and_with_f16(tmp_path: Pat
         calibrated(TURBO, "k"): cell(0.06, 0.02, top=90.0),
         calibrated(MIXED, "kv"): cell(0.01, 0.0, spread=0.01),
     }
-    found = compare_all(*made(cells, tmp_path))
+    found = compared(cells, tmp_path)
     assert verdicts(found, OFF) == {
         ("q8_0 rotated v", KLD): BETTER,
-        ("q8_0 rotated v", LN_RATIO): NOISE,
+        ("q8_0 rotated v", LN_RATIO): ALIKE,
         ("q8_0 rotated v", SAME_TOP): BETTER,
-        ("turbo4 rotated k", KLD): WORSE_VERDICT,
-        ("turbo4 rotated k", LN_RATIO): NOISE,
-        ("turbo4 rotated k", SAME_TOP): WORSE_VERDICT,
+        ("turbo4 rotated k", KLD): WORSE,
+        ("turbo4 rotated k", LN_RATIO): ALIKE,
+        ("turbo4 rotated k", SAME_TOP): WORSE,
     }
     against_f16 = verdicts(found, BASE)
     assert len(against_f16) == 15
-    assert against_f16["turbo4", KLD] == against_f16["turbo4", LN_RATIO] == WORSE_VERDICT
-    assert against_f16["q8_0/turbo4 rotated kv", LN_RATIO] == NOISE
+    assert against_f16["turbo4", KLD] == against_f16["turbo4", LN_RATIO] == WORSE
+    assert against_f16["q8_0/turbo4 rotated kv", LN_RATIO] == UNRESOLVED
 
 
 def test_a_difference_is_told_with_its_interval(tmp_path: Path) -> None:
     cells = {calibrated(Q8): cell(0.004, 0.001), calibrated(Q8, "v"): cell(0.003, 0.001)}
-    found = compare_all(*made(cells, tmp_path))[0]
+    found = compared(cells, tmp_path)[0]
     assert found.difference is not None
-    assert found.difference.mean == pytest.approx(-0.001)
-    assert found.difference.low < -0.001 < found.difference.high < 0
-    assert (found.difference.confidence, found.difference.chunks, found.verdict) == (0.95, 8, BETTER)
+    assert found.plain is not None
+    assert found.difference.mean == pytest.approx(math.log(0.75))
+    assert found.plain.mean == pytest.approx(-0.001)
+    assert found.plain.low < -0.001 < found.plain.high < 0
+    assert (found.plain.confidence, found.plain.chunks, found.verdict) == (0.95, 8, BETTER)
+    assert str(found.finding) == "better by at least 24 %"
 
 
 def test_a_perplexity_below_f16_is_not_called_better(tmp_path: Path) -> None:
-    found = verdicts(compare_all(*made({calibrated(Q8): cell(0.01, -0.01)}, tmp_path)), BASE)
+    found = verdicts(compared({calibrated(Q8): cell(0.01, -0.02)}, tmp_path), BASE)
     assert found["q8_0", LN_RATIO] == BELOW
 
 
 def test_one_chunk_gives_no_verdict(tmp_path: Path) -> None:
     cells = {calibrated(Q8): cell(0.004, 0, chunks=1), calibrated(Q8, "v"): cell(0.001, 0, chunks=1)}
-    found = verdicts(compare_all(*made(cells, tmp_path, chunks=1)), OFF)
-    assert set(found.values()) == {UNKNOWN}
+    found = compared(cells, tmp_path, chunks=1)
+    assert {str(one.finding) for one in found if one.against == OFF} == {"unresolved: too few chunks"}
 
 
 def test_a_cell_that_is_not_finite_is_compared_with_nothing(tmp_path: Path) -> None:
     cells = {calibrated(Q8): cell(math.nan, 0), calibrated(Q8, "v"): cell(0.001, 0)}
-    found = compare_all(*made(cells, tmp_path))
+    found = compared(cells, tmp_path)
     assert {(str(one.configuration), one.against) for one in found} == {("q8_0 rotated v", BASE)}
 
 
@@ -170,6 +178,10 @@ def test_slightly_below_f16_is_chance_when_many_cells_were_tried() -> None:
 TOLERANCE = Tolerance(0.02, 93.0)
 
 
+def choice_of(cells: dict[Configuration, Measured], tmp_path: Path) -> Choice:
+    return choose(Contest(*made(cells, tmp_path), Criteria(Looks((8,)), TOLERANCE)), 4096)
+
+
 @pytest.mark.parametrize(
     ("cells", "chosen"),
     [
@@ -191,17 +203,19 @@ TOLERANCE = Tolerance(0.02, 93.0)
 def test_the_smallest_memory_inside_the_tolerance_is_recommended(
     tmp_path: Path, cells: dict[Configuration, tuple[float, float]], chosen: str
 ) -> None:
-    sweep, ledger = made({one: cell(kld, 0.0, top=top) for one, (kld, top) in cells.items()}, tmp_path)
-    found = choose(sweep, ledger, compare_all(sweep, ledger), TOLERANCE, 4096)
+    found = choice_of({one: cell(kld, 0.0, top=top) for one, (kld, top) in cells.items()}, tmp_path)
     assert str(found.configuration) == chosen
     assert f"-ctk {found.configuration.pair.k} -ctv {found.configuration.pair.v}" in found.command
 
 
 def test_a_cell_that_only_its_error_keeps_out_is_named(tmp_path: Path) -> None:
-    sweep, ledger = made({calibrated(Q8): cell(0.019, 0.0, of_kld=0.001)}, tmp_path)
-    found = choose(sweep, ledger, compare_all(sweep, ledger), TOLERANCE, 4096)
+    found = choice_of({calibrated(Q8): cell(0.019, 0.0, of_kld=0.001)}, tmp_path)
     assert found.configuration == Configuration(F16)
-    assert found.reason.endswith("only their errors keep out q8_0: measure more --chunks")
+    told = re.search(r"only their errors keep out q8_0 \(about (\d+) more\): measure more --chunks$", found.reason)
+    assert told
+    # 1.96 standard errors have to become 1: of tokens, of which there would be 3.84 times as many, and a little more
+    assert int(told[1]) == pytest.approx(8 * 2.84, rel=0.2)
+    assert not found.settled
 
 
 def reported(mib: float) -> tuple[Cache, ...]:

@@ -9,17 +9,21 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from turbotool.errors import ResultError
 from turbotool.evaluation.cell import Configuration, Measured
 from turbotool.evaluation.compare.results import ResultCell, ResultSet
 from turbotool.evaluation.judge import stats
-from turbotool.evaluation.judge.stats import Series, interval, minus
+from turbotool.evaluation.judge.finding import NATS, PERCENT, POINTS, Equivalence, Finding, find
+from turbotool.evaluation.judge.interval import CONFIDENCE, Interval, exp, mean_interval, ratio_interval, z
+from turbotool.evaluation.judge.stats import Series, minus
+from turbotool.evaluation.judge.verdict import ln_interval
 from turbotool.kv.cachetype import F16
 from turbotool.kv.effective import Effective
 from turbotool.programs.divergence import Divergence, Estimate
 
-IDENTICAL, NOISE, UNKNOWN = "identical", "within noise", "no interval"
+IDENTICAL, UNKNOWN = "identical", "no interval"
 B_BETTER, B_WORSE, B_HIGHER, B_LOWER = "B better", "B worse", "B higher", "B lower"
 DIGITS = 12  # of a hash, where people read it
 DECISIVE = ("k", "v", "on", "size")  # fields of an effective configuration that make it another cache
@@ -30,7 +34,8 @@ class Statistic:
     """A figure of a cell. `series` are its values of single chunks, None if the program prints none.
 
     `good` is 1 if more of it is better, -1 if less is, and 0 if that cannot be said: a lower perplexity is no proof of
-    anything. With `squares` the series is of squares, and b - a is the difference of their means by (a + b).
+    anything. `unit` is that of b - a; a `positive` quantity is compared by its ratio instead, in percent, and so is one
+    that is a logarithm. With `squares` the series is of squares, and b - a is the difference of their means by (a + b).
     """
 
     name: str
@@ -39,6 +44,9 @@ class Statistic:
     good: int = 0
     series: Callable[[Measured, int], Series] | None = None
     squares: bool = False
+    positive: bool = False
+    unit: str = NATS
+    within: Callable[[Equivalence], float] = lambda _: 0.0
 
 
 def _logarithm(found: Estimate) -> Estimate:
@@ -50,13 +58,27 @@ def _plain(of: Callable[[Divergence], float]) -> Callable[[Divergence], Estimate
     return lambda found: Estimate(of(found), math.nan)
 
 
+LOGARITHM: Any = {"unit": PERCENT, "within": lambda equal: equal.ln_ppl}
 STATISTICS = (
-    Statistic("mean_kld", "mean KLD (nats)", lambda d: d.mean, -1, lambda m, _: stats.kld(m)),
-    Statistic("same_top", "same top (%)", lambda d: d.same_top, 1, stats.same_top),
-    Statistic("ln_ppl", "ln PPL", lambda d: _logarithm(d.ppl), 0, lambda m, _: stats.ln_ppl(m)),
-    Statistic("ln_ppl_ratio", "ln(PPL/f16)", lambda d: d.ln_ratio, 0, lambda m, _: stats.ln_ratio(m)),
-    Statistic("rms_dp", "RMS Δp (points)", lambda d: d.rms_dp, -1, lambda m, _: stats.squared_dp(m), squares=True),
-    Statistic("mean_dp", "mean Δp (points)", lambda d: d.mean_dp),
+    Statistic(
+        "mean_kld",
+        "mean KLD (nats)",
+        lambda d: d.mean,
+        -1,
+        lambda m, _: stats.kld(m),
+        positive=True,
+        unit=PERCENT,
+        within=lambda equal: equal.ln_kld,
+    ),
+    Statistic(
+        "same_top", "same top (%)", lambda d: d.same_top, 1, stats.same_top, unit=POINTS, within=lambda e: e.same_top
+    ),
+    Statistic("ln_ppl", "ln PPL", lambda d: _logarithm(d.ppl), 0, lambda m, _: stats.ln_ppl(m), **LOGARITHM),
+    Statistic("ln_ppl_ratio", "ln(PPL/f16)", lambda d: d.ln_ratio, 0, lambda m, _: stats.ln_ratio(m), **LOGARITHM),
+    Statistic(
+        "rms_dp", "RMS Δp (points)", lambda d: d.rms_dp, -1, lambda m, _: stats.squared_dp(m), squares=True, unit=POINTS
+    ),
+    Statistic("mean_dp", "mean Δp (points)", lambda d: d.mean_dp, unit=POINTS),
     Statistic("median_kld", "median KLD (nats)", _plain(lambda d: d.median), -1),
     Statistic("kld_99", "99 % KLD (nats)", _plain(lambda d: d.p99), -1),
     Statistic("kld_99.9", "99.9 % KLD (nats)", _plain(lambda d: d.p999), -1),
@@ -70,6 +92,7 @@ BASE = Statistic(
     lambda d: _logarithm(d.ppl_base),
     0,
     lambda m, _: minus(stats.ln_ppl(m), stats.ln_ratio(m)),
+    **LOGARITHM,
 )
 
 
@@ -77,8 +100,9 @@ BASE = Statistic(
 class Difference:
     """A statistic of the same cell in A and in B, with the interval of B - A; None where nothing tells of chance.
 
-    `paired`: the interval is that of differences over chunks; otherwise it follows from the errors of both as if the
-    sets were of different tokens, and is wider than it need be.
+    `judged` is the interval on the scale of the verdict, the logarithm of B / A for a positive quantity, and `within`
+    what is no difference on that scale. `paired`: the interval is that of differences over chunks; otherwise it follows
+    from the errors of both as if the sets were of different tokens, and is wider than it need be.
     """
 
     corpus: str
@@ -86,7 +110,8 @@ class Difference:
     statistic: Statistic
     a: float
     b: float
-    bounds: tuple[float, float] | None
+    judged: Interval | None
+    within: float
     paired: bool
     identical: bool
 
@@ -95,18 +120,30 @@ class Difference:
         return self.b - self.a
 
     @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The interval of B - A."""
+        if self.judged is None:
+            return None
+        low, high = self.judged.low, self.judged.high
+        return (self.a * (exp(low) - 1), self.a * (exp(high) - 1)) if self.statistic.positive else (low, high)
+
+    @property
+    def finding(self) -> Finding | None:
+        """None where the verdict is another one: identical, or no interval."""
+        if self.identical or self.judged is None:
+            return None
+        words = {0: (B_LOWER, B_HIGHER), 1: (B_WORSE, B_BETTER), -1: (B_BETTER, B_WORSE)}[self.statistic.good]
+        return find(self.judged, self.within, self.statistic.unit, *words)
+
+    @property
     def verdict(self) -> str:
-        if self.identical:
-            return IDENTICAL
-        if self.bounds is None:
-            return UNKNOWN
-        low, high = self.bounds
-        sign = (low > 0) - (high < 0)
-        if sign == 0:
-            return NOISE
-        if not self.statistic.good:
-            return B_HIGHER if sign > 0 else B_LOWER
-        return B_BETTER if sign == self.statistic.good else B_WORSE
+        """In a word or two."""
+        return self.finding.word if self.finding else self.told
+
+    @property
+    def told(self) -> str:
+        """In words, with the bound."""
+        return str(self.finding) if self.finding else IDENTICAL if self.identical else UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -131,7 +168,7 @@ class Contrast:
         return self.a.corpora.get(cell.corpus) or self.b.corpora[cell.corpus]
 
 
-def contrast(a: ResultSet, b: ResultSet) -> Contrast:
+def contrast(a: ResultSet, b: ResultSet, equal: Equivalence) -> Contrast:
     """Everything that both have, compared. Raises ResultError if they are of different things."""
     require_same(a, b)
     shared = [cell for cell in a.measured if cell in b.measured]
@@ -143,7 +180,7 @@ def contrast(a: ResultSet, b: ResultSet) -> Contrast:
         b,
         tuple(_facts(a, b)),
         Counter(field for cell in compared for field in unlike[cell]),
-        tuple(_compare(a, b, compared)),
+        tuple(_compare(a, b, compared, equal)),
         refused,
         {**dict(_only(a, b, "A", "B")), **dict(_only(b, a, "B", "A"))},
     )
@@ -224,38 +261,58 @@ def _only(one: ResultSet, other: ResultSet, name: str, lacking: str) -> Iterator
             yield cell, f"only in {name}; {lacking}: {other.failures.get(cell, 'not asked for')}"
 
 
-def _compare(a: ResultSet, b: ResultSet, cells: Iterable[ResultCell]) -> Iterator[Difference]:
+def _compare(a: ResultSet, b: ResultSet, cells: Iterable[ResultCell], equal: Equivalence) -> Iterator[Difference]:
     based: set[str] = set()
     for cell in cells:
         one, other, corpus = a.measured[cell], b.measured[cell], a.corpora[cell.corpus]
         if cell.corpus not in based:
             based.add(cell.corpus)
-            yield difference(corpus, Configuration(F16), BASE, one, other, a.ctx)
+            yield difference(corpus, Configuration(F16), BASE, one, other, a.ctx, equal)
         for statistic in STATISTICS:
-            yield difference(corpus, cell.configuration, statistic, one, other, a.ctx)
+            yield difference(corpus, cell.configuration, statistic, one, other, a.ctx, equal)
 
 
 def difference(
-    corpus: str, configuration: Configuration, statistic: Statistic, a: Measured, b: Measured, ctx: int
+    corpus: str,
+    configuration: Configuration,
+    statistic: Statistic,
+    a: Measured,
+    b: Measured,
+    ctx: int,
+    equal: Equivalence,
 ) -> Difference:
     """One statistic of one cell."""
     one, other = statistic.of(a.divergence), statistic.of(b.divergence)
     paired = _paired(statistic, a, b, ctx)
     same = one.value == other.value and a.divergence.running == b.divergence.running
-    bounds = paired or _unpaired(one, other)
-    return Difference(corpus, configuration, statistic, one.value, other.value, bounds, paired is not None, same)
+    judged = paired or _unpaired(statistic, one, other, a.chunks)
+    within = statistic.within(equal)
+    return Difference(
+        corpus, configuration, statistic, one.value, other.value, judged, within, paired is not None, same
+    )
 
 
-def _paired(statistic: Statistic, a: Measured, b: Measured, ctx: int) -> tuple[float, float] | None:
-    rows = len(a.divergence.running), len(b.divergence.running)
-    if statistic.series is None or not rows[0] or rows[0] != rows[1]:
+def _paired(statistic: Statistic, a: Measured, b: Measured, ctx: int) -> Interval | None:
+    """On the scale of the verdict."""
+    if statistic.series is None or not a.chunks or a.chunks != b.chunks:
         return None
-    found = interval(minus(statistic.series(b, ctx), statistic.series(a, ctx)))
+    one, other = statistic.series(a, ctx), statistic.series(b, ctx)
+    if statistic.positive:
+        return ratio_interval(other, one)
+    if statistic.unit == PERCENT:
+        worse = max(stats.kld(a), stats.kld(b), key=lambda series: math.fsum(series.values))
+        return ln_interval(minus(other, one), worse)
+    found = mean_interval(minus(other, one))
     scale = statistic.of(a.divergence).value + statistic.of(b.divergence).value if statistic.squares else 1.0
-    return (found.low / scale, found.high / scale) if found and scale else None
+    return replace(found, low=found.low / scale, high=found.high / scale) if found and scale else None
 
 
-def _unpaired(a: Estimate, b: Estimate) -> tuple[float, float] | None:
+def _unpaired(statistic: Statistic, a: Estimate, b: Estimate, chunks: int) -> Interval | None:
     """From the standard errors over tokens."""
-    half = stats.z() * math.hypot(a.error, b.error)
-    return (b.value - a.value - half, b.value - a.value + half) if math.isfinite(half) and half > 0 else None
+    if statistic.positive:
+        a, b = _logarithm(a), _logarithm(b)
+    half = z() * math.hypot(a.error, b.error)
+    mean = b.value - a.value
+    if not (math.isfinite(mean) and math.isfinite(half) and half > 0):
+        return None
+    return Interval(mean, mean - half, mean + half, CONFIDENCE, max(1, chunks), z())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from turbotool.evaluation.compare.contrast import Contrast, Difference
 from turbotool.evaluation.compare.results import ResultCell, ResultSet
-from turbotool.evaluation.judge.stats import CONFIDENCE
+from turbotool.evaluation.judge.interval import CONFIDENCE
 from turbotool.evaluation.report.document import cache
 from turbotool.evaluation.report.fields import Sides
 from turbotool.kv.calibration import UNCALIBRATED
@@ -75,6 +75,8 @@ class DifferenceFields:
     """A statistic of the same cell in A and in B, b - a, and the interval that holds it with `confidence`.
 
     `low` and `high` are null where nothing tells of chance; `paired` says whether they are of differences over chunks.
+    `finding` is the verdict in words: a difference is `at_least` as large, equal `within` a bound (both in `unit`), or
+    unresolved until there are about `chunks_more`, 10000 standing for as many or more.
     """
 
     corpus: str
@@ -92,6 +94,11 @@ class DifferenceFields:
     confidence: float
     paired: bool
     verdict: str
+    finding: str | None = None
+    unit: str | None = None
+    at_least: float | None = None
+    within: float | None = None
+    chunks_more: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +117,7 @@ class LeftCell:
 @documents.document("compare")
 @dataclass(frozen=True)
 class CompareDocument:
-    """Two result sets: what they were measured with, what differs between them, and whether that is noise.
+    """Two result sets: what they were measured with, what differs between them, and by how much at least.
 
     `refused` are cells that ran as another cache in the other set, `missing` those that only one set has.
     """
@@ -153,6 +160,7 @@ def _set(found: ResultSet) -> ResultSetFields:
 def difference_fields(found: Difference) -> DifferenceFields:
     """A difference with its interval and its verdict."""
     low, high = found.bounds or (None, None)
+    said = found.finding
     return DifferenceFields(
         corpus=found.corpus,
         **cache(found.configuration),
@@ -165,6 +173,11 @@ def difference_fields(found: Difference) -> DifferenceFields:
         confidence=CONFIDENCE,
         paired=found.paired,
         verdict=found.verdict,
+        finding=found.told,
+        unit=found.statistic.unit,
+        at_least=said.at_least if said else None,
+        within=said.within if said else None,
+        chunks_more=said.chunks_more if said else None,
     )
 
 

@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from turbotool.evaluation.compare.contrast import DIGITS, NOISE, UNKNOWN, Contrast, Difference
+from turbotool.evaluation.compare.contrast import DIGITS, IDENTICAL, UNKNOWN, Contrast, Difference
 from turbotool.evaluation.compare.document import document
-from turbotool.evaluation.judge.stats import CONFIDENCE
+from turbotool.evaluation.judge.finding import ALIKE, UNRESOLVED
+from turbotool.evaluation.judge.interval import CONFIDENCE
 from turbotool.report.table import NOTHING, aligned, markdown_lines
 from turbotool.system.documents import encode
 from turbotool.system.files import write_file
@@ -40,12 +41,14 @@ def told(contrast: Contrast) -> list[str]:
 
 
 def summary(contrast: Contrast) -> str:
-    """How many differences there are, how many leave noise, and how many would do so by chance."""
-    judged = [one for one in contrast.differences if one.verdict != UNKNOWN]
-    outside = sum(one.bounds is not None and one.verdict != NOISE and not one.identical for one in judged)
+    """How many differences there are, what came of them, and how many intervals miss the truth by chance."""
+    verdicts = [one.verdict for one in contrast.differences if one.verdict != UNKNOWN]
+    identical, equal, unresolved = (verdicts.count(word) for word in (IDENTICAL, ALIKE, UNRESOLVED))
+    judged = len(verdicts) - identical
     return (
-        f"{len(judged)} statistics with an interval that holds {CONFIDENCE:.0%}: {outside} differ beyond it, about "
-        f"{(1 - CONFIDENCE) * len(judged):.1f} would by chance; {sum(one.identical for one in judged)} are identical"
+        f"{len(verdicts)} statistics: {judged - equal - unresolved} with a difference, {equal} equal within their "
+        f"bound, {unresolved} unresolved, {identical} identical; each interval holds {CONFIDENCE:.0%}, so that about "
+        f"{(1 - CONFIDENCE) * judged:.1f} of them miss by chance"
     )
 
 
@@ -64,7 +67,7 @@ def lines(differences: Iterable[Difference]) -> list[list[str]]:
             between = f"{one.bounds[0]:+.6f} to {one.bounds[1]:+.6f}" + ("" if one.paired else " *")
         figures = [_number(one.a), _number(one.b), _number(one.difference, sign="+")]
         named = [one.corpus, configuration.cache, configuration.rotation, one.statistic.title]
-        found.append([*named, *figures, between, one.verdict])
+        found.append([*named, *figures, between, one.told])
     return found
 
 

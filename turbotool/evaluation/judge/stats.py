@@ -1,4 +1,4 @@
-"""Values of single chunks, recovered from printed running means, and intervals of paired differences.
+"""Values of single chunks, recovered from printed running means.
 
 llama-perplexity prints means over the chunks so far: chunk i has i * mean_i - (i - 1) * mean_{i-1}. A mean that is
 printed with an error of at most h gives a chunk an error of at most (2i - 1) h. Errors of neighbours cancel: the mean
@@ -8,17 +8,14 @@ of all chunks is the last mean, so that rounding does not move an interval, and 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from turbotool.evaluation.cell import Measured
-from turbotool.programs.divergence import Running
+from turbotool.programs.divergence import Estimate, Running
 from turbotool.programs.perplexity import scored
 from turbotool.system.extras import require_library
 
-CONFIDENCE = 0.95
-FEWEST_CHUNKS = 2
 HALF_4 = 0.5e-4  # of the last printed decimal
 HALF_5 = 0.5e-5
 HALF_6 = 0.5e-6
@@ -28,31 +25,25 @@ HALF_PERCENT = 0.5e-3
 
 @dataclass(frozen=True)
 class Series:
-    """A value for each chunk. What was printed is rounded: each is off by `bounds` at most, their mean by `bound`."""
+    """A value for each chunk. What was printed is rounded: each is off by `bounds` at most, their mean by `bound`.
+
+    `error` is the standard error of the mean over all tokens as the program prints it; None where it prints none.
+    """
 
     values: tuple[float, ...]
     bounds: tuple[float, ...]
     bound: float
+    error: float | None = None
 
     @property
     def is_finite(self) -> bool:
         return all(map(math.isfinite, self.values))
 
-
-@dataclass(frozen=True)
-class Interval:
-    """The mean of `chunks` values, and where the true mean lies with `confidence` (Student's t, rounding added)."""
-
-    mean: float
-    low: float
-    high: float
-    confidence: float
-    chunks: int
-
-    @property
-    def sign(self) -> int:
-        """-1 or 1 if all of the interval lies on that side of 0; 0 within noise."""
-        return (self.low > 0) - (self.high < 0)
+    def first(self, chunks: int) -> Series:
+        """The first chunks alone, whose mean is as exact as it was printed after them; its error is not known."""
+        if chunks >= len(self.values):
+            return self
+        return Series(self.values[:chunks], self.bounds[:chunks], self.bounds[chunks - 1] / (2 * chunks - 1))
 
 
 def recover(means: Sequence[float], halves: Sequence[float]) -> Series:
@@ -64,20 +55,26 @@ def recover(means: Sequence[float], halves: Sequence[float]) -> Series:
     return Series(values, bounds, halves[-1])
 
 
-def _means(measured: Measured, of: Callable[[Running], float], last: float) -> Series:
+def _means(measured: Measured, of: Callable[[Running], float], last: Estimate) -> Series:
     """The last mean is printed once more, with six decimals."""
     rows = measured.divergence.running
-    return recover([*map(of, rows[:-1]), last], [HALF_5] * (len(rows) - 1) + [HALF_6])
+    found = recover([*map(of, rows[:-1]), last.value], [HALF_5] * (len(rows) - 1) + [HALF_6])
+    return replace(found, error=_known(last.error))
+
+
+def _known(error: float) -> float | None:
+    """An error that was printed; 0 where the program prints none, nan where a document has none."""
+    return error if math.isfinite(error) and error > 0 else None
 
 
 def kld(measured: Measured) -> Series:
     """Mean KLD of each chunk, in nats."""
-    return _means(measured, lambda row: row.kld.value, measured.divergence.mean.value)
+    return _means(measured, lambda row: row.kld.value, measured.divergence.mean)
 
 
 def ln_ratio(measured: Measured) -> Series:
     """ln(PPL / PPL of f16) of each chunk."""
-    return _means(measured, lambda row: row.ln_ratio.value, measured.divergence.ln_ratio.value)
+    return _means(measured, lambda row: row.ln_ratio.value, measured.divergence.ln_ratio)
 
 
 def ln_ppl(measured: Measured) -> Series:
@@ -100,40 +97,36 @@ def same_top(measured: Measured, ctx: int) -> Series:
     """
     tokens = scored(ctx)
     found = recover([row.same_top.value for row in measured.divergence.running], _halves(measured, HALF_PERCENT))
+    error = _known(measured.divergence.same_top.error)
     if not found.is_finite or max(found.bounds) * tokens >= PERCENT / 2:
-        return found
+        return replace(found, error=error)
     exact = tuple(PERCENT * round(value * tokens / PERCENT) / tokens for value in found.values)
-    return Series(exact, (0.0,) * len(exact), 0.0)
+    return Series(exact, (0.0,) * len(exact), 0.0, error)
+
+
+def lost_top(measured: Measured, ctx: int) -> Series:
+    """The same minus the 100 % of f16 beside itself: percentage points, 0 or less."""
+    found = same_top(measured, ctx)
+    return replace(found, values=tuple(value - PERCENT for value in found.values))
 
 
 def _halves(measured: Measured, half: float) -> list[float]:
     return [half] * len(measured.divergence.running)
 
 
+def paired(of: Callable[[Measured], Series], one: Measured, other: Measured) -> tuple[Series, Series]:
+    """Both over the chunks that both have, which are the same tokens: every run begins where the text does."""
+    chunks = min(one.chunks, other.chunks)
+    return of(one).first(chunks), of(other).first(chunks)
+
+
 def minus(one: Series, other: Series) -> Series:
-    """The paired differences. Raises ValueError if there are not as many chunks in both."""
+    """The paired differences, whose error over tokens nobody prints.
+
+    Raises ValueError if there are not as many chunks in both.
+    """
     values = tuple(a - b for a, b in zip(one.values, other.values, strict=True))
     return Series(values, tuple(a + b for a, b in zip(one.bounds, other.bounds, strict=True)), one.bound + other.bound)
-
-
-def interval(series: Series, confidence: float = CONFIDENCE) -> Interval | None:
-    """Where the mean lies; None for one chunk, which says nothing about others, and for values that are not finite."""
-    from scipy import special  # imports in a third of the time of scipy.stats
-
-    count = len(series.values)
-    if count < FEWEST_CHUNKS or not series.is_finite:
-        return None
-    mean = math.fsum(series.values) / count
-    standard_error = statistics.stdev(series.values) / math.sqrt(count)
-    half = float(special.stdtrit(count - 1, (1 + confidence) / 2)) * standard_error + series.bound
-    return Interval(mean, mean - half, mean + half, confidence, count)
-
-
-def z(confidence: float = CONFIDENCE) -> float:
-    """How many standard errors on both sides of a mean hold the true one, of very many values."""
-    from scipy import special
-
-    return float(special.ndtri((1 + confidence) / 2))
 
 
 def require_scipy() -> None:

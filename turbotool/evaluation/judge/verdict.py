@@ -9,7 +9,29 @@ from itertools import combinations
 
 from turbotool.evaluation.cell import Configuration, Measured
 from turbotool.evaluation.judge import stats as evalstats
-from turbotool.evaluation.judge.stats import CONFIDENCE, Interval, Series, interval, minus
+from turbotool.evaluation.judge.finding import (
+    ALIKE,
+    BETTER,
+    NATS,
+    PERCENT,
+    POINTS,
+    UNRESOLVED,
+    WORSE,
+    Equivalence,
+    Finding,
+    find,
+)
+from turbotool.evaluation.judge.interval import (
+    CONFIDENCE,
+    Interval,
+    exp,
+    log_interval,
+    mean_interval,
+    ratio_interval,
+    scaled_interval,
+)
+from turbotool.evaluation.judge.looks import Looks
+from turbotool.evaluation.judge.stats import Series, minus, paired
 from turbotool.evaluation.measure.work import EvalLedger
 from turbotool.evaluation.sweep import Corpus, Sweep
 from turbotool.kv.cachetype import F16
@@ -17,33 +39,59 @@ from turbotool.kv.calibration import UNCALIBRATED
 
 OFF, PLAIN, BASE = "off", "uncalibrated", "f16"
 KLD, LN_RATIO, SAME_TOP = "mean_kld", "ln_ppl_ratio", "same_top"
-BETTER, WORSE, NOISE, UNKNOWN = "better", "worse", "within noise", "too few chunks"
 BELOW = "below f16"  # of a perplexity, where it is no gain
+BROKEN = 0.5  # nats of mean KLD, of which the loss on a chunk varies as much as the KLD itself
 FEWEST_RANKED = 5  # cells; four in opposite order are chance in one case of twelve
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One quantity of a cell minus that of another: KLD in nats, ln(PPL ratio), same top in percentage points."""
+    """One quantity of a cell beside that of another, which may be f16.
+
+    `difference` is on the scale on which it is judged: ln of the ratio for KLD and perplexity, nats for the KLD against
+    f16, percentage points for same top. `within` is, on the same scale, a difference that makes none. `kld` is the mean
+    KLD in nats of the other cell, and 0 of f16.
+    """
 
     corpus: str
     configuration: Configuration
     against: str
     quantity: str
     difference: Interval | None
+    within: float = 0.0
+    kld: float = 0.0
 
     @property
-    def verdict(self) -> str:
-        """Better or worse if the interval leaves out 0. For same top more is better, for the others less.
+    def unit(self) -> str:
+        """Of what is told in words: percent for a logarithm."""
+        if self.quantity == SAME_TOP:
+            return POINTS
+        return NATS if (self.quantity, self.against) == (KLD, BASE) else PERCENT
+
+    @property
+    def finding(self) -> Finding:
+        """For same top more is better, for the others less.
 
         A perplexity below that of f16 is not called better: a quantized cache cannot know more than the exact one.
         """
-        if self.difference is None:
-            return UNKNOWN
-        if (self.against, self.quantity, self.difference.sign) == (BASE, LN_RATIO, -1):
-            return BELOW
-        sign = self.difference.sign if self.quantity == SAME_TOP else -self.difference.sign
-        return {1: BETTER, 0: NOISE, -1: WORSE}[sign]
+        lower, higher = (WORSE, BETTER) if self.quantity == SAME_TOP else (BETTER, WORSE)
+        if (self.against, self.quantity) == (BASE, LN_RATIO):
+            lower = BELOW
+        return find(self.difference, self.within, self.unit, lower, higher)
+
+    @property
+    def verdict(self) -> str:
+        """The finding in one word."""
+        return self.finding.word
+
+    @property
+    def plain(self) -> Interval | None:
+        """The difference as documents have it: of KLDs in nats, with that of the other cell as it was measured."""
+        found = self.difference
+        if found is None or self.quantity != KLD or self.against == BASE:
+            return found
+        mean, low, high = (self.kld * (exp(value) - 1) for value in (found.mean, found.low, found.high))
+        return replace(found, mean=mean, low=low, high=high)
 
 
 @dataclass(frozen=True)
@@ -67,14 +115,15 @@ def finite_cells(sweep: Sweep, ledger: EvalLedger, corpus: Corpus) -> Cells:
     return {job.configuration: ledger.measured[job] for job in jobs if ledger.measured[job].is_finite}
 
 
-def compare_all(sweep: Sweep, ledger: EvalLedger) -> tuple[Comparison, ...]:
+def compare_all(sweep: Sweep, ledger: EvalLedger, looks: Looks, equal: Equivalence) -> tuple[Comparison, ...]:
     """Every rotated cell against OFF of its cache, every calibrated one against PLAIN, then every cell against f16."""
-    return tuple(found for corpus in sweep.corpora for found in _compare(sweep, ledger, corpus))
+    return tuple(found for corpus in sweep.corpora for found in _compare(sweep, ledger, corpus, looks, equal))
 
 
-def _compare(sweep: Sweep, ledger: EvalLedger, corpus: Corpus) -> Iterator[Comparison]:
+def _compare(
+    sweep: Sweep, ledger: EvalLedger, corpus: Corpus, looks: Looks, equal: Equivalence
+) -> Iterator[Comparison]:
     cells = finite_cells(sweep, ledger, corpus)
-    floor = ledger.measured.get(sweep.noise(corpus)[0])
     for configuration, measured in cells.items():
         others = {
             OFF: replace(configuration, rotation="off"),
@@ -82,18 +131,44 @@ def _compare(sweep: Sweep, ledger: EvalLedger, corpus: Corpus) -> Iterator[Compa
         }
         for against, other in others.items():
             if other != configuration and other in cells:
-                for quantity, mine, theirs in _series(measured, cells[other], sweep.ctx):
-                    yield Comparison(corpus.name, configuration, against, quantity, interval(minus(mine, theirs)))
-    for configuration, measured in cells.items():
-        if floor is not None:
-            for quantity, mine, theirs in _series(measured, floor, sweep.ctx):
-                yield Comparison(corpus.name, configuration, BASE, quantity, interval(minus(mine, theirs)))
+                kld, confidence = (
+                    cells[other].divergence.mean.value,
+                    looks.at(min(measured.chunks, cells[other].chunks)),
+                )
+                for quantity, found, within in _to_other(measured, cells[other], sweep.ctx, confidence, equal):
+                    yield Comparison(corpus.name, configuration, against, quantity, found, within, kld)
+    if sweep.noise(corpus)[0] in ledger.measured:
+        for configuration, measured in cells.items():
+            for quantity, found, within in _to_f16(measured, sweep.ctx, looks.at(measured.chunks), equal):
+                yield Comparison(corpus.name, configuration, BASE, quantity, found, within)
 
 
-def _series(one: Measured, other: Measured, ctx: int) -> Iterator[tuple[str, Series, Series]]:
-    yield KLD, evalstats.kld(one), evalstats.kld(other)
-    yield LN_RATIO, evalstats.ln_ratio(one), evalstats.ln_ratio(other)
-    yield SAME_TOP, evalstats.same_top(one, ctx), evalstats.same_top(other, ctx)
+Judged = tuple[str, Interval | None, float]  # quantity, interval, bound of equality
+
+
+def _to_other(one: Measured, other: Measured, ctx: int, confidence: float, equal: Equivalence) -> Iterator[Judged]:
+    klds = paired(evalstats.kld, one, other)
+    worse = max(klds, key=lambda series: math.fsum(series.values))
+    yield KLD, ratio_interval(*klds, confidence), equal.ln_kld
+    ratio = minus(*paired(evalstats.ln_ratio, one, other))
+    yield LN_RATIO, ln_interval(ratio, worse, confidence), equal.ln_ppl
+    top = minus(*paired(lambda measured: evalstats.same_top(measured, ctx), one, other))
+    yield SAME_TOP, mean_interval(top, confidence), equal.same_top
+
+
+def _to_f16(measured: Measured, ctx: int, confidence: float, equal: Equivalence) -> Iterator[Judged]:
+    """The figures are differences from f16 as they are printed: that it has a KLD of 0, and itself for successor."""
+    kld = evalstats.kld(measured)
+    yield KLD, log_interval(kld, confidence), equal.ln_ppl
+    yield LN_RATIO, ln_interval(evalstats.ln_ratio(measured), kld, confidence), equal.ln_ppl
+    yield SAME_TOP, mean_interval(evalstats.lost_top(measured, ctx), confidence), equal.same_top
+
+
+def ln_interval(ratio: Series, kld: Series, confidence: float = CONFIDENCE) -> Interval | None:
+    """Where the mean of a logarithm of PPL ratios lies: by the KLD of the worse cache where that is broken."""
+    if kld.is_finite and math.fsum(kld.values) >= BROKEN * len(kld.values):
+        return scaled_interval(ratio, kld, confidence)
+    return mean_interval(ratio, confidence)
 
 
 def judge_perplexity(cells: Cells, corpus: str) -> Perplexity:
@@ -121,9 +196,8 @@ def _opposite_pairs(cells: Cells) -> Iterator[str]:
     pairs = list(combinations(cells, 2))
     for one, other in pairs:
         confidence = 1 - (1 - CONFIDENCE) / (2 * len(pairs))
-        kld, ppl = (
-            interval(minus(of(cells[one]), of(cells[other])), confidence) for of in (evalstats.kld, evalstats.ln_ratio)
-        )
+        kld = ratio_interval(*paired(evalstats.kld, cells[one], cells[other]), confidence)
+        ppl = mean_interval(minus(*paired(evalstats.ln_ratio, cells[one], cells[other])), confidence)
         if kld and ppl and kld.sign * ppl.sign < 0:
             low, high = (one, other) if kld.sign < 0 else (other, one)
             yield f"{low} has the lower KLD but the higher perplexity than {high}, both beyond noise"
@@ -155,8 +229,11 @@ def judge(sweep: Sweep, ledger: EvalLedger) -> tuple[Perplexity, ...]:
 
 
 def summary(found: Sequence[Comparison]) -> str:
-    """How many comparisons there are, and how many of them leave noise by chance."""
+    """How many comparisons there are, what came of them, and how many intervals miss the truth by chance."""
+    words = [one.verdict for one in found]
+    equal, unresolved = words.count(ALIKE), words.count(UNRESOLVED)
     return (
-        f"{len(found)} comparisons, each with an interval that holds {CONFIDENCE:.0%}: about "
-        f"{(1 - CONFIDENCE) * len(found):.1f} of them leave noise by chance"
+        f"{len(found)} comparisons: {len(found) - equal - unresolved} with a difference, {equal} equal within their "
+        f"bound, {unresolved} unresolved; each interval holds {CONFIDENCE:.0%}, so that about "
+        f"{(1 - CONFIDENCE) * len(found):.1f} of them miss by chance"
     )

@@ -8,7 +8,10 @@ from msgspec import UNSET
 
 from turbotool.evaluation.cell import Configuration, Measured
 from turbotool.evaluation.evaluation import Evaluation
-from turbotool.evaluation.judge.choice import Choice, Tolerance
+from turbotool.evaluation.judge.choice import Choice
+from turbotool.evaluation.judge.finding import PERCENT
+from turbotool.evaluation.judge.interval import exp
+from turbotool.evaluation.judge.tolerance import Tolerance
 from turbotool.evaluation.judge.verdict import Comparison
 from turbotool.evaluation.measure.probe import Probe
 from turbotool.evaluation.measure.work import EvalLedger, verdict
@@ -29,9 +32,11 @@ from turbotool.evaluation.report.fields import (
     PerplexityFields,
     ProbeFields,
     RecommendationFields,
+    ResolutionFields,
     RunningFields,
     VerdictFields,
 )
+from turbotool.evaluation.resolution import Resolution
 from turbotool.evaluation.sweep import CONTROL, Corpus, EvalJob, Sweep
 from turbotool.kv.cachetype import CachePair
 from turbotool.kv.calibration import Calibration
@@ -50,6 +55,8 @@ UNITS = {
     "bits_per_value": "bits of a cached value, both sides averaged, padding included",
     "*_error": "standard error over tokens",
     "low, high": "interval of a paired difference over chunks",
+    "ratio": "of mean KLDs or of perplexities, paired over chunks",
+    "at_least, within": "in the unit that stands beside them: %, nats or percentage points",
     "running": "means over the chunks up to each, as printed",
 }
 # what a document calls a figure -> what `Divergence` and `Running` call it
@@ -69,14 +76,14 @@ RUNNING = {"ppl": "ppl", "ln_ppl_ratio": "ln_ratio", "mean_kld": "kld", "rms_dp"
 
 def document(evaluation: Evaluation) -> EvalDocument:
     """The document of `turbotool eval --json`. What is not finite is null, and `failure` then says why."""
-    sweep = evaluation.sweep
+    sweep, equal = evaluation.sweep, evaluation.criteria.equal
     failed = verdict(evaluation.ledger, sweep.runner.log)
     return EvalDocument(
         ok=failed is None,
         model=ModelFile(path=str(sweep.model.path), name=sweep.model.path.name, sha256=sweep.model_sha256),
         binaries=_binaries(sweep),
         corpora=tuple(CorpusFields(name=one.name, path=str(one.path), sha256=one.sha256) for one in sweep.corpora),
-        settings=EvalSettings(sweep.ctx, sweep.chunks, "on"),
+        settings=EvalSettings(sweep.ctx, sweep.chunks, "on", equal.kld, equal.ppl, equal.same_top),
         machine=evaluation.machine,
         command=evaluation.command,
         plan=evaluation.plan,
@@ -86,6 +93,7 @@ def document(evaluation: Evaluation) -> EvalDocument:
         controls=controls(evaluation),
         verdicts=_verdicts(evaluation),
         recommendation=_recommendation(evaluation.choice, evaluation.tolerance),
+        resolution=_resolution(evaluation.resolution) if evaluation.resolution else UNSET,
         log=str(sweep.runner.log),
         error=error_fields(failed) if failed else UNSET,
     )
@@ -211,7 +219,8 @@ def _verdicts(evaluation: Evaluation) -> VerdictFields:
 
 def comparison(one: Comparison) -> ComparisonFields:
     """A comparison with its interval and its verdict."""
-    found = one.difference
+    found, said = one.plain, one.finding
+    ratio = one.difference if one.unit == PERCENT else None
     return ComparisonFields(
         corpus=one.corpus,
         **cache(one.configuration),
@@ -222,7 +231,28 @@ def comparison(one: Comparison) -> ComparisonFields:
         high=number(found.high) if found else None,
         confidence=found.confidence if found else None,
         chunks=found.chunks if found else None,
-        verdict=one.verdict,
+        verdict=said.word,
+        finding=str(said),
+        unit=said.unit,
+        at_least=said.at_least,
+        within=said.within,
+        chunks_more=said.chunks_more,
+        ratio=exp(ratio.mean) if ratio else None,
+        ratio_low=exp(ratio.low) if ratio else None,
+        ratio_high=exp(ratio.high) if ratio else None,
+    )
+
+
+def _resolution(found: Resolution) -> ResolutionFields:
+    return ResolutionFields(
+        looks=found.looks.chunks,
+        confidence=found.looks.confidence,
+        chunks=found.chunks,
+        settled=found.settled,
+        chunks_run=found.chunks_run,
+        chunks_full=found.chunks_full,
+        seconds=round(found.seconds, 2),
+        seconds_full=round(found.seconds_full, 2),
     )
 
 
@@ -241,6 +271,7 @@ def _recommendation(choice: Choice, tolerance: Tolerance) -> RecommendationField
         command=choice.command,
         max_kld=number(tolerance.mean_kld),
         min_same_top=tolerance.same_top,
+        settled=choice.settled,
     )
 
 

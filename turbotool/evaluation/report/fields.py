@@ -87,11 +87,36 @@ class CorpusFields:
 
 @dataclass(frozen=True)
 class EvalSettings:
-    """Tokens of a chunk, and the most chunks of a text."""
+    """Tokens of a chunk, and the most chunks of a text. `equal_*` say what is no difference.
+
+    KLD and perplexity in percent of the other one, same top in percentage points; null in documents that are older.
+    """
 
     ctx: int
     chunks: int
     flash_attn: str
+    equal_kld: float | None = None
+    equal_ppl: float | None = None
+    equal_top: float | None = None
+
+
+@dataclass(frozen=True)
+class ResolutionFields:
+    """How an evaluation went that added chunks until its recommendation could no longer change.
+
+    `looks` are the numbers of chunks that were planned, `chunks` the last that was taken. All intervals of a quantity
+    over the looks hold together with `confidence`. `chunks_run` are the chunks of all runs, `chunks_full` those of
+    every cell with as many as there may be, `seconds` and `seconds_full` the same in time, the latter estimated.
+    """
+
+    looks: tuple[int, ...]
+    confidence: float
+    chunks: int
+    settled: bool
+    chunks_run: int
+    chunks_full: int
+    seconds: float
+    seconds_full: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +229,13 @@ class ComparisonFields:
     """A quantity of a cell minus that of `against`, paired over `chunks`, and what that means.
 
     `against` is off (the same cache, not rotated), uncalibrated (the same cache, that) or f16. `low` and `high` hold
-    the true difference with `confidence`; all are null for too few chunks.
+    the true difference with `confidence`; all are null for too few chunks. Of KLD against another cache these follow
+    from the interval of the `ratio`, which is also told of perplexities, and of nothing else.
+
+    `verdict` is better, worse, equal, unresolved, or below f16; documents that are older know neither equal nor
+    unresolved and say within noise, or too few chunks. `finding` is the same in words. A difference is `at_least` as
+    large, equal `within` a bound (both in `unit`), or unresolved until there are about `chunks_more`; 10000 stand for
+    as many or more.
     """
 
     corpus: str
@@ -221,6 +252,14 @@ class ComparisonFields:
     confidence: float | None
     chunks: int | None
     verdict: str
+    finding: str | None = None
+    unit: str | None = None
+    at_least: float | None = None
+    within: float | None = None
+    chunks_more: int | None = None
+    ratio: float | None = None
+    ratio_low: float | None = None
+    ratio_high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -245,7 +284,8 @@ class RecommendationFields:
     """The cache to run, why, its memory in MiB at `ctx` tokens beside that of f16, and the command that serves it.
 
     `mean_kld` (nats) and `same_top` (%) are the least favourable over the texts, `max_kld` and `min_same_top` what was
-    tolerated. `memory_exact` says whether sizes that the programs reported confirm the calculation.
+    tolerated. `memory_exact` says whether sizes that the programs reported confirm the calculation, `settled` whether
+    more chunks cannot change it, as far as intervals hold; null in documents that are older.
     """
 
     k: str
@@ -265,6 +305,7 @@ class RecommendationFields:
     command: str
     max_kld: float | None
     min_same_top: float
+    settled: bool | None = None
 
 
 @document("eval", error=ResultError)
@@ -289,5 +330,6 @@ class EvalDocument:
     controls: ControlFields
     verdicts: VerdictFields
     recommendation: RecommendationFields
+    resolution: ResolutionFields | UnsetType = UNSET
     log: str | UnsetType = UNSET
     error: ErrorFields | UnsetType = UNSET

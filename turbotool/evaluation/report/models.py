@@ -111,7 +111,7 @@ def short(failure: str) -> str:
 def _verdict(document: EvalDocument, cell: CellFields, against: str, quantity: str) -> str:
     wanted = (cell.corpus, configuration(cell), against, quantity)
     found = (
-        one.verdict
+        one.finding or one.verdict
         for one in document.verdicts.comparisons
         if (one.corpus, configuration(one), one.against, one.quantity) == wanted
     )

@@ -21,6 +21,7 @@ from turbotool.evaluation.report.fields import (
     EvalDocument,
     EvalSettings,
     RecommendationFields,
+    ResolutionFields,
     VerdictFields,
 )
 from turbotool.evaluation.sweep import Sweep
@@ -83,6 +84,7 @@ class ModelFields:
     controls: ControlFields | UnsetType = UNSET
     verdicts: VerdictFields | UnsetType = UNSET
     recommendation: RecommendationFields | UnsetType = UNSET
+    resolution: ResolutionFields | UnsetType = UNSET
     log: str | UnsetType = UNSET
     error: ErrorFields | UnsetType = UNSET
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from turbotool.evaluation.cell import Configuration, Measured
 from turbotool.evaluation.evaluation import Evaluation
+from turbotool.evaluation.judge.interval import CONFIDENCE
 from turbotool.evaluation.judge.verdict import BASE, KLD, LN_RATIO, OFF, PLAIN, SAME_TOP, Comparison
 from turbotool.evaluation.measure.probe import Probe
 from turbotool.evaluation.report.document import cell_of, failure, noise_floor, without_folders
@@ -25,6 +26,7 @@ CSV_COLUMNS = (
     *("rms_dp", "rms_dp_error", "same_top", "same_top_error", "chunks", "seconds", "failure"),
 )
 REASONS_TOLD = 3  # of those that make perplexity unreliable
+SEQUENTIAL = f"intervals hold {CONFIDENCE:.0%} over all looks together"
 QUANTITIES = {KLD: "mean KLD (nats)", LN_RATIO: "ln(PPL/f16)", SAME_TOP: "same top (%)"}
 
 
@@ -82,7 +84,7 @@ def rows(evaluation: Evaluation, corpus: Corpus) -> tuple[CellRow, ...]:
 def _row(evaluation: Evaluation, corpus: Corpus, configuration: Configuration) -> CellRow:
     job = evaluation.sweep.job(corpus, configuration)
     verdicts = {
-        (found.against, found.quantity): found.verdict
+        (found.against, found.quantity): str(found.finding)
         for found in evaluation.comparisons
         if (found.corpus, found.configuration) == (corpus.name, configuration)
     }
@@ -115,7 +117,7 @@ def intervals(found: Sequence[Comparison]) -> list[list[str]]:
     """Every comparison as a line of a table, the heading first."""
     lines = [["text", "cache", "rotation", "against", "quantity", "difference", "interval", "verdict"]]
     for one in found:
-        between = one.difference
+        between = one.plain
         lines.append(
             [
                 one.corpus,
@@ -125,7 +127,7 @@ def intervals(found: Sequence[Comparison]) -> list[list[str]]:
                 QUANTITIES[one.quantity],
                 f"{between.mean:+.6f}" if between else NOTHING,
                 f"{between.low:+.6f} to {between.high:+.6f}" if between else NOTHING,
-                one.verdict,
+                str(one.finding),
             ]
         )
     return lines
@@ -162,6 +164,8 @@ def conclusions(evaluation: Evaluation) -> list[str]:
     if choice.saved_mib:
         saved += f", {choice.saved_mib:.0f} MiB less than f16"
     doubt = "" if choice.memory.exact else " (an estimate: the binary's own sizes do not follow from the heads)"
+    if evaluation.resolution:
+        lines.append(f"{evaluation.resolution}; {SEQUENTIAL}")
     return [*lines, f"recommended: {choice.configuration}: {choice.reason}", f"  {saved}{doubt}", f"  {choice.command}"]
 
 

@@ -44,6 +44,7 @@ def facts(evaluation: Evaluation) -> tuple[tuple[str, str], ...]:
         ("model", f"{sweep.model.path.name}, sha256 {sweep.model_sha256}"),
         *(("text", f"{corpus.name}, sha256 {corpus.sha256}") for corpus in sweep.corpora),
         ("chunks", f"at most {sweep.chunks} of {sweep.ctx} tokens, of which the second half counts"),
+        ("no difference", str(evaluation.criteria.equal)),
         ("programs", f"sha256 {sweep.binaries}, backend {binaries.backend}"),
         *([("tree", binaries.tree)] if binaries.tree else []),
         ("flash attention", "on"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,14 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project.commit("Rotate what is stored, in K and V")
     export(project.session)
     return folder
+
+
+@pytest.fixture
+def hears_hangups() -> Iterator[None]:
+    """A closed terminal is heard here and by the programs that a test starts, where `nohup` has it ignored, too."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

@@ -74,6 +74,7 @@ def test_a_program_that_is_not_there_is_told(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.usefixtures("hears_hangups")
 def test_signals_are_counted_and_end_nothing_while_the_block_runs() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with signals_noted() as noted:

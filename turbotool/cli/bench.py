@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from turbotool.cli.lazy import CommandWithOthers
 from turbotool.cli.options import fail, numbers, session_options
 from turbotool.kv.cachetype import MAX_TOKENS
 from turbotool.system.session import Session
@@ -13,9 +14,10 @@ from turbotool.system.session import Session
 PATH = click.Path(path_type=Path)
 KV = "f16,q8_0,q4_0,turbo4,turbo3,turbo2"
 MAX_THREADS = 512  # ggml's own limit
+OTHERS = {"attention": ("turbotool.cli.attention", "The attention alone, without a model: ns for each cell.")}
 
 
-@click.command()
+@click.command(cls=CommandWithOthers, others=OTHERS)
 @click.option("--kv", default=KV, show_default=True, metavar="TYPE[/TYPE],...", help="Caches; K/V for two types.")
 @click.option("--calibration", default="auto", show_default=True, metavar="off,auto,FILE", help="Of a quantized K.")
 @click.option(

@@ -87,6 +87,12 @@ inline void round_weights(const float * w, const float * steps, int64_t n, fa_we
     }
 }
 
+inline __m256i repeat(const int16_t * weights) {
+    int64_t x;
+    memcpy(&x, weights, sizeof(x));
+    return _mm256_set1_epi64x(x);
+}
+
 // R rows, P times four values, from place p of kv_value_order on
 template <int R, int P>
 void add_block(fa_rows<float> y, const fa_weights * w, const int8_t * v, int64_t stride, int64_t n_cells, int p) {
@@ -96,16 +102,19 @@ void add_block(fa_rows<float> y, const fa_weights * w, const int8_t * v, int64_t
             acc[r][j] = _mm256_setzero_si256();
         }
     }
-    for (int64_t i = 0; i < n_cells; i += KV_VALUE_CELLS, v += stride) {
-        __m256i x[P];
+    // eight cells at a time: where there are only four, the weights of the others are zero
+    for (int64_t i = 0; i < n_cells; i += 2 * KV_VALUE_CELLS, v += 2 * stride) {
+        __m256i x[2][P];
         for (int j = 0; j < P; j++) {
-            x[j] = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *) (v + 16 * (p + j))));
+            x[0][j] = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *) (v + 16 * (p + j))));
+            x[1][j] = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *) (v + stride + 16 * (p + j))));
         }
         for (int r = 0; r < R; r++) {
-            int64_t wi;
-            memcpy(&wi, w[r].whole + i, sizeof(wi));
+            const __m256i w0 = repeat(w[r].whole + i);
+            const __m256i w1 = repeat(w[r].whole + i + KV_VALUE_CELLS);
             for (int j = 0; j < P; j++) {
-                acc[r][j] = _mm256_add_epi32(acc[r][j], _mm256_madd_epi16(x[j], _mm256_set1_epi64x(wi)));
+                const __m256i sum = _mm256_add_epi32(_mm256_madd_epi16(x[0][j], w0), _mm256_madd_epi16(x[1][j], w1));
+                acc[r][j]         = _mm256_add_epi32(acc[r][j], sum);
             }
         }
     }
@@ -130,9 +139,9 @@ void add_levels(fa_rows<float>       y,
                 int64_t              dv,
                 int64_t              n_cells) {
     for (int64_t b = 0; b < dv / (32 * NV); b++) {
-        fa_in_steps<6>(rows, [&](auto n_rows, int64_t row) {
+        fa_in_steps<4>(rows, [&](auto n_rows, int64_t row) {
             constexpr int R = n_rows();
-            constexpr int P = R == 1 ? 8 : R <= 3 ? 4 : 2;
+            constexpr int P = R == 1 ? 8 : R == 2 ? 4 : 2;
 
             fa_weights weights[R];
             for (int r = 0; r < R; r++) {

@@ -13,17 +13,15 @@ namespace fa_generic {
 // cells, a multiple of FA_PAD.
 template <int NV>
 void dot_levels(const fa_queries & q, const fa_levels & k, int64_t rows, int64_t width, int64_t dk, float * s) {
-    static_assert(KV_OFFSET == 0, "");
+    static_assert(KV_OFFSET == 0 && KV_KEY_CELLS == 1, "rows of levels are expected");
     const int64_t n_blocks = dk / (32 * NV);
     for (int64_t r = 0; r < rows; r++) {
         for (int64_t c = 0; c < width; c++) {
-            const int8_t * x = k.data + c / KV_KEY_CELLS * KV_KEY_CELLS * dk + c % KV_KEY_CELLS * 4;
-
             s[r * width + c] = 0.0f;
             for (int64_t b = 0; b < n_blocks; b++) {
                 int32_t sum = 0;
                 for (int64_t j = 32 * NV * b; j < 32 * NV * (b + 1); j++) {
-                    sum += (int32_t) x[j / 4 * KV_KEY_CELLS * 4 + j % 4] * q.data[r * dk + j];
+                    sum += (int32_t) k.data[c * dk + j] * q.data[r * dk + j];
                 }
                 s[r * width + c] += q.steps[r * n_blocks + b] * k.steps[b * FA_TILE + c] * (float) sum;
             }
@@ -31,8 +29,16 @@ void dot_levels(const fa_queries & q, const fa_levels & k, int64_t rows, int64_t
     }
 }
 
+// the nearest integer of what fits 16 bits; of NaN any one
+inline int16_t round_to_int16(float x) {
+    const float y = x + 12582912.0f;  // 1.5*2^23: the sum's low mantissa bits are the rounded value
+    int32_t     bits;
+    memcpy(&bits, &y, sizeof(bits));
+    return (int16_t) bits;
+}
+
 // w*steps as multiples of a step
-inline float round_weights(const float * w, const float * steps, int64_t n, int32_t * to) {
+inline float round_weights(const float * w, const float * steps, int64_t n, int16_t * to) {
     float   p[FA_TILE];
     int32_t top = 0;  // the bits of a float's magnitude order as it does; infinity and NaN are the largest
     for (int64_t i = 0; i < n; i++) {
@@ -43,7 +49,7 @@ inline float round_weights(const float * w, const float * steps, int64_t n, int3
     }
     const float step = fa_weight_step(top);
     for (int64_t i = 0; i < n; i++) {
-        to[i] = step == step ? (int32_t) lrintf(p[i] * (1.0f / step)) : 0;
+        to[i] = round_to_int16(p[i] * (1.0f / step));
     }
     return step;
 }
@@ -56,17 +62,16 @@ void add_levels(fa_rows<float>       y,
                 int64_t              rows,
                 int64_t              dv,
                 int64_t              n_cells) {
+    static_assert(KV_VALUE_CELLS == 1, "rows of levels are expected");
     for (int64_t b = 0; b < dv / (32 * NV); b++) {
         for (int64_t r = 0; r < rows; r++) {
-            int32_t     weights[FA_TILE];
+            int16_t     weights[FA_TILE];
             int32_t     sums[32 * NV] = { 0 };
-            const float step = round_weights(w[r], v.steps + b * FA_TILE, fa_round_up(n_cells, FA_PAD), weights);
-            for (int64_t i = 0; i < n_cells; i += KV_VALUE_CELLS) {
-                const int8_t * x = v.data + i * dv + b * 32 * NV * KV_VALUE_CELLS;
+            const float step          = round_weights(w[r], v.steps + b * FA_TILE, n_cells, weights);
+            for (int64_t i = 0; i < n_cells; i++) {
+                const int8_t * x = v.data + i * dv + b * 32 * NV;
                 for (int64_t j = 0; j < 32 * NV; j++) {
-                    for (int64_t c = 0; c < KV_VALUE_CELLS; c++) {
-                        sums[j] += weights[i + c] * x[j * KV_VALUE_CELLS + c];
-                    }
+                    sums[j] += (int32_t) weights[i] * x[j];
                 }
             }
             for (int64_t j = 0; j < 32 * NV; j++) {

@@ -91,6 +91,16 @@ inline float largest(const float * x, int64_t n) {
     return m.largest();
 }
 
+// x becomes cap*tanh(x), for n values, a multiple of FA_PAD. The error is below cap/2^21, also where tanh is small.
+inline void soft_cap(float * x, int64_t n, float cap) {
+    const vec one = vec::set(1.0f);
+    for (int64_t i = 0; i < n; i += vec::lanes) {
+        const vec y = vec::load(x + i);
+        const vec z = vec::set(-2.0f * cap) / ((y + y).exp() + one);
+        (vec::set(cap) + z).store(x + i);
+    }
+}
+
 // x becomes e to the power of x - top, for n values, a multiple of FA_PAD; returns the sum
 inline float exponentiate(float * x, int64_t n, float top) {
     vec sum = vec::set(0.0f);

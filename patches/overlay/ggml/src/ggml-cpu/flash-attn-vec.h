@@ -24,6 +24,8 @@ struct vec {
 
     vec operator-(vec a) const { return { _mm512_sub_ps(v, a.v) }; }
 
+    vec operator/(vec a) const { return { _mm512_div_ps(v, a.v) }; }
+
     // v + a*x
     vec add(vec a, vec x) const { return { _mm512_fmadd_ps(a.v, x.v, v) }; }
 
@@ -51,6 +53,8 @@ struct vec {
     vec operator+(vec a) const { return { _mm256_add_ps(v, a.v) }; }
 
     vec operator-(vec a) const { return { _mm256_sub_ps(v, a.v) }; }
+
+    vec operator/(vec a) const { return { _mm256_div_ps(v, a.v) }; }
 
     vec add(vec a, vec x) const { return { _mm256_fmadd_ps(a.v, x.v, v) }; }
 
@@ -90,6 +94,8 @@ struct vec {
 
     vec operator-(vec a) const { return { vsubq_f32(lo, a.lo), vsubq_f32(hi, a.hi) }; }
 
+    vec operator/(vec a) const { return { vdivq_f32(lo, a.lo), vdivq_f32(hi, a.hi) }; }
+
     vec add(vec a, vec x) const { return { vfmaq_f32(lo, a.lo, x.lo), vfmaq_f32(hi, a.hi, x.hi) }; }
 
     vec largest(vec a) const { return { vmaxq_f32(lo, a.lo), vmaxq_f32(hi, a.hi) }; }
@@ -104,11 +110,10 @@ struct vec {
     static float32x4_t exp4(float32x4_t x) {
 #    if defined(__ARM_FEATURE_SVE)
         // upstream's function takes SVE's vectors where there are any
-        float y[4];
+        const svbool_t four = svptrue_pat_b32(SV_VL4);
+        float          y[4];
         vst1q_f32(y, x);
-        for (float & value : y) {
-            value = expf(value);
-        }
+        svst1_f32(four, y, ggml_v_expf(four, svld1_f32(four, y)));
         return vld1q_f32(y);
 #    else
         return ggml_v_expf(x);
@@ -148,6 +153,10 @@ struct vec {
         return each([&](int i) { return v[i] - a.v[i]; });
     }
 
+    vec operator/(const vec & a) const {
+        return each([&](int i) { return v[i] / a.v[i]; });
+    }
+
     vec add(const vec & a, const vec & x) const {
         return each([&](int i) { return v[i] + a.v[i] * x.v[i]; });
     }
@@ -157,7 +166,14 @@ struct vec {
     }
 
     vec exp() const {
+#    if defined(__SSE2__)
+        vec x;
+        _mm_storeu_ps(x.v, ggml_v_expf(_mm_loadu_ps(v)));
+        _mm_storeu_ps(x.v + 4, ggml_v_expf(_mm_loadu_ps(v + 4)));
+        return x;
+#    else
         return each([&](int i) { return expf(v[i]); });
+#    endif
     }
 
     float sum() const {

@@ -392,8 +392,7 @@ class fa_worker {
         for (int64_t r = 0; r < rows; r++) {
             float * s = S + r * width;
             if (softcap != 0.0f) {
-                ggml_vec_tanh_f32(n_cells, s, s);
-                ggml_vec_scale_f32(n_cells, s, softcap);
+                soft_cap(s, width, softcap);
             }
             if (biased) {
                 const float * b = bias + r % tokens * width;

@@ -203,25 +203,13 @@ template <typename block, int FIRST, typename F> void put_value_vectors(const F 
 
 #else
 
-// 32 values of 4 cells
+// 32 values of a cell
 template <typename block, int FIRST, typename F> void put_key_vectors(const F & cell, int8_t * to) {
-    for (int c = 0; c < 4; c++) {
-        int8_t levels[32];
-        i8x32_store(levels, get_levels(cell(c), FIRST));
-        for (int j = 0; j < 32; j += 4) {
-            memcpy(to + 4 * j + 4 * c, levels + j, 4);
-        }
-    }
+    i8x32_store(to, get_levels(cell(0), FIRST));
 }
 
 template <typename block, int FIRST, typename F> void put_value_vectors(const F & cell, int8_t * to) {
-    for (int c = 0; c < 4; c++) {
-        int8_t levels[32];
-        i8x32_store(levels, get_levels(cell(c), FIRST));
-        for (int j = 0; j < 32; j++) {
-            to[4 * j + c] = levels[j];
-        }
-    }
+    i8x32_store(to, get_levels(cell(0), FIRST));
 }
 
 #endif

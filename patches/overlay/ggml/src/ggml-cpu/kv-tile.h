@@ -13,14 +13,17 @@ constexpr int     KV_OFFSET    = 128;  // the instruction multiplies unsigned wi
 #elif defined(__AVX2__) && defined(__FMA__)
 constexpr int64_t KV_KEY_CELLS = 8;
 constexpr int     KV_OFFSET    = 0;
-#else
+#elif defined(__ARM_NEON) && defined(__aarch64__)
 constexpr int64_t KV_KEY_CELLS = 4;
+constexpr int     KV_OFFSET    = 0;
+#else
+constexpr int64_t KV_KEY_CELLS = 1;  // what compilers make vectors of
 constexpr int     KV_OFFSET    = 0;
 #endif
 
 // Values of this many cells are interleaved: the sums are then products of one value each. The values of 32 stand in the
 // order kv_value_order, four at a time.
-constexpr int64_t KV_VALUE_CELLS = 4;
+constexpr int64_t KV_VALUE_CELLS = KV_KEY_CELLS == 1 ? 1 : 4;
 
 #if defined(KV_AVX512)
 constexpr int kv_value_order[8] = { 0, 4, 16, 20, 8, 12, 24, 28 };
@@ -34,7 +37,8 @@ constexpr int kv_value_order[8] = { 0, 4, 8, 12, 16, 20, 24, 28 };
 // steps[i/width*stride + r] is that of value i, where width is ggml_kv_step_width.
 //
 // keys:   the level of value i of row r is byte (r/KV_KEY_CELLS*(n/4) + i/4)*KV_KEY_CELLS*4 + r%KV_KEY_CELLS*4 + i%4
-// values: that of the i-th value in order is byte (r/4*n + i)*4 + r%4; up to a multiple of 16 rows steps are 0
+// values: that of the i-th value in order is byte
+//         (r/KV_VALUE_CELLS*n + i)*KV_VALUE_CELLS + r%KV_VALUE_CELLS; up to a multiple of 16 rows steps are 0
 //
 // Past n_rows, rows goes on up to a multiple of 16, with rows that may be read: where rows end within cells that stand side
 // by side, these fill their places.

@@ -16,6 +16,7 @@ TARGETS = (
     "test-turbo",
     "test-kv-device",
     "test-turbo-backend",
+    "test-attention-speed",
     "test-kv-state",
     "test-kv-calibration",
     "test-log-exit",

@@ -24,6 +24,7 @@ TESTS = (
     "test-turbo",
     "test-kv-device",
     "test-turbo-backend",
+    "test-attention-speed",
     "test-kv-state",
     "test-kv-calibration",
     "test-log-exit",

@@ -1,6 +1,7 @@
 #pragma once
 
-// Attention over a quantized cache on the CPU: its plan, and the operands and shapes that its kernels leave to upstream's.
+// Attention over a quantized cache on the CPU: its plan, the operands and shapes that its kernels leave to upstream's, and that
+// batches do not matter.
 
 #include "../ggml/src/ggml-cpu/flash-attn-plan.h"
 #include "ggml-alloc.h"
@@ -9,9 +10,11 @@
 #include "ggml.h"
 
 #include <algorithm>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <functional>
 #include <random>
 #include <string>
@@ -112,6 +115,110 @@ static std::vector<float> turbo_attention(const std::function<void(ggml_tensor *
     return rows;
 }
 
+// Attention of some tokens to a cache by one thread, as a prompt asks for it: token t sees all cells but the last tokens - 1 - t.
+struct turbo_prompt {
+    ggml_type type_k, type_v;
+    int64_t   width, group;
+    float     softcap;
+
+    static constexpr int64_t heads_kv = 2, cells = 333, tokens = 64;
+
+    int64_t row_size() const { return width * group * heads_kv; }
+
+    // the rows of tokens first..first + n - 1
+    std::vector<float> rows(int64_t first, int64_t n) const {
+        ggml_context_ptr ctx(ggml_init({ 16 * ggml_tensor_overhead() + ggml_graph_overhead(), nullptr, true }));
+        ggml_tensor *    q    = ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F32, width, group * heads_kv, n);
+        ggml_tensor *    k    = ggml_new_tensor_3d(ctx.get(), type_k, width, heads_kv, cells);
+        ggml_tensor *    v    = ggml_new_tensor_3d(ctx.get(), type_v, width, heads_kv, cells);
+        ggml_tensor *    mask = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F16, cells, n);
+        ggml_tensor *    out  = ggml_flash_attn_ext(
+            ctx.get(), ggml_permute(ctx.get(), q, 0, 2, 1, 3), ggml_permute(ctx.get(), k, 0, 2, 1, 3),
+            ggml_permute(ctx.get(), v, 0, 2, 1, 3), mask, 1.0f / std::sqrt((float) width), 0.0f, softcap);
+        ggml_cgraph * gf = ggml_new_graph(ctx.get());
+        ggml_build_forward_expand(gf, out);
+
+        static ggml_backend_dev_t     dev = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+        const ggml_backend_ptr        cpu(ggml_backend_dev_init(dev, nullptr));
+        const ggml_backend_buffer_ptr buffer(ggml_backend_alloc_ctx_tensors(ctx.get(), cpu.get()));
+        auto *                        set_n_threads = (ggml_backend_set_n_threads_t) ggml_backend_reg_get_proc_address(
+            ggml_backend_dev_backend_reg(dev), "ggml_backend_set_n_threads");
+        set_n_threads(cpu.get(), 1);
+
+        const std::vector<float> queries = normal(row_size() * tokens, 1);
+        ggml_backend_tensor_set(q, queries.data() + first * row_size(), 0, ggml_nbytes(q));
+        for (ggml_tensor * t : { k, v }) {
+            const std::vector<float> x = normal(ggml_nelements(t), t == k ? 2 : 3);
+            std::vector<uint8_t>     bytes(ggml_nbytes(t));
+            ggml_quantize_chunk(t->type, x.data(), bytes.data(), 0, 1, x.size(), nullptr);
+            ggml_backend_tensor_set(t, bytes.data(), 0, bytes.size());
+        }
+        std::vector<ggml_fp16_t> hidden(n * cells, ggml_fp32_to_fp16(0.0f));
+        for (int64_t t = 0; t < n; t++) {
+            std::fill(hidden.begin() + (t + 1) * cells - (tokens - 1 - first - t), hidden.begin() + (t + 1) * cells,
+                      ggml_fp32_to_fp16(-INFINITY));
+        }
+        ggml_backend_tensor_set(mask, hidden.data(), 0, ggml_nbytes(mask));
+
+        GGML_ASSERT(ggml_backend_graph_compute(cpu.get(), gf) == GGML_STATUS_SUCCESS);
+        std::vector<float> result(ggml_nelements(out));
+        ggml_backend_tensor_get(out, result.data(), 0, ggml_nbytes(out));
+        return result;
+    }
+
+    static std::vector<float> normal(int64_t n, unsigned seed) {
+        std::mt19937                    gen(seed);
+        std::normal_distribution<float> value;
+        std::vector<float>              x(n);
+        for (float & xi : x) {
+            xi = value(gen);
+        }
+        return x;
+    }
+
+    // of the rows of the last tokens, computed a few at a time, those that are not the same to the bit as all at once
+    int64_t differences(int64_t n) const {
+        const std::vector<float> all      = rows(0, tokens);
+        int64_t                  n_differ = 0;
+        for (int64_t first = tokens - 8; first + n <= tokens; first += n) {
+            const std::vector<float> few = rows(first, n);
+            for (int64_t t = 0; t < n; t++) {
+                n_differ +=
+                    memcmp(&few[t * row_size()], &all[(first + t) * row_size()], row_size() * sizeof(float)) != 0;
+            }
+        }
+        return n_differ;
+    }
+};
+
+// What a prompt computes does not depend on how it is cut in batches.
+static void test_attention_batches(const std::function<void(bool, const std::string &)> & check) {
+    const std::pair<ggml_type, ggml_type> types[] = {
+        { GGML_TYPE_TURBO4, GGML_TYPE_TURBO4 },
+        { GGML_TYPE_TURBO3, GGML_TYPE_TURBO2 },
+        { GGML_TYPE_Q8_0,   GGML_TYPE_TURBO4 },
+        { GGML_TYPE_Q8_0,   GGML_TYPE_Q8_0   },
+        { GGML_TYPE_Q4_0,   GGML_TYPE_IQ4_NL },
+        { GGML_TYPE_Q5_0,   GGML_TYPE_Q4_0   },
+    };
+    for (const auto & [type_k, type_v] : types) {
+        int64_t n_differ = 0;
+        for (const turbo_prompt & prompt : {
+                 turbo_prompt{ type_k, type_v, 64,  1, 0.0f  },
+                 turbo_prompt{ type_k, type_v, 64,  3, 30.0f },
+                 turbo_prompt{ type_k, type_v, 192, 7, 0.0f  }
+        }) {
+            for (int64_t n : { 1, 3, 8 }) {
+                n_differ += prompt.differences(n);
+            }
+        }
+        check(n_differ == 0,
+              std::string("attention of a token is the same to the bit alone, with 2, 7 and 63 others: ") +
+                  ggml_type_name(type_k) + "/" + ggml_type_name(type_v) + ", " + std::to_string(n_differ) +
+                  " rows differ");
+    }
+}
+
 #ifndef _WIN32
 // ends with GGML_ABORT, rather than by a fault of the CPU or not at all
 static bool turbo_attention_aborts(const std::function<void(ggml_tensor *)> & change) {
@@ -134,6 +241,8 @@ static void test_attention(const std::function<void(bool, const std::string &)> 
     check(n_faults == 0,
           "attention's memory does for any smaller number of threads, without waste: " + std::to_string(n_shapes) +
               " shapes, up to 128 threads, " + std::to_string(n_faults) + " faults");
+
+    test_attention_batches(check);
 
     const auto same = [](ggml_tensor *) {
     };

@@ -3,6 +3,7 @@ llama_build_and_test(test-turbo.cpp)
 llama_build_and_test(test-log-exit.cpp)
 llama_build(test-kv-device.cpp)
 llama_build(test-turbo-backend.cpp)
+llama_build(test-attention-speed.cpp)
 llama_build(test-kv-state.cpp)
 llama_build(bench-kv-pairs.cpp)
 

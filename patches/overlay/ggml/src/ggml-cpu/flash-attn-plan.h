@@ -8,11 +8,12 @@
 #include <algorithm>
 #include <cstdint>
 
-constexpr int64_t FA_TILE       = 64;       // cells of the cache that are decoded together
-constexpr int64_t FA_PAD        = 16;       // floats: rows that vectors run over end at a multiple of it
-constexpr int64_t FA_MIN_SPLIT  = 256;      // cells of a range at least: shorter ones cost more than they save
-constexpr int64_t FA_MAX_TOKENS = 64;       // tokens of a block
-constexpr int64_t FA_RESIDENT = 64 * 1024;  // floats of a block's queries and accumulators: these stay in the L2 cache
+constexpr int64_t FA_TILE       = 64;   // cells of the cache that are decoded together
+constexpr int64_t FA_PAD        = 16;   // floats: rows that vectors run over end at a multiple of it
+constexpr int64_t FA_MIN_SPLIT  = 256;  // cells of a range at least: shorter ones cost more than they save
+constexpr int64_t FA_MAX_TOKENS = 64;   // tokens of a block
+constexpr int64_t FA_CHUNK      = 256;  // cells that all KV heads read before the next ones, a multiple of FA_TILE
+constexpr int64_t FA_RESIDENT   = 64 * 1024;  // floats of queries and accumulators that stay in the L2 cache
 
 inline int64_t fa_div_up(int64_t n, int64_t by) {
     return (n + by - 1) / by;
@@ -43,6 +44,8 @@ struct fa_plan {
     int64_t split;   // cells of a range, a multiple of FA_TILE
     int64_t n_splits;
 
+    int64_t together;  // blocks that a thread may take through the cells side by side: all or one
+
     int64_t rows() const { return heads * tokens; }
 
     // threads for which there are enough blocks, two for each
@@ -54,21 +57,26 @@ struct fa_plan {
 
 // scratch of a thread, and the joint results of ranges, in floats
 struct fa_scratch {
-    int64_t q, k, v, row, s, acc, bias, stat;  // stat twice
+    int64_t k, v, row, s, bias;
+    int64_t q, acc, stat;  // of a block; stat twice
+    int64_t together;      // blocks
     int64_t partials;
 
     fa_scratch(const fa_shape & shape, const fa_plan & plan) :
-        q(fa_round_up(plan.rows() * shape.dk, FA_PAD) + FA_TILE),  // the last row is read in whole tiles
         k(fa_round_up(FA_TILE * shape.dk, FA_PAD)),
         v(FA_TILE * fa_round_up(shape.dv, FA_PAD)),
         row(fa_round_up(shape.dk, FA_PAD)),
         s(plan.rows() * FA_TILE),
-        acc(plan.rows() * fa_round_up(shape.dv, FA_PAD)),
         bias(plan.tokens * FA_TILE),
+        q(fa_round_up(plan.rows() * shape.dk, FA_PAD)),
+        acc(plan.rows() * fa_round_up(shape.dv, FA_PAD)),
         stat(fa_round_up(plan.rows(), FA_PAD)),
+        together(plan.together),
         partials(plan.n_splits == 1 ? 0 : plan.n_splits * shape.seqs * shape.tokens * shape.heads * (2 + shape.dv)) {}
 
-    int64_t thread() const { return q + k + v + row + s + acc + bias + 2 * stat; }
+    int64_t block() const { return q + acc + 2 * stat; }
+
+    int64_t thread() const { return k + v + row + s + bias + together * block(); }
 
     int64_t size(int64_t n_threads) const { return n_threads * thread() + partials; }
 };
@@ -84,6 +92,7 @@ inline fa_plan fa_cut(const fa_shape & shape, int64_t heads, int64_t n_threads) 
 
     plan.split    = std::max(FA_MIN_SPLIT, fa_round_up(fa_div_up(shape.cells, ranges), FA_TILE));
     plan.n_splits = fa_div_up(shape.cells, plan.split);
+    plan.together = plan.n_blocks * plan.rows() * (shape.dk + shape.dv) <= FA_RESIDENT ? plan.n_blocks : 1;
     return plan;
 }
 

@@ -5,6 +5,7 @@
 #include "ggml-cpu-impl.h"
 #include "ggml-cpu.h"
 #include "kv-row.h"
+#include "kv-tile.h"
 
 #include <algorithm>
 #include <cmath>
@@ -82,15 +83,12 @@ class fa_worker {
         const auto take = [&p](int64_t n) {
             return (p += n) - n;
         };
-        Q        = take(size.q);
         K        = take(size.k);
         V        = take(size.v);
         row      = take(size.row);
         S        = take(size.s);
-        acc      = take(size.acc);
         bias     = take(size.bias);
-        M        = take(size.stat);
-        L        = take(size.stat);
+        blocks   = p;
         partials = (float *) params->wdata + params->nth * size.thread();
 
         if (dv_pad != dv) {
@@ -98,38 +96,30 @@ class fa_worker {
         }
 
         // the same memory
-        q_levels = { (int8_t *) Q, Q + plan.rows() * dk / 4 };
         k_levels = { (int8_t *) K, K + FA_TILE * dk / 4 };
         v_levels = { (int8_t *) V, V + FA_TILE * dv / 4 };
+        select_block(0, 0);
     }
 
-    void run(int64_t item) {
-        const int64_t split = item / plan.n_blocks;
-
-        select_block(item % plan.n_blocks);
-        load_queries();
-        std::fill(M, M + rows, -INFINITY);
-        std::fill(L, L + rows, 0.0f);
-        std::fill(acc, acc + rows * dv_pad, 0.0f);
-
+    // `n` blocks from `block` on, at most plan.together, over a range
+    void run(int64_t split, int64_t block, int64_t n) {
+        for (int64_t i = 0; i < n; i++) {
+            select_block(block, i);
+            load_queries();
+            std::fill(M, M + rows, -INFINITY);
+            std::fill(L, L + rows, 0.0f);
+            std::fill(acc, acc + rows * dv_pad, 0.0f);
+        }
         const int64_t end = std::min((split + 1) * plan.split, k->ne[1]);
-        for (int64_t cell = split * plan.split; cell < end; cell += FA_TILE) {
-            if (select_cells(cell, std::min(FA_TILE, end - cell))) {
-                score();
-                accumulate();
+        for (int64_t cell = split * plan.split; cell < end; cell += FA_CHUNK) {
+            for (int64_t i = 0; i < n; i++) {
+                select_block(block, i);
+                read(cell, std::min(cell + FA_CHUNK, end));
             }
         }
-
-        for (int64_t r = 0; r < rows; r++) {
-            const int64_t i = dst_row(r);
-            if (plan.n_splits == 1) {
-                finish(i, M[r], L[r], acc + r * dv_pad);
-            } else {
-                float * partial = partials + (split * ggml_nrows(dst) + i) * (2 + dv);
-                partial[0]      = M[r];
-                partial[1]      = L[r];
-                memcpy(partial + 2, acc + r * dv_pad, dv * sizeof(float));
-            }
+        for (int64_t i = 0; i < n; i++) {
+            select_block(block, i);
+            put_results(split);
         }
     }
 
@@ -176,28 +166,29 @@ class fa_worker {
     const int64_t k_width = ggml_kv_step_width(k->type);  // values that share a step
     const int64_t v_width = ggml_kv_step_width(v->type);
 
-    const ggml_kv_unpack_t unpack_k   = ggml_kv_get_unpack(k->type);  // null: keys are decoded to float
-    const ggml_kv_unpack_t unpack_v   = ggml_kv_get_unpack(v->type);  // the same for values
+    const ggml_kv_unpack_t unpack_k   = ggml_kv_get_unpack_keys(k->type);    // null: keys are decoded to float
+    const ggml_kv_unpack_t unpack_v   = ggml_kv_get_unpack_values(v->type);  // the same for values
     const ggml_to_float_t  to_float_k = ggml_cpu_get_to_float(k->type);
     const ggml_to_float_t  to_float_v = ggml_cpu_get_to_float(v->type);
 
-    float * Q;         // [rows][dk]
     float * K;         // [dk][width]
     float * V;         // [n_cells][dv_pad]
     float * row;       // [dk]
     float * S;         // [rows][width]: scores, then weights
-    float * acc;       // [rows][dv_pad]
     float * bias;      // [tokens][width]: mask of the tile
-    float * M;         // [rows]: largest score so far
-    float * L;         // [rows]: sum of the weights so far
+    float * blocks;    // Q, acc, M and L of each block that is computed side by side
     float * partials;  // [split][row of dst][2 + dv]
 
-    // in the place of Q, K and V
-    fa_levels q_levels;  // with unpack_k: [rows][dk], steps [rows][dk/k_width]
-    fa_levels k_levels;  // with unpack_k: [n_cells][dk], steps [dk/k_width][FA_TILE]
-    fa_levels v_levels;  // with unpack_v: [n_cells][dv], steps [dv/v_width][FA_TILE]
+    // in the place of K and V
+    fa_levels k_levels;  // with unpack_k: of n_cells, steps [dk/k_width][FA_TILE]
+    fa_levels v_levels;  // with unpack_v: of n_cells, steps [dv/v_width][FA_TILE]
 
     // the block
+    float *      Q;         // [rows][dk]
+    fa_queries   q_levels;  // in its place, with unpack_k: [rows][dk], steps and starts [rows][dk/k_width]
+    float *      acc;       // [rows][dv_pad]
+    float *      M;         // [rows]: largest score so far
+    float *      L;         // [rows]: sum of the weights so far
     int64_t      seq;
     int64_t      head;
     int64_t      token;
@@ -207,12 +198,22 @@ class fa_worker {
     const char * v_base;
 
     // the tile
-    int32_t cells[FA_TILE];  // those that some row of the block may see
+    int32_t cells[FA_TILE];  // those that some row of the block may see, then the last one again up to width
     int64_t n_cells;
     int64_t width;           // n_cells and padding
     bool    biased;          // bias is not all zero
 
-    void select_block(int64_t block) {
+    // block first + i, the i-th of those side by side
+    void select_block(int64_t first_block, int64_t i) {
+        const fa_scratch size(shape, plan);
+
+        Q        = blocks + i * size.block();
+        acc      = Q + size.q;
+        M        = acc + size.acc;
+        L        = M + size.stat;
+        q_levels = get_query_levels();
+
+        const int64_t block          = first_block + i;
         const int64_t n_token_blocks = fa_div_up(shape.tokens, plan.tokens);
         const int64_t group_block    = block / n_token_blocks;
         const int64_t first          = group_block % plan.groups * plan.heads;  // in the GQA group
@@ -226,6 +227,35 @@ class fa_worker {
 
         k_base = (const char *) k->data + head_kv * k->nb[2] + seq / (q->ne[3] / k->ne[3]) * k->nb[3];
         v_base = (const char *) v->data + head_kv * v->nb[2] + seq / (q->ne[3] / v->ne[3]) * v->nb[3];
+    }
+
+    fa_queries get_query_levels() const {
+        float * steps = Q + plan.rows() * dk / 4;
+        return { (int8_t *) Q, steps, (int32_t *) (steps + plan.rows() * dk / k_width) };
+    }
+
+    // the cells from `first` on
+    void read(int64_t first, int64_t end) {
+        for (int64_t cell = first; cell < end; cell += FA_TILE) {
+            if (select_cells(cell, std::min(FA_TILE, end - cell))) {
+                score();
+                accumulate();
+            }
+        }
+    }
+
+    void put_results(int64_t split) {
+        for (int64_t r = 0; r < rows; r++) {
+            const int64_t i = dst_row(r);
+            if (plan.n_splits == 1) {
+                finish(i, M[r], L[r], acc + r * dv_pad);
+            } else {
+                float * partial = partials + (split * ggml_nrows(dst) + i) * (2 + dv);
+                partial[0]      = M[r];
+                partial[1]      = L[r];
+                memcpy(partial + 2, acc + r * dv_pad, dv * sizeof(float));
+            }
+        }
     }
 
     static int32_t float_bits(float x) {
@@ -260,8 +290,10 @@ class fa_worker {
                                                (head + r / tokens) * q->nb[2] + seq * q->nb[3]);
             if (unpack_k) {
                 for (int64_t b = 0; b < dk / k_width; b++) {
-                    q_levels.steps[r * (dk / k_width) + b] =
-                        scale * quantize(x + b * k_width, k_width, q_levels.data + r * dk + b * k_width);
+                    int8_t *      levels = q_levels.data + r * dk + b * k_width;
+                    const int64_t i      = r * (dk / k_width) + b;
+                    q_levels.steps[i]    = scale * quantize(x + b * k_width, k_width, levels);
+                    q_levels.starts[i]   = -KV_OFFSET * std::accumulate(levels, levels + k_width, 0);
                 }
             } else {
                 memcpy(Q + r * dk, x, dk * sizeof(float));
@@ -297,6 +329,9 @@ class fa_worker {
             }
         }
         width = fa_round_up(n_cells, FA_PAD);
+        if (n_cells > 0) {
+            std::fill(cells + n_cells, cells + width, cells[n_cells - 1]);
+        }
 
         for (int64_t t = 0; biased && t < tokens; t++) {
             const ggml_fp16_t * x = (const ggml_fp16_t *) (m + t * mask->nb[1]);
@@ -337,7 +372,7 @@ class fa_worker {
                 }
             }
             std::fill(S, S + rows * width, 0.0f);
-            add_products<float>({ S, width }, { Q, dk }, nullptr, { K, width }, rows, width, dk);
+            add_products({ S, width }, { Q, dk }, { K, width }, rows, width, dk);
         }
     }
 
@@ -357,8 +392,7 @@ class fa_worker {
         for (int64_t r = 0; r < rows; r++) {
             float * s = S + r * width;
             if (softcap != 0.0f) {
-                ggml_vec_tanh_f32(n_cells, s, s);
-                ggml_vec_scale_f32(n_cells, s, softcap);
+                soft_cap(s, width, softcap);
             }
             if (biased) {
                 const float * b = bias + r % tokens * width;
@@ -380,7 +414,7 @@ class fa_worker {
                 L[r] *= c;
                 M[r] = m;
             }
-            const float sum = (float) ggml_vec_soft_max_f32(width, s, s, M[r]);
+            const float sum = exponentiate(s, width, M[r]);
             L[r] += sum;
             any = any || sum != 0.0f;
         }
@@ -394,16 +428,14 @@ class fa_worker {
         }
         if (unpack_v) {
             unpack_v(v_base, v->nb[1], cells, n_cells, dv, v_levels.data, v_levels.steps, FA_TILE);
-            for (int64_t b = 0; b < dv / v_width; b++) {
-                add_products<int8_t>({ acc + b * v_width, dv_pad }, { S, width }, v_levels.steps + b * FA_TILE,
-                                     { v_levels.data + b * v_width, dv }, rows, v_width, n_cells);
-            }
+            const auto add = v_width == 32 ? add_levels<1> : add_levels<2>;
+            add({ acc, dv_pad }, { S, width }, v_levels, rows, dv, n_cells);
             return;
         }
         for (int64_t c = 0; c < n_cells; c++) {
             decode(to_float_v, v_base + cells[c] * v->nb[1], V + c * dv_pad, dv);
         }
-        add_products<float>({ acc, dv_pad }, { S, width }, nullptr, { V, dv_pad }, rows, dv_pad, n_cells);
+        add_products({ acc, dv_pad }, { S, width }, { V, dv_pad }, rows, dv_pad, n_cells);
     }
 
     // the rows of dst are [seq][token][head]
@@ -451,11 +483,12 @@ bool ggml_compute_forward_flash_attn_kv(const ggml_compute_params * params, ggml
     ggml_barrier(params->threadpool);
 
     // where there are enough ranges, a thread takes all blocks of one: the rows of the KV heads share cache lines
-    const int64_t step = plan.n_splits > 1 && plan.n_splits >= params->nth ? plan.n_blocks : 1;
+    const bool    enough = params->nth == 1 || (plan.n_splits > 1 && plan.n_splits >= params->nth);
+    const int64_t step   = enough ? plan.n_blocks : 1;
     for (int64_t first = params->ith * step; first < plan.n_blocks * plan.n_splits;
          first         = ggml_threadpool_chunk_add(params->threadpool, 1) * step) {
-        for (int64_t item = first; item < first + step; item++) {
-            worker.run(item);
+        for (int64_t item = first; item < first + step; item += std::min(step, plan.together)) {
+            worker.run(item / plan.n_blocks, item % plan.n_blocks, std::min(step, plan.together));
         }
     }
     if (plan.n_splits > 1) {

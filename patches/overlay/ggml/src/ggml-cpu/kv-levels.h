@@ -256,7 +256,7 @@ static inline i8x32 iq4_nl_levels(const block_iq4_nl * x) {
     return i8x32_lookup(i8x32_fields(x->qs, 0, 4, 15), kv_table_iq4_nl);
 }
 
-// values first..first + 31 of a block
+// values first..first + 31 of a block, where first is 0 or 32
 static inline i8x32 turbo_lookup(i8x32 codes, const int8_t tables[4][2][16], uint16_t d, int first) {
     return i8x32_lookup(codes, tables[(d >> first / GGML_TURBO_GROUP) & 3][0]);
 }
@@ -265,18 +265,15 @@ static inline i8x32 turbo_low_bits(const uint8_t * qs, int first) {
     return i8x32_fields(qs, GGML_TURBO2_BIT(first), GGML_TURBO2_BIT(first + GGML_TURBO_GROUP), 3);
 }
 
-static inline void turbo2_levels(const block_turbo2 * x, i8x32 * lo, i8x32 * hi) {
-    *lo = turbo_lookup(turbo_low_bits(x->qs, 0), kv_table_turbo2, x->d, 0);
-    *hi = turbo_lookup(turbo_low_bits(x->qs, 32), kv_table_turbo2, x->d, 32);
+static inline i8x32 turbo2_levels(const block_turbo2 * x, int first) {
+    return turbo_lookup(turbo_low_bits(x->qs, first), kv_table_turbo2, x->d, first);
 }
 
-static inline void turbo3_levels(const block_turbo3 * x, i8x32 * lo, i8x32 * hi) {
-    *lo = turbo_lookup(i8x32_or(turbo_low_bits(x->qs, 0), i8x32_bits(x->qh, 4)), kv_table_turbo3, x->d, 0);
-    *hi = turbo_lookup(i8x32_or(turbo_low_bits(x->qs, 32), i8x32_bits(x->qh + 4, 4)), kv_table_turbo3, x->d, 32);
+static inline i8x32 turbo3_levels(const block_turbo3 * x, int first) {
+    const i8x32 codes = i8x32_or(turbo_low_bits(x->qs, first), i8x32_bits(x->qh + first / 8, 4));
+    return turbo_lookup(codes, kv_table_turbo3, x->d, first);
 }
 
-static inline void turbo4_levels(const block_turbo4 * x, i8x32 * lo, i8x32 * hi) {
-    const i8x32 q = i8x32_load(x->qs);
-    *lo           = turbo_lookup(i8x32_field(q, GGML_TURBO4_BIT(0), 15), kv_table_turbo4, x->d, 0);
-    *hi           = turbo_lookup(i8x32_field(q, GGML_TURBO4_BIT(32), 15), kv_table_turbo4, x->d, 32);
+static inline i8x32 turbo4_levels(const block_turbo4 * x, int first) {
+    return turbo_lookup(i8x32_field(i8x32_load(x->qs), GGML_TURBO4_BIT(first), 15), kv_table_turbo4, x->d, first);
 }

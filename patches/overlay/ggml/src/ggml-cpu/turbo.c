@@ -429,9 +429,9 @@ static inline __m256 turbo_mul_sum(__m256i levels, const block_q8_0 * y) {
 #    define TURBO_VEC_DOT_BODY(name)                                                                                   \
         __m256 acc = _mm256_setzero_ps();                                                                              \
         for (int i = 0; i < n / QK_TURBO; i++) {                                                                       \
-            __m256i lo, hi;                                                                                            \
-            name##_levels(&x[i], &lo, &hi);                                                                            \
-            const float d = kv_turbo_step(x[i].d);                                                                     \
+            const __m256i lo = name##_levels(&x[i], 0);                                                                \
+            const __m256i hi = name##_levels(&x[i], 32);                                                               \
+            const float   d  = kv_turbo_step(x[i].d);                                                                  \
             acc = _mm256_fmadd_ps(_mm256_set1_ps(d * kv_step(y[2 * i + 0].d)), turbo_mul_sum(lo, &y[2 * i + 0]), acc); \
             acc = _mm256_fmadd_ps(_mm256_set1_ps(d * kv_step(y[2 * i + 1].d)), turbo_mul_sum(hi, &y[2 * i + 1]), acc); \
         }                                                                                                              \
@@ -445,15 +445,15 @@ static inline float32x4_t turbo_mul_sum(i8x32 levels, const block_q8_0 * y) {
         ggml_vdotq_s32(ggml_vdotq_s32(vdupq_n_s32(0), levels.val[0], q.val[0]), levels.val[1], q.val[1]));
 }
 
-#    define TURBO_VEC_DOT_BODY(name)                                                                         \
-        float32x4_t acc = vdupq_n_f32(0.0f);                                                                 \
-        for (int i = 0; i < n / QK_TURBO; i++) {                                                             \
-            i8x32 lo, hi;                                                                                    \
-            name##_levels(&x[i], &lo, &hi);                                                                  \
-            const float d = kv_turbo_step(x[i].d);                                                           \
-            acc           = vfmaq_n_f32(acc, turbo_mul_sum(lo, &y[2 * i + 0]), d * kv_step(y[2 * i + 0].d)); \
-            acc           = vfmaq_n_f32(acc, turbo_mul_sum(hi, &y[2 * i + 1]), d * kv_step(y[2 * i + 1].d)); \
-        }                                                                                                    \
+#    define TURBO_VEC_DOT_BODY(name)                                                                          \
+        float32x4_t acc = vdupq_n_f32(0.0f);                                                                  \
+        for (int i = 0; i < n / QK_TURBO; i++) {                                                              \
+            const i8x32 lo = name##_levels(&x[i], 0);                                                         \
+            const i8x32 hi = name##_levels(&x[i], 32);                                                        \
+            const float d  = kv_turbo_step(x[i].d);                                                           \
+            acc            = vfmaq_n_f32(acc, turbo_mul_sum(lo, &y[2 * i + 0]), d * kv_step(y[2 * i + 0].d)); \
+            acc            = vfmaq_n_f32(acc, turbo_mul_sum(hi, &y[2 * i + 1]), d * kv_step(y[2 * i + 1].d)); \
+        }                                                                                                     \
         *s = vaddvq_f32(acc);
 
 #else  // portable

@@ -1,0 +1,392 @@
+#include "kv-tile.h"
+
+#include "kv-block.h"
+
+#include <algorithm>
+
+namespace {
+
+// n fields d, each in the place of a float, become steps
+template <typename block> void get_steps(float * steps, int64_t n) {
+    int64_t i = 0;
+#if defined(__AVX2__) && defined(__F16C__)
+    for (; i + 8 <= n; i += 8) {
+        __m256i d = _mm256_loadu_si256((const __m256i *) (steps + i));
+        if (n_vectors<block> == 2) {
+            d = _mm256_and_si256(_mm256_srli_epi32(d, 1), _mm256_set1_epi32(GGML_TURBO_STEP(0xffff)));
+        }
+        const __m128i half = _mm_packus_epi32(_mm256_castsi256_si128(d), _mm256_extracti128_si256(d, 1));
+        const __m256  unit = _mm256_set1_ps(n_vectors<block> == 2 ? GGML_TURBO_STEP_UNIT : 1.0f);
+        _mm256_storeu_ps(steps + i, _mm256_mul_ps(_mm256_cvtph_ps(half), unit));
+    }
+#endif
+    for (; i < n; i++) {
+        block    x;
+        uint32_t d;
+        memcpy(&d, steps + i, sizeof(d));
+        x.d      = (uint16_t) d;
+        steps[i] = get_step(&x);
+    }
+}
+
+#if defined(KV_AVX512)
+
+// 32 levels and KV_OFFSET, of one cell and of another
+template <typename block> __m512i get_pair(const block * a, const block * b, int first) {
+    const __m512i v = _mm512_inserti64x4(_mm512_castsi256_si512(get_levels(a, first)), get_levels(b, first), 1);
+    return _mm512_xor_si512(v, _mm512_set1_epi8((char) KV_OFFSET));
+}
+
+// The levels of 32 values of two cells for each choice of their four groups, 16 bytes a group.
+struct choices {
+    alignas(64) int8_t levels[16][64];
+
+    template <int N> constexpr choices(const int8_t (&narrow)[N], const int8_t (&wide)[N]) : levels{} {
+        for (int choice = 0; choice < 16; choice++) {
+            for (int i = 0; i < 4 * N; i++) {
+                const int level = (choice >> i / N) & 1 ? wide[i % N] : narrow[i % N];
+
+                levels[choice][i / N * 16 + i % N] = (int8_t) (level - KV_OFFSET);  // of the same bits as the sum
+            }
+        }
+    }
+
+    __m512i get(uint16_t a, uint16_t b, int first, __m512i codes) const {
+        const int choice = ((a >> first / GGML_TURBO_GROUP) & 3) | ((b >> first / GGML_TURBO_GROUP) & 3) << 2;
+        return _mm512_shuffle_epi8(_mm512_load_si512(levels[choice]), codes);
+    }
+};
+
+constexpr choices turbo2_choices(KV_NARROW(2), KV_WIDE(2));
+constexpr choices turbo3_choices(KV_NARROW(3), KV_WIDE(3));
+constexpr choices turbo4_choices(KV_NARROW(4), KV_WIDE(4));
+
+// 16 bytes hold the codes of four groups, two bits each
+inline __m512i low_codes(const uint8_t * a, const uint8_t * b, int first) {
+    const __m256i v = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) a));
+    const __m256i w = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) b));
+
+    const int64_t lo     = 0x0001000100010001 * GGML_TURBO2_BIT(first);
+    const int64_t hi     = 0x0001000100010001 * GGML_TURBO2_BIT(first + GGML_TURBO_GROUP);
+    const __m512i shifts = _mm512_set_epi64(hi, hi, lo, lo, hi, hi, lo, lo);
+    const __m512i both   = _mm512_inserti64x4(_mm512_castsi256_si512(v), w, 1);
+    return _mm512_and_si512(_mm512_srlv_epi16(both, shifts), _mm512_set1_epi8(3));
+}
+
+template <> __m512i get_pair(const block_turbo2 * a, const block_turbo2 * b, int first) {
+    return turbo2_choices.get(a->d, b->d, first, low_codes(a->qs, b->qs, first));
+}
+
+template <> __m512i get_pair(const block_turbo3 * a, const block_turbo3 * b, int first) {
+    uint32_t lo, hi;
+    memcpy(&lo, a->qh + first / 8, sizeof(lo));
+    memcpy(&hi, b->qh + first / 8, sizeof(hi));
+    const __m512i codes = low_codes(a->qs, b->qs, first);
+    return turbo3_choices.get(a->d, b->d, first,
+                              _mm512_mask_add_epi8(codes, lo | (uint64_t) hi << 32, codes, _mm512_set1_epi8(4)));
+}
+
+template <> __m512i get_pair(const block_turbo4 * a, const block_turbo4 * b, int first) {
+    const __m512i q = _mm512_inserti64x4(_mm512_castsi256_si512(i8x32_load(a->qs)), i8x32_load(b->qs), 1);
+    const __m512i v = first == 0 ? q : _mm512_srli_epi16(q, GGML_TURBO4_BIT(32));
+    return turbo4_choices.get(a->d, b->d, first, _mm512_and_si512(v, _mm512_set1_epi8(15)));
+}
+
+// Four values each of 16 cells, out of 32 values of pairs of cells: pair i of the first and of the last four is cells i and
+// i + 4 of 8.
+inline void transpose(const __m512i (&pairs)[8], __m512i (&fours)[8]) {
+    __m512i t[2][4];  // of 8 cells each, by value/4 % 4
+    for (int h = 0; h < 2; h++) {
+        const __m512i * z     = pairs + 4 * h;
+        const __m512i   ab[2] = { _mm512_unpacklo_epi32(z[0], z[1]), _mm512_unpackhi_epi32(z[0], z[1]) };
+        const __m512i   cd[2] = { _mm512_unpacklo_epi32(z[2], z[3]), _mm512_unpackhi_epi32(z[2], z[3]) };
+        for (int j = 0; j < 2; j++) {
+            t[h][2 * j]     = _mm512_unpacklo_epi64(ab[j], cd[j]);
+            t[h][2 * j + 1] = _mm512_unpackhi_epi64(ab[j], cd[j]);
+        }
+    }
+    for (int j = 0; j < 4; j++) {
+        fours[j]     = _mm512_shuffle_i32x4(t[0][j], t[1][j], 0x88);
+        fours[j + 4] = _mm512_shuffle_i32x4(t[0][j], t[1][j], 0xdd);
+    }
+}
+
+// Bytes of two pairs of cells, 0 and 2, 1 and 3, as kv_value_order has them.
+inline void interleave(__m512i even, __m512i odd, __m512i (&fours)[2]) {
+    const __m512i zip = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
+                                         5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    fours[0]          = _mm512_permutexvar_epi16(zip, _mm512_unpacklo_epi8(even, odd));
+    fours[1]          = _mm512_permutexvar_epi16(zip, _mm512_unpackhi_epi8(even, odd));
+}
+
+// 32 values of 16 cells
+template <typename block, int FIRST, typename F> void put_key_vectors(const F & cell, int8_t * to) {
+    __m512i pairs[8], fours[8];
+    for (int j = 0; j < 8; j++) {
+        pairs[j] = get_pair(cell(j / 4 * 8 + j % 4), cell(j / 4 * 8 + j % 4 + 4), FIRST);
+    }
+    transpose(pairs, fours);
+    for (int j = 0; j < 8; j++) {
+        _mm512_storeu_si512(to + j * 64, fours[j]);
+    }
+}
+
+// 32 values of 4 cells
+template <typename block, int FIRST, typename F> void put_value_vectors(const F & cell, int8_t * to) {
+    __m512i fours[2];
+    interleave(get_pair(cell(0), cell(2), FIRST), get_pair(cell(1), cell(3), FIRST), fours);
+    _mm512_storeu_si512(to, fours[0]);
+    _mm512_storeu_si512(to + 64, fours[1]);
+}
+
+#elif defined(__AVX2__) && defined(__FMA__)
+
+// 32 values of 8 cells
+template <typename block, int FIRST, typename F> void put_key_vectors(const F & cell, int8_t * to) {
+    __m256i t[2][4];  // of 4 cells each, by value/4 % 4
+    for (int h = 0; h < 2; h++) {
+        __m256i z[4];
+        for (int j = 0; j < 4; j++) {
+            z[j] = get_levels(cell(4 * h + j), FIRST);
+        }
+        const __m256i ab[2] = { _mm256_unpacklo_epi32(z[0], z[1]), _mm256_unpackhi_epi32(z[0], z[1]) };
+        const __m256i cd[2] = { _mm256_unpacklo_epi32(z[2], z[3]), _mm256_unpackhi_epi32(z[2], z[3]) };
+        for (int j = 0; j < 2; j++) {
+            t[h][2 * j]     = _mm256_unpacklo_epi64(ab[j], cd[j]);
+            t[h][2 * j + 1] = _mm256_unpackhi_epi64(ab[j], cd[j]);
+        }
+    }
+    for (int j = 0; j < 4; j++) {
+        i8x32_store(to + j * 32, _mm256_permute2x128_si256(t[0][j], t[1][j], 0x20));
+        i8x32_store(to + (j + 4) * 32, _mm256_permute2x128_si256(t[0][j], t[1][j], 0x31));
+    }
+}
+
+// 32 values of 4 cells
+template <typename block, int FIRST, typename F> void put_value_vectors(const F & cell, int8_t * to) {
+    __m256i z[4];
+    for (int j = 0; j < 4; j++) {
+        z[j] = get_levels(cell(j), FIRST);
+    }
+    const __m256i ab[2] = { _mm256_unpacklo_epi8(z[0], z[1]), _mm256_unpackhi_epi8(z[0], z[1]) };
+    const __m256i cd[2] = { _mm256_unpacklo_epi8(z[2], z[3]), _mm256_unpackhi_epi8(z[2], z[3]) };
+    for (int j = 0; j < 2; j++) {
+        i8x32_store(to + j * 64, _mm256_unpacklo_epi16(ab[j], cd[j]));
+        i8x32_store(to + j * 64 + 32, _mm256_unpackhi_epi16(ab[j], cd[j]));
+    }
+}
+
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+
+// 32 values of 4 cells
+template <typename block, int FIRST, typename F> void put_key_vectors(const F & cell, int8_t * to) {
+    int32x4x4_t lo, hi;
+    for (int j = 0; j < 4; j++) {
+        const i8x32 v = get_levels(cell(j), FIRST);
+        lo.val[j]     = vreinterpretq_s32_s8(v.val[0]);
+        hi.val[j]     = vreinterpretq_s32_s8(v.val[1]);
+    }
+    vst4q_s32((int32_t *) to, lo);
+    vst4q_s32((int32_t *) (to + 64), hi);
+}
+
+template <typename block, int FIRST, typename F> void put_value_vectors(const F & cell, int8_t * to) {
+    int8x16x4_t lo, hi;
+    for (int j = 0; j < 4; j++) {
+        const i8x32 v = get_levels(cell(j), FIRST);
+        lo.val[j]     = v.val[0];
+        hi.val[j]     = v.val[1];
+    }
+    vst4q_s8(to, lo);
+    vst4q_s8(to + 64, hi);
+}
+
+#else
+
+// 32 values of a cell
+template <typename block, int FIRST, typename F> void put_key_vectors(const F & cell, int8_t * to) {
+    i8x32_store(to, get_levels(cell(0), FIRST));
+}
+
+template <typename block, int FIRST, typename F> void put_value_vectors(const F & cell, int8_t * to) {
+    i8x32_store(to, get_levels(cell(0), FIRST));
+}
+
+#endif
+
+// A tile is read in a moment, and then memory would have nothing to do until the next one: ask for n bytes of that.
+inline void prefetch(const char * next, size_t n) {
+#if defined(__GNUC__)
+    constexpr size_t line = 64;
+
+    for (size_t i = 0; i < n + line - 1; i += line) {
+        __builtin_prefetch(next + std::min(i, n - 1));
+    }
+#else
+    GGML_UNUSED(next);
+    GGML_UNUSED(n);
+#endif
+}
+
+// `put` takes a block of CELLS rows
+template <typename block, int CELLS, typename F>
+void unpack(const char *    base,
+            size_t          nb,
+            const int32_t * rows,
+            int64_t         n_rows,
+            int64_t         n,
+            int8_t *        levels,
+            float *         steps,
+            int64_t         stride,
+            const F &       put) {
+    constexpr int width = 32 * n_vectors<block>;
+
+    const char * next = base + (rows[n_rows - 1] + 1) * nb;
+
+    for (int64_t r = 0; r < n_rows; r += CELLS) {
+        for (int64_t i = 0; i < n / width; i++) {
+            const auto cell = [=](int c) {
+                return (const block *) (base + rows[r + c] * nb) + i;
+            };
+            for (int c = 0; c < CELLS; c++) {
+                const uint32_t d = cell(c)->d;
+                memcpy(steps + i * stride + r + c, &d, sizeof(d));
+            }
+            put(cell, levels + r * n + i * width * CELLS, steps + i * stride + r);
+            for (int c = 0; c < CELLS; c++) {
+                prefetch(next + (r + c) * nb + i * sizeof(block), sizeof(block));
+            }
+        }
+    }
+    for (int64_t i = 0; i < n / width; i++) {
+        get_steps<block>(steps + i * stride, n_rows);
+    }
+}
+
+template <typename block> struct tile {
+    // a block of KV_KEY_CELLS cells, whose fields d stand at d
+    template <typename F> static void put_keys(const F & cell, int8_t * to, const float *) {
+        put_key_vectors<block, 0>(cell, to);
+        if constexpr (n_vectors<block> == 2) {
+            put_key_vectors<block, 32>(cell, to + 32 * KV_KEY_CELLS);
+        }
+    }
+
+    // the same of KV_VALUE_CELLS cells
+    template <typename F> static void put_values(const F & cell, int8_t * to, const float *) {
+        put_value_vectors<block, 0>(cell, to);
+        if constexpr (n_vectors<block> == 2) {
+            put_value_vectors<block, 32>(cell, to + 32 * KV_VALUE_CELLS);
+        }
+    }
+};
+
+#if defined(KV_AVX512)
+
+// Codes of turbo4 are brought to their places before they are looked up: half the bytes.
+template <> struct tile<block_turbo4> {
+    // levels and KV_OFFSET of codes whose fifth bit chooses the wide table; the bits above it say nothing
+    static __m512i lookup(__m512i codes) {
+        const __m512i narrow = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *) turbo4_choices.levels[0]));
+        const __m512i wide   = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *) turbo4_choices.levels[15]));
+#    if defined(__AVX512VBMI__)
+        return _mm512_permutexvar_epi8(codes, _mm512_mask_blend_epi32(0xf0f0, narrow, wide));
+#    else
+        const __m512i   index   = _mm512_and_si512(codes, _mm512_set1_epi8(15));
+        const __mmask64 is_wide = _mm512_test_epi8_mask(codes, _mm512_set1_epi8(16));
+        return _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(narrow, index), is_wide, wide, index);
+#    endif
+    }
+
+    static __m512i pair(const block_turbo4 * a, const block_turbo4 * b) {
+        return _mm512_inserti64x4(_mm512_castsi256_si512(i8x32_load(a->qs)), i8x32_load(b->qs), 1);
+    }
+
+    // stores the levels of the low four bits of `codes`, and those of the high ones `apart` bytes on; the choices are fifth bits
+    static void put(__m512i codes, __m512i low_choice, __m512i high_choice, int8_t * to, int apart) {
+        constexpr int if_else = 0xca;
+        const __m512i mask    = _mm512_set1_epi8(15);
+        const __m512i high    = _mm512_srli_epi16(codes, 4);
+        _mm512_storeu_si512(to, lookup(_mm512_ternarylogic_epi32(mask, codes, low_choice, if_else)));
+        _mm512_storeu_si512(to + apart, lookup(_mm512_ternarylogic_epi32(mask, high, high_choice, if_else)));
+    }
+
+    template <typename F> static void put_keys(const F & cell, int8_t * to, const float * d) {
+        __m512i pairs[8], codes[8], choices[GGML_TURBO_N_GROUPS];
+        for (int j = 0; j < 8; j++) {
+            pairs[j] = pair(cell(j / 4 * 8 + j % 4), cell(j / 4 * 8 + j % 4 + 4));
+        }
+        transpose(pairs, codes);
+
+        const __m512i first = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0);  // byte of each d
+        const __m512i byte  = _mm512_shuffle_epi8(_mm512_loadu_si512(d), first);
+        for (int g = 0; g < GGML_TURBO_N_GROUPS; g++) {
+            choices[g] = _mm512_slli_epi16(byte, 4 - g);
+        }
+        for (int j = 0; j < 8; j++) {
+            put(codes[j], choices[j / 4], choices[j / 4 + 2], to + 64 * j, 512);
+        }
+    }
+
+    static __m512i halves(int16_t low, int16_t high) {
+        return _mm512_inserti64x4(_mm512_set1_epi16(low), _mm256_set1_epi16(high), 1);
+    }
+
+    template <typename F> static void put_values(const F & cell, int8_t * to, const float *) {
+        __m512i codes[2];
+        interleave(pair(cell(0), cell(2)), pair(cell(1), cell(3)), codes);
+
+        const uint32_t d =
+            (uint8_t) cell(0)->d | (uint8_t) cell(1)->d << 8 | (uint8_t) cell(2)->d << 16 | (uint32_t) cell(3)->d << 24;
+        const __m512i choice = _mm512_set1_epi32((int) d);
+        const __m512i low    = _mm512_sllv_epi16(choice, halves(4, 3));
+        const __m512i high   = _mm512_sllv_epi16(choice, halves(2, 1));
+        put(codes[0], low, high, to, 128);
+        put(codes[1], low, high, to + 64, 128);
+    }
+};
+
+#endif
+
+template <typename block>
+void unpack_keys(const char *    base,
+                 size_t          nb,
+                 const int32_t * rows,
+                 int64_t         n_rows,
+                 int64_t         n,
+                 int8_t *        levels,
+                 float *         steps,
+                 int64_t         stride) {
+    unpack<block, KV_KEY_CELLS>(base, nb, rows, n_rows, n, levels, steps, stride,
+                                [](const auto &... args) { tile<block>::put_keys(args...); });
+}
+
+template <typename block>
+void unpack_values(const char *    base,
+                   size_t          nb,
+                   const int32_t * rows,
+                   int64_t         n_rows,
+                   int64_t         n,
+                   int8_t *        levels,
+                   float *         steps,
+                   int64_t         stride) {
+    unpack<block, KV_VALUE_CELLS>(base, nb, rows, n_rows, n, levels, steps, stride,
+                                  [](const auto &... args) { tile<block>::put_values(args...); });
+    for (int64_t i = 0; i < n / (32 * n_vectors<block>); i++) {
+        std::fill(steps + i * stride + n_rows, steps + i * stride + (n_rows + 15) / 16 * 16, 0.0f);
+    }
+}
+
+}  // namespace
+
+ggml_kv_unpack_t ggml_kv_get_unpack_keys(enum ggml_type type) {
+    return kv_for_type<ggml_kv_unpack_t>(type, [](auto block) { return unpack_keys<decltype(block)>; });
+}
+
+ggml_kv_unpack_t ggml_kv_get_unpack_values(enum ggml_type type) {
+    return kv_for_type<ggml_kv_unpack_t>(type, [](auto block) { return unpack_values<decltype(block)>; });
+}
+
+int64_t ggml_kv_step_width(enum ggml_type type) {
+    return ggml_blck_size(type);
+}

@@ -113,7 +113,7 @@ def report(found: Environment) -> dict[str, Any]:
 
 def _asked(folder: Path, code: str) -> Any:
     """The JSON that a line of Python prints last, in the environment."""
-    done = process.run([python_in(folder), "-c", code], cwd=folder, env=variables(), check=False)
+    done = process.run([python_in(folder), "-I", "-c", code], cwd=folder, env=variables(), check=False)
     lines = done.output.splitlines()
     if done.returncode != 0 or not lines:
         raise ToolFailed(lines[-1] if lines else f"{python_in(folder)} prints nothing", hint=_anew(folder))

@@ -11,9 +11,9 @@ calibrates a quantized K as the programs do. Here are the names of the cache typ
 
 from __future__ import annotations
 
-from typing import Any, cast
-
-from .build import read_build
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # this module is imported whenever Python starts
+    from typing import Any
 
 __all__ = ["calibration", "kv", "number", "report"]
 PREFIX = "TURBO"
@@ -21,6 +21,8 @@ PREFIX = "TURBO"
 
 def number(cache: str) -> int:
     """The number of a cache type, as `type_k` and `type_v` of `Llama` take it. Raises ValueError for another name."""
+    from .build import read_build
+
     types = read_build()["types"]
     if cache not in types:
         raise ValueError(f"unknown cache type '{cache}': use one of {', '.join(types)}")
@@ -61,6 +63,9 @@ def report() -> dict[str, Any]:
 
 def __getattr__(name: str) -> int:
     """`TURBO4` and the like: the number of the type of that name."""
-    if name.startswith(PREFIX) and name.lower() in read_build()["types"]:
-        return cast(int, read_build()["types"][name.lower()])
+    if name.startswith(PREFIX):
+        try:
+            return number(name.lower())
+        except ValueError:
+            pass
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

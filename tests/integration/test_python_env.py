@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -99,6 +100,15 @@ def test_a_calibrated_cache_answers_as_llama_completion_does(
     answer, calibration = real.answer(cache)
     assert calibration == "auto"
     assert answer == completed(built, real.model, tmp_path, cache, AUTO)
+
+
+def test_the_program_of_the_guide_runs_as_it_stands(real: RealEnvironment) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "guides" / "python-bindings.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert "model.gguf" in code
+    done = real.run(code.replace("model.gguf", str(real.model.path)))
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "Paris" in done.stdout
 
 
 def test_without_calibration_the_answer_is_the_one_of_llama_completion_too(

@@ -33,7 +33,11 @@ def llama_model_default_params():
 def llama_context_default_params():
     return llama_context_params()
 class _lib:
-    told = "off"
+    told, backends = "off", ["CPU"]
+    def ggml_backend_reg_count():
+        return len(_lib.backends)
+    def ggml_backend_load_all_from_path(folder):
+        _lib.backends.append(folder.decode())
     def llama_kv_calibration_set_default(how):
         _lib.told = how.decode()
     def llama_kv_calibration_set(how):

@@ -185,6 +185,12 @@ def test_other_libraries_of_the_same_tree_are_taken_if_they_are_named(tmp_path: 
     assert OTHER_TREE in there.refuses({"LLAMA_CPP_LIB_PATH": str(stranger)})
 
 
+def test_backends_that_are_libraries_of_their_own_are_loaded_from_the_folder(tmp_path: Path) -> None:
+    there = python(tmp_path / "package", bindings=BINDINGS.replace('["CPU"]', "[]"))
+    assert there.tells("llama_cpp.llama_cpp._lib.backends") == [str(there.bin_dir)]
+    assert python(tmp_path / "build").tells("llama_cpp.llama_cpp._lib.backends") == ["CPU"]
+
+
 def test_cache_types_have_names_numbers_and_keywords(tmp_path: Path) -> None:
     there = python(tmp_path)
     assert there.tells("[turbotool_llama.TURBO4, turbotool_llama.number('q8_0')]") == [102, 8]

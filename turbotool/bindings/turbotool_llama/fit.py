@@ -8,9 +8,11 @@ Whatever else differs is refused.
 from __future__ import annotations
 
 import ctypes
+import os
 from _ctypes import CFuncPtr
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -46,8 +48,11 @@ class Fit:
     unchecked: tuple[str, ...]
 
 
-def fit(module: ModuleType) -> None:
-    """Give the bindings the layouts of the build. Raises ImportError if that cannot be done."""
+def fit(module: ModuleType, folder: Path) -> None:
+    """Give the bindings the layouts of the build, with its libraries in `folder`.
+
+    Raises ImportError if that cannot be done.
+    """
     build = read_build()
     headers: dict[str, Kinds] = {name: dict(fields) for name, fields in build["structs"].items()}
     ours = structs(module)
@@ -56,6 +61,7 @@ def fit(module: ModuleType) -> None:
     changed = {name: fields for name, of in ours.items() if list(of) != list(fields := headers.get(name, of))}
     replace(module, changed)
     refuse(impossible(module))
+    load_backends(module, folder)
     module._lib.llama_kv_calibration_set_default(b"auto")
     added = {name: tuple(field for field in fields if field not in ours[name]) for name, fields in changed.items()}
     _done[:] = [Fit(len(ours), len(functions(module)), added, tuple(sorted(ours.keys() - headers.keys())))]
@@ -170,6 +176,15 @@ def memory(params: ctypes.Structure, field: str) -> int:
     """The bytes of a field as a number."""
     place = getattr(type(params), field)
     return int.from_bytes(bytes(params)[place.offset : place.offset + place.size], "little")
+
+
+def load_backends(module: ModuleType, folder: Path) -> None:
+    """Load the backends that are libraries of their own, as in a package: by itself ggml looks beside the program."""
+    count, load = module._lib.ggml_backend_reg_count, module._lib.ggml_backend_load_all_from_path
+    count.argtypes, count.restype = [], ctypes.c_size_t
+    load.argtypes, load.restype = [ctypes.c_char_p], None
+    if not count():
+        load(os.fsencode(folder))
 
 
 def set_calibration(module: ModuleType, how: str) -> None:

@@ -26,7 +26,7 @@ class Loader(SourceFileLoader):
             super().exec_module(module)
         except AttributeError as error:  # ctypes: the library has no such function
             raise ImportError(f"{folder} does not fit this llama-cpp-python: {error}; {again()}") from error
-        fit(module)
+        fit(module, folder)
 
 
 class Finder:

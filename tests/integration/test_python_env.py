@@ -80,8 +80,7 @@ def test_the_known_release_fits_the_pin_as_it_is_known_to(real: RealEnvironment)
     told = real.told
     assert (told["bindings"], told["made"], told["installed"]) == (FITTING.version, True, True)
     assert {name: tuple(fields) for name, fields in told["added"].items()} == FITTING.added
-    assert told["structs"] > 0
-    assert told["functions"] > 0
+    assert min(told["structs"], told["functions"], told["constants"]) > 0
 
 
 def test_what_is_not_compared_is_known(real: RealEnvironment) -> None:

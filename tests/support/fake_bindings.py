@@ -15,6 +15,7 @@ TREE, OTHER_TREE = "a" * 40, "b" * 40
 VERSION = "0.9.9"
 BINDINGS = """\
 import ctypes, os
+LLAMA_FLASH_ON, LLAMA_MAGIC = 1, 0x6767
 class llama_model_params(ctypes.Structure):
     _fields_ = [("devices", ctypes.c_void_p), ("vocab_only", ctypes.c_bool)]
 class llama_context_params(ctypes.Structure):
@@ -47,6 +48,7 @@ class _lib:
         return _lib.told.encode()
 libraries = os.environ["LLAMA_CPP_LIB_PATH"]
 """
+CONSTANTS = {"LLAMA_FLASH_ON": 1, "LLAMA_FLASH_NEVER": 7}
 STRUCTS = {
     "llama_model_params": (("devices", "pointer"), ("vocab_only", "bool")),
     "llama_context_params": (("type_k", "int32"), ("samplers", "pointer"), ("flag", "bool")),
@@ -59,7 +61,7 @@ FUNCTIONS = {
 
 def python_build(bin_dir: Path) -> PythonBuild:
     """A build whose llama.h is that of the fake bindings."""
-    return PythonBuild(str(bin_dir), TREE, {"q8_0": 8, "turbo4": 102}, STRUCTS, FUNCTIONS)
+    return PythonBuild(str(bin_dir), TREE, {"q8_0": 8, "turbo4": 102}, STRUCTS, FUNCTIONS, CONSTANTS)
 
 
 def make_build(folder: Path, tree: str = TREE) -> Path:
@@ -79,6 +81,7 @@ def make_packages(folder: Path, build: PythonBuild, bindings: str = BINDINGS) ->
 
 HEADERS = {
     "include/llama.h": """
+        enum llama_flash { LLAMA_FLASH_OFF, LLAMA_FLASH_ON };
         struct llama_model_params { void * devices; bool vocab_only; };
         struct llama_context_params { enum ggml_type type_k; size_t moe; void * samplers; bool flag; };
         LLAMA_API void * llama_init(const char * path, struct llama_context_params params);

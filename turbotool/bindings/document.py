@@ -14,9 +14,10 @@ from turbotool.system.documents import document
 class PythonEnvDocument:
     """An environment whose llama-cpp-python runs on the libraries of a build; `tree` is git's id of the patched tree.
 
-    `made` and `installed`: the environment, or the bindings, were not there before. `structs` and `functions` count
-    what the bindings have of llama.h; `added` are the fields that their structs were given, `unchecked` the structs
-    that were not compared. `types` are the numbers of cache types, `calibration` what a quantized K is calibrated with.
+    `made` and `installed`: the environment, or the bindings, were not there before. `structs`, `functions` and
+    `constants` count what the bindings have of llama.h; `added` are the fields that their structs were given,
+    `unchecked` the structs that were not compared. `types` are the numbers of cache types, `calibration` what a
+    quantized K is calibrated with.
     """
 
     ok: bool
@@ -32,6 +33,7 @@ class PythonEnvDocument:
     types: Mapping[str, int]
     structs: int
     functions: int
+    constants: int
     added: Mapping[str, tuple[str, ...]]
     unchecked: tuple[str, ...]
     calibration: str
@@ -54,6 +56,7 @@ def python_env_document(wired: Wired) -> PythonEnvDocument:
         types=build.types,
         structs=wired.structs,
         functions=wired.functions,
+        constants=wired.constants,
         added=wired.added,
         unchecked=wired.unchecked,
         calibration=wired.calibration,

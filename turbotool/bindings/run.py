@@ -40,6 +40,7 @@ class Wired:
     installed: bool
     structs: int
     functions: int
+    constants: int
     added: Mapping[str, tuple[str, ...]]
     unchecked: tuple[str, ...]
     calibration: str
@@ -85,6 +86,7 @@ def run(
         installed,
         structs=told["structs"],
         functions=told["functions"],
+        constants=told["constants"],
         added={name: tuple(fields) for name, fields in told["added"].items()},
         unchecked=tuple(told["unchecked"]),
         calibration=told["calibration"],

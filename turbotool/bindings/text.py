@@ -20,7 +20,7 @@ def text(wired: Wired) -> str:
     lines = [
         f"{found.folder}: Python {found.python_version}, {NAME} {found.bindings}",
         f"libraries: {build.bin_dir} ({wired.backend}, tree {build.tree[:12]})",
-        f"compared with llama.h: {wired.functions} functions and {wired.structs - len(wired.unchecked)} structs",
+        f"compared with llama.h: {_compared(wired)}",
         *(f"  {name} was given {', '.join(fields)}" for name, fields in wired.added.items()),
         *([f"  not compared: {', '.join(wired.unchecked)}"] if wired.unchecked else []),
         f"a quantized K is calibrated: {wired.calibration}",
@@ -29,3 +29,8 @@ def text(wired: Wired) -> str:
         program,
     ]
     return "\n".join(lines)
+
+
+def _compared(wired: Wired) -> str:
+    structs = wired.structs - len(wired.unchecked)
+    return f"{structs} structs, {wired.functions} functions, {wired.constants} constants"

@@ -37,7 +37,7 @@ class PythonBuild:
     """The build that a Python environment is for: its folder of libraries, and the git tree that they are made from.
 
     `types` are the numbers of cache types. `structs` are the fields of each struct of llama.h in order, with what kind
-    of value each holds; `functions` what each takes and returns.
+    of value each holds; `functions` what each takes and returns; `constants` the values of enumerators.
     """
 
     bin_dir: str
@@ -45,6 +45,7 @@ class PythonBuild:
     types: Mapping[str, int]
     structs: Mapping[str, tuple[tuple[str, str], ...]]
     functions: Mapping[str, FunctionFields]
+    constants: Mapping[str, int]
 
 
 def describe(binaries: Binaries, sources: Path) -> PythonBuild:
@@ -63,6 +64,7 @@ def describe(binaries: Binaries, sources: Path) -> PythonBuild:
             for name, one in header.functions.items()
             if name.startswith(OWN)
         },
+        constants={name: value for name, value in header.values.items() if name.startswith(OWN.upper())},
     )
 
 

@@ -89,6 +89,7 @@ def test_bindings_that_fit_stay_as_they_are(tmp_path: Path) -> None:
         "calibration": "auto",
         "structs": 3,
         "functions": 2,
+        "constants": 1,
         "added": {},
         "unchecked": ["llama_union"],
     }
@@ -147,6 +148,11 @@ def test_defaults_that_hold_what_they_cannot_are_refused(tmp_path: Path, field: 
     bindings = BINDINGS.replace("return llama_context_params()", made)
     error = python(tmp_path, bindings=bindings).refuses()
     assert f"llama_context_default_params() has {field} = {int(value, 0):#x}" in error
+
+
+def test_a_constant_of_another_value_is_refused(tmp_path: Path) -> None:
+    bindings = BINDINGS.replace("LLAMA_FLASH_ON, LLAMA_MAGIC = 1,", "LLAMA_FLASH_ON, LLAMA_MAGIC = 2,")
+    assert "LLAMA_FLASH_ON is 2 there, 1 in llama.h" in python(tmp_path, bindings=bindings).refuses()
 
 
 def test_a_function_that_the_library_lacks_is_told_in_one_line(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_an_environment_that_is_there_is_wired_to_the_build(site: PythonSite) ->
     told = done.document
     assert (told["bindings"], told["made"], told["installed"]) == (VERSION, False, False)
     assert (told["bin_dir"], told["tree"], told["calibration"]) == (str(site.bin_dir), TREE, "auto")
-    assert (told["structs"], told["functions"]) == (3, 2)
+    assert (told["structs"], told["functions"], told["constants"]) == (3, 2, 1)
     assert told["added"] == {"llama_context_params": ["moe"]}
     assert told["unchecked"] == ["llama_union"]
     code = "import llama_cpp; print(llama_cpp.llama_cpp.libraries)"

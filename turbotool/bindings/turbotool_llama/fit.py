@@ -37,13 +37,14 @@ _done: list[Fit] = []
 
 @dataclass(frozen=True)
 class Fit:
-    """How many structs and functions are as llama.h has them, and the fields that structs were given.
+    """How many structs, functions and constants were compared with llama.h, and the fields that structs were given.
 
     `unchecked` are structs whose layout llama.h tells in a form that is not read.
     """
 
     structs: int
     functions: int
+    constants: int
     added: Mapping[str, tuple[str, ...]]
     unchecked: tuple[str, ...]
 
@@ -57,14 +58,16 @@ def fit(module: ModuleType, folder: Path) -> None:
     headers: dict[str, Kinds] = {name: dict(fields) for name, fields in build["structs"].items()}
     ours = structs(module)
     called = {name: [one["result"], one["takes"]] for name, one in build["functions"].items()}
+    values = {name: value for name, value in vars(module).items() if type(value) is int and name in build["constants"]}
     refuse([*struct_differences(ours, headers), *function_differences(functions(module), called)])
+    refuse(constant_differences(values, build["constants"]))
     changed = {name: fields for name, of in ours.items() if list(of) != list(fields := headers.get(name, of))}
     replace(module, changed)
     refuse(impossible(module))
     load_backends(module, folder)
     module._lib.llama_kv_calibration_set_default(b"auto")
     added = {name: tuple(field for field in fields if field not in ours[name]) for name, fields in changed.items()}
-    _done[:] = [Fit(len(ours), len(functions(module)), added, tuple(sorted(ours.keys() - headers.keys())))]
+    _done[:] = [Fit(len(ours), len(functions(module)), len(values), added, tuple(sorted(ours.keys() - headers.keys())))]
 
 
 def done() -> dict[str, Any]:
@@ -133,6 +136,13 @@ def function_differences(ours: Mapping[str, Any], headers: Mapping[str, Any]) ->
         f"{name} is {shown(called)} there, {shown(headers[name]) if name in headers else 'unknown'} in llama.h"
         for name, called in ours.items()
         if called != headers.get(name)
+    ]
+
+
+def constant_differences(ours: Mapping[str, int], headers: Mapping[str, int]) -> list[str]:
+    """Constants that mean something else to the library."""
+    return [
+        f"{name} is {value} there, {headers[name]} in llama.h" for name, value in ours.items() if value != headers[name]
     ]
 
 

@@ -28,6 +28,7 @@ LAYERS: tuple[dict[str, tuple[float, str]], ...] = (
         "bench": (4, "speed"),
         "calibration": (5, "means, scales"),
         "memory": (6, "what fits"),
+        "bindings": (7, "for Python"),
     },
     {"programs": (2, "run binaries")},
     {"kv": (4, "cache types")},

@@ -242,6 +242,12 @@ class AddressUnavailable(TurbotoolError):
     exit_code = 37
 
 
+class BindingsDiffer(TurbotoolError):
+    """Python bindings assume another llama.h than the libraries have, or cannot load them; the message tells where."""
+
+    exit_code = 38
+
+
 class Interrupted(TurbotoolError):
     """Ctrl-C."""
 

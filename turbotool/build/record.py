@@ -121,12 +121,23 @@ def recorded_backend(folder: Path) -> str:
 
     Of any version: a folder of programs may be older or newer than this turbotool, and each version has this field.
     """
+    backend = _recorded(folder).get("backend")
+    return backend if isinstance(backend, str) and backend in BACKENDS else ""
+
+
+def recorded_tree(folder: Path) -> str:
+    """The git tree that the build.json in `folder` names, be it of a build or of a package; "" where none is named."""
+    tree = _recorded(folder).get("tree")
+    return tree if isinstance(tree, str) else ""
+
+
+def _recorded(folder: Path) -> dict[str, object]:
+    """The fields of a build.json of any version; none where it cannot be read."""
     try:
         fields = json.loads((folder / NAME).read_bytes())
     except (OSError, ValueError, RecursionError):
-        return ""
-    backend = fields.get("backend") if isinstance(fields, dict) else None
-    return backend if isinstance(backend, str) and backend in BACKENDS else ""
+        return {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def stale_reasons(record: BuildRecord | None, key: str, inputs: Mapping[str, str], folder: Path) -> list[str]:

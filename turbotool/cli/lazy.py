@@ -20,6 +20,7 @@ COMMANDS = {
         "Measure what a quantized KV cache of a model loses less with, and check it.",
     ),
     "serve": ("turbotool.cli.serve", "From a model to an OpenAI-compatible server: context and cache that fit."),
+    "python-env": ("turbotool.cli.python_env", "A Python environment: llama-cpp-python on the libraries of a build."),
     "plan": ("turbotool.cli.plan", "Memory of KV caches by type and context, and what fits a budget."),
     "bench": ("turbotool.cli.bench", "Speed over cache types, depths and threads, two builds compared."),
     "package": ("turbotool.cli.package", "A release archive for any CPU, proven after it was unpacked."),
@@ -37,7 +38,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(COMMANDS[cmd_name][0])
-        return cast(click.Command, getattr(module, cmd_name))
+        return cast(click.Command, getattr(module, cmd_name.replace("-", "_")))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -64,9 +64,9 @@ def test_one_table_has_a_line_for_each_model_and_cache_with_its_verdicts(site: E
 def test_each_model_is_measured_once_and_kept(site: EvalSite) -> None:
     measured(site, "--quiet")
     models = [Path(one["words"][one["words"].index("-m") + 1]).name for one in eval_runs(site.folder)]
-    assert models.count("model.gguf") == models.count("phi.gguf") == 14
+    assert models.count("model.gguf") == models.count("phi.gguf") == 17
     measured(site, "--quiet")
-    assert len(eval_runs(site.folder)) == 28
+    assert len(eval_runs(site.folder)) == 34
 
 
 def test_a_crash_of_one_model_is_a_result_and_the_others_are_whole(site: EvalSite) -> None:

@@ -79,6 +79,16 @@ def test_a_crash_of_one_model_is_a_result_and_the_others_are_whole(site: EvalSit
         assert "SIGABRT" in (site.folder / "report" / name).read_text(encoding="utf-8")
 
 
+def test_a_decode_path_that_is_not_that_of_a_batch_stands_beside_the_recommendation(site: EvalSite) -> None:
+    done = measured(site, "--report", site.folder / "report", decode=2)
+    said = "decode path of q8_0/turbo4 rotated v on text.txt: NOT THAT OF A BATCH"
+    for model in ("model.gguf", "phi.gguf"):
+        assert f"{model}: {said}" in done.stderr  # at once
+        assert f"{model}: run q8_0/turbo4 rotated v, 1 MiB less than f16 at 2048 tokens; {said}" in done.stdout
+    for name in ("models.md", "models.html"):
+        assert (site.folder / "report" / name).read_text(encoding="utf-8").count(said) == 2
+
+
 def test_a_model_without_a_base_does_not_stop_the_others(site: EvalSite) -> None:
     words = ("--report", site.folder / "report", "--json")
     done = measured(site, *words, trouble={"model.gguf: base": "SIGSEGV"})

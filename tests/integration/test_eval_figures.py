@@ -114,6 +114,7 @@ def test_an_evaluation_is_measured_once_and_then_read_from_the_store(tmp_path: P
     first = document(*words, "--report", tmp_path / "report", timeout=SECONDS)
     assert [cell["failure"] for cell in first["cells"]] == [None] * 4
     assert first["controls"]["noise_floor"][0]["ok"]
+    assert first["controls"]["decode_path"][0]["ok"]
     assert first["controls"]["q4_0"][0]["mean_kld"] > max(cell["mean_kld"] for cell in first["cells"])
     assert first["recommendation"]["memory_exact"]
     seconds = []

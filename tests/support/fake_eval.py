@@ -37,7 +37,8 @@ def log(what):
                                  "calibration": Path(how).name}) + "\n")
 def trouble_with(what):
     return known["trouble"].get(f"{Path(asked['-m']).name}: {what}", known["trouble"].get(what, ""))
-trouble = trouble_with(f"{name} {how}") or trouble_with(name)
+at_once = asked.get("-ub", "")
+trouble = trouble_with(f"{name} {how}") or trouble_with(f"{name} ubatch {at_once}") or trouble_with(name)
 ran = "f16" if trouble == "substitute" else k
 print("x I llama_context: flash_attn            = enabled")
 digest = f"{sum(name.encode()) if trouble == 'other-hash' else sum(how.encode()):016x}"
@@ -72,8 +73,9 @@ def fail(trouble):
         os.kill(os.getpid(), getattr(signal, trouble))
 ctx = int(asked["-c"])
 if "-f" in asked:
-    log("base" if "--save-all-logits" in asked else "length")
-    fail(trouble_with("base"))
+    control = "decode-" * (asked["--chunks"] == "1")
+    log(control + "base" if "--save-all-logits" in asked else "length")
+    fail(trouble_with(control + "base"))
     tokens = len(Path(asked["-f"]).read_text().split())
     if tokens < 2 * ctx:
         print(f"x E perplexity: you need at least {2 * ctx} tokens to evaluate perplexity with a context of {ctx}")
@@ -88,15 +90,17 @@ if "-f" in asked:
     print("".join(f"[{i + 1}]20.0000," for i in range(chunks)))
     print("x I Final estimate: PPL = 20.0000 +/- 1.00000")
     sys.exit(0)
-log("cell")
+_, _, _, chunks = struct.unpack("<8sIii", Path(asked["--kl-divergence-base"]).read_bytes()[:20])
+log("decode" if chunks == 1 else "cell")
 fail(trouble)
 time.sleep(known["seconds"])
 if trouble == "silent":
     sys.exit(0)
-_, _, _, chunks = struct.unpack("<8sIii", Path(asked["--kl-divergence-base"]).read_bytes()[:20])
 scored = ctx - 1 - ctx // 2
 base = (known["kld"][k] + known["kld"][v]) / 2 * 0.9 ** sum(rotated.values())
 base *= 1 if calibrated else known["uncalibrated"]
+if at_once == "1":
+    base = base * known["decode"] or known.get("decode_f16", 0)
 klds = [base * (1 + i / 100) for i in range(1, chunks + 1)]
 if trouble == "nan":
     klds[-1] = math.nan
@@ -150,12 +154,16 @@ def eval_programs(folder: Path, **behaviour: object) -> Path:
     `interrupt`, `terminate` or `kill`, which are Ctrl-C, SIGTERM and the end for turbotool. `base` may be `short` or a
     signal's name, and with `ppl` -1 perplexity falls where it should rise. Each cell takes `seconds` at least.
     `answers` replaces what is said to a prompt, known by its first word. With `stock` programs know nothing of
-    calibrations; `uncalibrated` is how many times more a cache loses without. A cell may be named with its calibration,
-    `k/v/rotation auto`, and be `unmeasured` or have an `other-hash`.
+    calibrations; `uncalibrated` is how many times more a cache loses without, `decode` token by token, and `decode_f16`
+    is what a cache loses then if that is nothing. A cell may be named with its calibration, `k/v/rotation auto`, and be
+    `unmeasured` or have an `other-hash`, or with the tokens that are computed at once, `k/v/rotation ubatch 1`. Runs
+    over a single chunk are taken for the control of the decode path, as no test asks for one itself; the trouble of its
+    base is `decode-base`.
     """
     python_program(folder / "llama-perplexity", COMMON + PERPLEXITY)
     python_program(folder / "llama-cli", COMMON + CLI)
-    known = {"kld": KLD, "bytes": BYTES, "trouble": {}, "seconds": 0, "stock": False, "uncalibrated": 1, **behaviour}
+    known = {"kld": KLD, "bytes": BYTES, "trouble": {}, "seconds": 0, "stock": False, "uncalibrated": 1, "decode": 1}
+    known |= behaviour
     (folder / "behaviour.json").write_text(json.dumps(known), encoding="utf-8")
     return folder
 

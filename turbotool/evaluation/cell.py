@@ -60,10 +60,14 @@ class Origin:
     chunks: int
     calibration: str = ""
 
-    def key(self, configuration: Configuration, repeat: int = 0) -> str:
-        """sha256 that names the measurement of a configuration; `repeat` tells repetitions of the same one apart."""
+    def key(self, configuration: Configuration, repeat: int = 0, ubatch: int = 0) -> str:
+        """sha256 that names the measurement of a configuration; `repeat` tells repetitions of the same one apart.
+
+        `ubatch` is how many tokens were computed at once, if that was asked for: else a whole chunk.
+        """
         pair = configuration.pair
         cell = {"k": pair.k, "v": pair.v, "rotation": configuration.rotation, "repeat": repeat}
+        cell |= {"ubatch": ubatch} if ubatch else {}
         origin = {name: value for name, value in asdict(self).items() if name != "calibration"}
         calibration = configuration.calibration
         return digest({"version": KEY_VERSION, **origin, **cell, **calibrated(calibration, self.calibration)})

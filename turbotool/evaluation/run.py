@@ -13,14 +13,17 @@ from turbotool.evaluation.evaluation import Evaluation
 from turbotool.evaluation.identity import PROGRAMS, binaries_hash
 from turbotool.evaluation.judge.choice import choose
 from turbotool.evaluation.judge.contest import Contest, Criteria
+from turbotool.evaluation.judge.decode import decode_path
 from turbotool.evaluation.judge.finding import Equivalence
 from turbotool.evaluation.judge.looks import FIRST, Looks, doubling
 from turbotool.evaluation.judge.stats import require_scipy
 from turbotool.evaluation.judge.tolerance import Tolerance
 from turbotool.evaluation.judge.verdict import compare_all, judge
+from turbotool.evaluation.measure.decode import measure_decode
 from turbotool.evaluation.measure.local import run_sweep
 from turbotool.evaluation.measure.probe import probe
 from turbotool.evaluation.measure.single import FATAL
+from turbotool.evaluation.measure.work import EvalLedger
 from turbotool.evaluation.planfile import EQUAL, EvalPlan
 from turbotool.evaluation.report.models_document import Failed, ModelOutcome
 from turbotool.evaluation.resolution import resolve
@@ -188,7 +191,7 @@ def _outcomes(sweeps: Sequence[Sweep], task: _Task) -> list[ModelOutcome]:
 
 
 def _evaluate(sweep: Sweep, task: _Task) -> Evaluation:
-    """Measure, judge, choose, and ask the three questions under f16 and under what was chosen."""
+    """Measure, judge, choose, and look at what was chosen: the path that it decodes on, and three questions."""
     if sweep.left_out:
         task.out.say(f"left out, because nothing is rotated there: {', '.join(map(str, sweep.left_out))}")
     machine, plan, criteria, resolution = read_machine(), task.plan, _criteria(task.plan), None
@@ -199,6 +202,7 @@ def _evaluate(sweep: Sweep, task: _Task) -> Evaluation:
     else:
         ledger = run_sweep(sweep, task.store, sweep.runner.work, task.out, task.scheduler)
     choice = choose(Contest(sweep, ledger, criteria), plan.serve_ctx or sweep.model.n_ctx_train)
+    _look_at_decoding(sweep, task, ledger, choice.configuration, criteria.equal)
     asked = dict.fromkeys((Configuration(F16), choice.configuration))
     return Evaluation(
         sweep,
@@ -213,6 +217,18 @@ def _evaluate(sweep: Sweep, task: _Task) -> Evaluation:
         plan.name or None,
         resolution,
     )
+
+
+def _look_at_decoding(
+    sweep: Sweep, task: _Task, ledger: EvalLedger, configuration: Configuration, equal: Equivalence
+) -> None:
+    """Enter the runs of that control; one that does not agree is told at once, and by every report."""
+    found = measure_decode(sweep, task.store, configuration, task.out)
+    ledger.measured |= found.measured
+    ledger.failures |= found.failures
+    for corpus in sweep.corpora:
+        if not (path := decode_path(sweep, ledger, corpus, configuration, equal)).ok:
+            task.out.warn(f"{sweep.model.path.name}: {path}")
 
 
 def _criteria(plan: EvalPlan) -> Criteria:

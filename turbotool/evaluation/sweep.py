@@ -51,15 +51,21 @@ class Corpus:
 
 @dataclass(frozen=True)
 class EvalJob:
-    """One run of llama-perplexity: a configuration on a text. `repeat` counts the runs of f16 against itself (1, 2)."""
+    """One run of llama-perplexity: a configuration on a text. `repeat` counts the runs of f16 against itself (1, 2).
+
+    `ubatch` is how many tokens are computed at once, of a run that is compared with another of the same cache; 0 stands
+    for a whole chunk.
+    """
 
     corpus: Corpus
     configuration: Configuration
     repeat: int = 0
+    ubatch: int = 0
 
     def __str__(self) -> str:
         again = f" (run {self.repeat})" if self.repeat else ""
-        return f"{self.configuration}{again} on {self.corpus.name}"
+        at_once = f" at ubatch {self.ubatch}" if self.ubatch else ""
+        return f"{self.configuration}{again}{at_once} on {self.corpus.name}"
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,8 @@ class Sweep:
     """Everything that is measured. `binaries` and `model_sha256` are hashes of content.
 
     `left_out` are the configurations that were asked for but are the same as one that is measured. `calibrates` says
-    whether the programs know of calibrations, `controls` whether the noise floor and q4_0 are measured, too.
+    whether the programs know of calibrations, `controls` whether the noise floor and q4_0 are measured, too. Each
+    configuration is measured at each of `ubatches`, see `EvalJob`.
     """
 
     runner: Runner
@@ -81,16 +88,17 @@ class Sweep:
     left_out: tuple[Configuration, ...] = ()
     calibrates: bool = True
     controls: bool = True
+    ubatches: tuple[int, ...] = (0,)
 
     def origin(self, job: EvalJob) -> Origin:
         calibration = job.configuration.calibration.sha256
         return Origin(self.binaries, self.model_sha256, job.corpus.sha256, self.ctx, self.chunks, calibration)
 
     def key(self, job: EvalJob) -> str:
-        return self.origin(job).key(job.configuration, job.repeat)
+        return self.origin(job).key(job.configuration, job.repeat, job.ubatch)
 
-    def text(self, corpus: Corpus) -> Text:
-        return Text(corpus.path, self.ctx, self.chunks)
+    def text(self, corpus: Corpus, ubatch: int = 0) -> Text:
+        return Text(corpus.path, self.ctx, self.chunks, ubatch)
 
     def noise(self, corpus: Corpus) -> tuple[EvalJob, EvalJob]:
         """f16 against the base logits of f16, twice."""
@@ -99,13 +107,13 @@ class Sweep:
 
     def jobs(self, corpus: Corpus) -> tuple[EvalJob, ...]:
         """Controls first: if f16 does not match itself, nothing after it means anything."""
-        cells = [self.job(corpus, configuration) for configuration in self.configurations]
+        cells = [self.job(corpus, one, ubatch) for one in self.configurations for ubatch in self.ubatches]
         controls = (*self.noise(corpus), self.job(corpus, CONTROL)) if self.controls else ()
         return tuple(dict.fromkeys((*controls, *cells)))
 
-    def job(self, corpus: Corpus, configuration: Configuration) -> EvalJob:
+    def job(self, corpus: Corpus, configuration: Configuration, ubatch: int = 0) -> EvalJob:
         """The run that measures a configuration; an f16 cache is measured by the first run of the noise floor."""
-        return EvalJob(corpus, configuration, 1 if configuration.pair == F16 else 0)
+        return EvalJob(corpus, configuration, 1 if configuration.pair == F16 else 0, ubatch)
 
 
 def make_sweep(runner: Runner, model: Model, texts: Sequence[Path], settings: SweepSettings, store: Store) -> Sweep:

@@ -24,25 +24,31 @@ from turbotool.programs.divergence import (
 from turbotool.programs.runner import TIMEOUT, Run, Runner, last_lines
 
 SECONDS_PER_CHUNK = 600.0  # of 512 tokens
+SLOWER = 10  # times, where tokens are computed a few at once, and the weights are read anew for each few
 
 
 @dataclass(frozen=True)
 class Text:
-    """What is measured: a UTF-8 file, the context of a chunk in tokens, and how many chunks from its beginning."""
+    """What is measured: a UTF-8 file, the context of a chunk in tokens, and how many chunks from its beginning.
+
+    `ubatch` is how many tokens are computed at once; 0 stands for a whole chunk.
+    """
 
     path: Path
     ctx: int = 512
     chunks: int = 4
+    ubatch: int = 0
 
     @property
     def timeout(self) -> float:
         """Seconds after which a run over this text hangs: generous, for a large model on a slow machine."""
-        return max(TIMEOUT, SECONDS_PER_CHUNK * self.chunks * self.ctx / 512)
+        slower = SLOWER if 0 < self.ubatch < self.ctx else 1
+        return max(TIMEOUT, SECONDS_PER_CHUNK * slower * self.chunks * self.ctx / 512)
 
     @property
     def flags(self) -> tuple[str, ...]:
         # one chunk a batch: the arithmetic of a chunk then does not depend on how many chunks there are
-        return ("-c", str(self.ctx), "-b", str(self.ctx), "-ub", str(self.ctx))
+        return ("-c", str(self.ctx), "-b", str(self.ctx), "-ub", str(self.ubatch or self.ctx))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from turbotool.kv.cachetype import F16, CachePair
 from turbotool.verify.check import Spec
-from turbotool.verify.checks import devices, effective, gate, memory, quality, shapes, shift, startup, upstream
+from turbotool.verify.checks import batches, devices, effective, gate, memory, quality, shapes, shift, startup, upstream
 
 CHECKS = (
     Spec("binaries-start", "every program starts and reports the expected build", startup.binaries_start),
@@ -44,6 +44,12 @@ CHECKS = (
     Spec("kld-q8_0", "KLD of q8_0 for K and V", quality.kld("q8_0"), quick=False),
     Spec("kld-turbo3", "KLD of turbo3 for K and V", quality.kld("turbo3"), quick=False),
     Spec("kld-turbo2", "KLD of turbo2 for K and V", quality.kld("turbo2"), quick=False),
+    Spec(
+        "batch-invariance",
+        "a cache loses the same however many tokens are computed at once",
+        batches.batch_invariance,
+        quick=False,
+    ),
     Spec("rotation-truth-table", "the gate of the upstream rotation, in the log and in the logits", gate.truth_table),
     Spec("head-size-guard", "a head size that fits no rotation and no turbo block", shapes.head_size_guard),
     Spec("graph-budget", "fused QKV with every rotation fits the graph", shapes.graph_budget),

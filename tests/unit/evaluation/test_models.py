@@ -64,9 +64,9 @@ def test_one_table_has_a_line_for_each_model_and_cache_with_its_verdicts(site: E
 def test_each_model_is_measured_once_and_kept(site: EvalSite) -> None:
     measured(site, "--quiet")
     models = [Path(one["words"][one["words"].index("-m") + 1]).name for one in eval_runs(site.folder)]
-    assert models.count("model.gguf") == models.count("phi.gguf") == 14
+    assert models.count("model.gguf") == models.count("phi.gguf") == 17
     measured(site, "--quiet")
-    assert len(eval_runs(site.folder)) == 28
+    assert len(eval_runs(site.folder)) == 34
 
 
 def test_a_crash_of_one_model_is_a_result_and_the_others_are_whole(site: EvalSite) -> None:
@@ -77,6 +77,16 @@ def test_a_crash_of_one_model_is_a_result_and_the_others_are_whole(site: EvalSit
     assert [one["ok"] for one in done.document["models"]] == [True, False]
     for name in ("models.md", "models.html"):
         assert "SIGABRT" in (site.folder / "report" / name).read_text(encoding="utf-8")
+
+
+def test_a_decode_path_that_is_not_that_of_a_batch_stands_beside_the_recommendation(site: EvalSite) -> None:
+    done = measured(site, "--report", site.folder / "report", decode=2)
+    said = "decode path of q8_0/turbo4 rotated v on text.txt: NOT THAT OF A BATCH"
+    for model in ("model.gguf", "phi.gguf"):
+        assert f"{model}: {said}" in done.stderr  # at once
+        assert f"{model}: run q8_0/turbo4 rotated v, 1 MiB less than f16 at 2048 tokens; {said}" in done.stdout
+    for name in ("models.md", "models.html"):
+        assert (site.folder / "report" / name).read_text(encoding="utf-8").count(said) == 2
 
 
 def test_a_model_without_a_base_does_not_stop_the_others(site: EvalSite) -> None:

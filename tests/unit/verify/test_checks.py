@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -12,17 +13,18 @@ from known_model import known_model
 from known_results import cell
 
 from turbotool.inputs.synthetic import write_model
-from turbotool.kv.cachetype import CachePair
+from turbotool.kv.cachetype import F16, CachePair
 from turbotool.kv.calibration import AUTO, UNCALIBRATED
 from turbotool.kv.rotation import OFF
 from turbotool.programs.binaries import Binaries
 from turbotool.programs.completion import complete
+from turbotool.programs.divergence import Divergence
 from turbotool.programs.perplexity import Text
 from turbotool.programs.runner import Runner
 from turbotool.system.output import Output
 from turbotool.verify import verification
 from turbotool.verify.check import Check, Context
-from turbotool.verify.checks import effective, shapes
+from turbotool.verify.checks import batches, effective, shapes
 from turbotool.verify.checks.quality import TURBO4
 from turbotool.verify.registry import CHECKS
 
@@ -172,3 +174,76 @@ def test_biases_of_k_must_break_what_is_not_calibrated_and_nothing_else(
 def test_biases_are_added_to_the_default_model_only(tmp_path: Path) -> None:
     found = checked("calibrated-biases", context_of(tmp_path, "", quick=False))
     assert (found.ok, found.skipped) == (False, True)
+
+
+def loss(kld: float, error: float = 0.0002) -> Divergence:
+    return cell(kld, 0.0, of_kld=error).divergence
+
+
+@dataclass
+class Batches:
+    """What is compared with f16, by cache and tokens at once: all alike, but for `odd`. Notes what was asked for."""
+
+    odd: dict[tuple[str, int], Divergence]
+    asked: list[tuple[str, int, int, int]] = field(default_factory=list)
+
+    def compare(
+        self, runner: Runner, _: object, text: Text, pair: CachePair, base: Path, *__: object
+    ) -> tuple[Divergence, None]:
+        assert base.exists()
+        self.asked.append((pair.k, text.ubatch, text.chunks, runner.threads))
+        return self.odd.get((pair.k, text.ubatch), loss(0.0 if pair == F16 else 0.01)), None
+
+
+def batches_of(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, odd: dict[tuple[str, int], Divergence], machine: str = "x86_64"
+) -> tuple[Check, Batches]:
+    """The check on made up figures, and on a CPU of that kind."""
+    known = Batches(odd)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(batches, "compare", known.compare)
+    monkeypatch.setattr(batches, "save_logits", lambda *given: given[4].write_text("logits"))
+    context = context_of(folder, "", quick=False)
+    context.runner.threads = 8
+    return checked("batch-invariance", context), known
+
+
+def test_each_cache_is_computed_in_a_batch_a_few_tokens_at_once_and_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, known = batches_of(tmp_path, monkeypatch, {})
+    assert (found.ok, found.skipped, found.value) == (True, False, 0)
+    assert (
+        found.detail
+        == "turbo4: identical; turbo3 uncalibrated: identical; q8_0 uncalibrated: identical; f16: identical"
+    )
+    of = [(pair, ubatch) for pair in ("turbo4", "turbo3", "q8_0", "f16") for ubatch in (256, 3, 1)]
+    assert known.asked == [(pair, ubatch, 1, 1) for pair, ubatch in of]
+    assert not list(tmp_path.glob("*.logits"))
+
+
+@pytest.mark.parametrize(
+    ("odd", "machine", "ok", "says"),
+    [
+        ({("turbo3", 3): loss(0.010001)}, "x86_64", False, "+0.000001 at ubatch 3, +0.000000 at ubatch 1, at most 0.0"),
+        ({("turbo3", 3): loss(0.010001)}, "arm64", True, "at most 0.000849"),
+        ({("turbo4", 1): loss(0.0108)}, "arm64", True, "turbo4: +0.000000 at ubatch 3, +0.000800 at ubatch 1"),
+        ({("turbo4", 1): loss(0.0109)}, "arm64", False, "turbo4: +0.000000 at ubatch 3, +0.000900 at ubatch 1"),
+        ({("q8_0", 1): loss(0.0)}, "arm64", False, "-0.010000 at ubatch 1"),
+        ({("f16", 1): loss(0.0035)}, "x86_64", True, "f16: +0.000000 at ubatch 3, +0.003500 at ubatch 1"),
+        ({("f16", 1): loss(0.0100)}, "x86_64", False, "at most 0.009950"),
+        ({("q8_0", 3): loss(math.nan, math.nan)}, "arm64", False, "+nan at ubatch 3"),
+    ],
+)
+def test_a_cache_that_depends_on_how_many_tokens_are_computed_at_once_is_found(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    odd: dict[tuple[str, int], Divergence],
+    machine: str,
+    ok: bool,
+    says: str,
+) -> None:
+    """By every digit on a CPU whose sums do not depend on it, else by the error of the difference."""
+    found, _ = batches_of(tmp_path, monkeypatch, odd, machine)
+    assert (found.ok, found.value) == (ok, 0 if ok else 1)
+    assert says in found.detail

@@ -19,7 +19,7 @@ def measured_cell(sweep: Sweep, job: EvalJob, base: Path, hashes: FileHashes) ->
 
     What another build measured must not pass for this one's: raises ConfigurationMismatch if they were replaced.
     """
-    text, configuration = sweep.text(job.corpus), job.configuration
+    text, configuration = sweep.text(job.corpus, job.ubatch), job.configuration
     pair, knobs, calibration = configuration.pair, configuration.knobs, configuration.calibration
     found, run = compare(sweep.runner, sweep.model, text, pair, base, knobs, calibration)
     try:

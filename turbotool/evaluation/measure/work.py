@@ -92,8 +92,11 @@ class Work:
         self.forecast.learn(job.configuration, measured.seconds)
 
     def describe(self, job: EvalJob) -> None:
-        """Note what the store has under a key, for those who look for this model; f16 against itself is no loss."""
-        if not job.repeat:
+        """Note what the store has under a key, for those who look for this model.
+
+        Neither f16 against itself nor a control over a single chunk is a loss to be chosen by.
+        """
+        if not job.repeat and not job.ubatch:
             self.store.describe(self.sweep.key(job), self.sweep.origin(job), job.configuration)
 
 

@@ -9,10 +9,12 @@ from msgspec import UNSET
 from turbotool.evaluation.cell import Configuration, Measured
 from turbotool.evaluation.evaluation import Evaluation
 from turbotool.evaluation.judge.choice import Choice
+from turbotool.evaluation.judge.decode import DecodePath, decode_path
 from turbotool.evaluation.judge.finding import PERCENT
 from turbotool.evaluation.judge.interval import exp
 from turbotool.evaluation.judge.tolerance import Tolerance
 from turbotool.evaluation.judge.verdict import Comparison
+from turbotool.evaluation.measure.decode import TOKEN_BY_TOKEN
 from turbotool.evaluation.measure.probe import Probe
 from turbotool.evaluation.measure.work import EvalLedger, verdict
 from turbotool.evaluation.report.fields import (
@@ -22,6 +24,7 @@ from turbotool.evaluation.report.fields import (
     ComparisonFields,
     ControlFields,
     CorpusFields,
+    DecodePathFields,
     DpFields,
     EvalDocument,
     EvalSettings,
@@ -180,12 +183,38 @@ def failure(ledger: EvalLedger, job: EvalJob) -> str | None:
 
 
 def controls(evaluation: Evaluation) -> ControlFields:
-    """The noise floor on each text, q4_0 without rotation, and the completion probe."""
+    """The noise floor on each text, q4_0 without rotation, the completion probe, and the path that people decode on."""
     corpora = evaluation.sweep.corpora
     return ControlFields(
         tuple(noise_floor(evaluation, corpus) for corpus in corpora),
         tuple(cell(evaluation, corpus, CONTROL) for corpus in corpora),
         tuple(_probe(probe) for probe in evaluation.probes),
+        tuple(_decoding(path, evaluation.sweep.ctx) for path in decode_paths(evaluation)),
+    )
+
+
+def decode_paths(evaluation: Evaluation) -> tuple[DecodePath, ...]:
+    """What is recommended, token by token, on each text."""
+    sweep, ledger, chosen = evaluation.sweep, evaluation.ledger, evaluation.choice.configuration
+    equal = evaluation.criteria.equal
+    return tuple(decode_path(sweep, ledger, corpus, chosen, equal) for corpus in sweep.corpora)
+
+
+def _decoding(path: DecodePath, ctx: int) -> DecodePathFields:
+    runs, agreed = [statistics(run) for run in (path.batch, path.single)], path.agreed
+    names = ("chunks", "mean_kld", "mean_kld_error", "max_kld", "rms_dp", "same_top", "ppl", "seconds")
+    figures: dict[str, Any] = {name: tuple(run[name] for run in runs) for name in names}
+    return DecodePathFields(
+        corpus=path.corpus,
+        **cache(path.configuration),
+        ok=path.ok,
+        verdict=path.verdict,
+        finding=str(path),
+        ubatch=(ctx, TOKEN_BY_TOKEN),
+        **figures,
+        difference=number(agreed.difference) if agreed else None,
+        bound=number(agreed.bound) if agreed else None,
+        failure=path.failure,
     )
 
 

@@ -203,6 +203,38 @@ class NoiseFloor:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DecodePathFields:
+    """What is recommended, on a text, with each of `ubatch` tokens computed at once: a whole chunk, and one.
+
+    Figures have a value for each of the two, as `CellFields` has them, and are null for one that could not be measured.
+    `difference` is the mean KLD token by token minus that of the batch. `verdict` is identical (all that was printed),
+    equal (within `bound` nats), apart, or not measured; `ok` for the first two.
+    """
+
+    corpus: str
+    k: str
+    v: str
+    rotation: Sides
+    calibration: str = UNCALIBRATED.name
+    calibration_sha256: str | None = None
+    ok: bool
+    verdict: str
+    finding: str
+    ubatch: tuple[int, ...]
+    chunks: tuple[int | None, ...]
+    mean_kld: Figures
+    mean_kld_error: Figures
+    max_kld: Figures
+    rms_dp: Figures
+    same_top: Figures
+    ppl: Figures
+    seconds: Figures
+    difference: float | None
+    bound: float | None
+    failure: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProbeFields:
     """Three questions under a cache, and how many of the answers are right."""
 
@@ -217,11 +249,15 @@ class ProbeFields:
 
 @dataclass(frozen=True)
 class ControlFields:
-    """What always runs: f16 against itself, q4_0 without rotation, and the questions."""
+    """What always runs: f16 against itself, q4_0 without rotation, the questions, and what decodes token by token.
+
+    `decode_path` is empty in documents that are older.
+    """
 
     noise_floor: tuple[NoiseFloor, ...]
     q4_0: tuple[CellFields, ...]
     completion: tuple[ProbeFields, ...]
+    decode_path: tuple[DecodePathFields, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

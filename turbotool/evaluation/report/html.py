@@ -10,7 +10,7 @@ from turbotool.evaluation.evaluation import Evaluation
 from turbotool.evaluation.judge.verdict import summary
 from turbotool.evaluation.report import plot
 from turbotool.evaluation.report.document import without_folders
-from turbotool.evaluation.report.table import columns, conclusions, effective, intervals, rows
+from turbotool.evaluation.report.table import DECODED, columns, conclusions, decoding, effective, intervals, rows
 from turbotool.evaluation.sweep import CONTROL, Corpus
 from turbotool.report.html import render
 from turbotool.report.svg import inline
@@ -55,6 +55,8 @@ def page(evaluation: Evaluation, title: str, facts: Iterable[tuple[str, str]]) -
         control=CONTROL.cache,
         differences=summary(found),
         intervals=intervals(found),
+        decoded=DECODED,
+        decoding=decoding(evaluation),
         probes=_probes(evaluation),
         effective=effective(evaluation),
         facts=[("what", "value"), *facts],

@@ -139,7 +139,10 @@ def comma_separated(documents: Sequence[ModelDocument]) -> str:
 
 
 def conclusions(documents: Sequence[ModelDocument]) -> list[str]:
-    """What to run on each model and how much memory that saves, or why it stays f16, a line each."""
+    """What to run on each model and how much memory that saves, or why it stays f16, a line each.
+
+    A decode path that is not that of a batch stands there, too.
+    """
     return [f"{one.model.name}: {_conclusion(one)}" for one in documents]
 
 
@@ -147,6 +150,7 @@ def _conclusion(document: ModelDocument) -> str:
     if isinstance(document, FailedModel):
         return f"not measured: {first_line(document.error['message'])}"
     found = document.recommendation
+    failed = "".join(f"; {one.finding}" for one in document.controls.decode_path if not one.ok)
     if not found.saved_mib:
-        return f"run {configuration(found)}: {found.reason}"
-    return f"run {configuration(found)}, {found.saved_mib:.0f} MiB less than f16 at {found.ctx} tokens"
+        return f"run {configuration(found)}: {found.reason}{failed}"
+    return f"run {configuration(found)}, {found.saved_mib:.0f} MiB less than f16 at {found.ctx} tokens{failed}"

@@ -11,8 +11,9 @@ from turbotool.evaluation.cell import Configuration, Measured
 from turbotool.evaluation.evaluation import Evaluation
 from turbotool.evaluation.judge.interval import CONFIDENCE
 from turbotool.evaluation.judge.verdict import BASE, KLD, LN_RATIO, OFF, PLAIN, SAME_TOP, Comparison
+from turbotool.evaluation.measure.decode import TOKEN_BY_TOKEN
 from turbotool.evaluation.measure.probe import Probe
-from turbotool.evaluation.report.document import cell_of, failure, noise_floor, without_folders
+from turbotool.evaluation.report.document import cell_of, decode_paths, failure, noise_floor, without_folders
 from turbotool.evaluation.sweep import CONTROL, Corpus, EvalJob
 from turbotool.kv.effective import Effective, Rotation
 from turbotool.programs.divergence import Estimate
@@ -27,6 +28,8 @@ CSV_COLUMNS = (
 )
 REASONS_TOLD = 3  # of those that make perplexity unreliable
 SEQUENTIAL = f"intervals hold {CONFIDENCE:.0%} over all looks together"
+DECODED = "What is recommended, computed a chunk at once, as everything above, and token by token, as text is generated"
+DECODING = {"mean": 6, "rms_dp": 3, "same_top": 2}  # statistics with their decimals
 QUANTITIES = {KLD: "mean KLD (nats)", LN_RATIO: "ln(PPL/f16)", SAME_TOP: "same top (%)"}
 
 
@@ -148,6 +151,7 @@ def conclusions(evaluation: Evaluation) -> list[str]:
     """What follows from the figures, a line each: controls, perplexity, recommendation."""
     sweep, choice = evaluation.sweep, evaluation.choice
     lines = [_floor(evaluation, corpus) for corpus in sweep.corpora]
+    lines += map(str, decode_paths(evaluation))
     lines += _in_force(evaluation)
     for found in evaluation.perplexity:
         told = [*found.reasons[:REASONS_TOLD], *_more(len(found.reasons) - REASONS_TOLD)]
@@ -200,6 +204,19 @@ def _in_force(evaluation: Evaluation) -> list[str]:
     ]
 
 
+def decoding(evaluation: Evaluation) -> list[list[str]]:
+    """Both runs of the control of the decode path on each text, the heading first."""
+    lines = [["text", "cache", "tokens at once", "mean KLD (nats)", "maximum", "RMS Δp (%)", "same top (%)", "verdict"]]
+    for path in decode_paths(evaluation):
+        for at_once, run in ((evaluation.sweep.ctx, path.batch), (TOKEN_BY_TOKEN, path.single)):
+            found = run.divergence if run else None
+            spreads = [shown(getattr(found, name) if found else None, digits) for name, digits in DECODING.items()]
+            most = f"{found.maximum:.6f}" if found else NOTHING
+            start = [path.corpus, str(path.configuration), str(at_once)]
+            lines.append([*start, spreads[0], most, *spreads[1:], path.verdict])
+    return lines
+
+
 def effective(evaluation: Evaluation) -> list[list[str]]:
     """What each run reported about its cache, the heading first."""
     lines = [
@@ -222,7 +239,8 @@ def effective(evaluation: Evaluation) -> list[list[str]]:
         sides = ({cache.k for cache in found.caches}, {cache.v for cache in found.caches})
         rotations = map(_state, (found.attn_k, found.attn_v, found.turbo_k, found.turbo_v))
         size = f"{sum(cache.mib for cache in found.caches):.2f}"
-        asked = [job.corpus.name, job.configuration.cache, job.configuration.rotation]
+        at_once = f", ubatch {job.ubatch}" if job.ubatch else ""
+        asked = [job.corpus.name, job.configuration.cache + at_once, job.configuration.rotation]
         lines.append([*asked, *(", ".join(sorted(types)) for types in sides), *rotations, _calibrated(found), size])
     return lines
 

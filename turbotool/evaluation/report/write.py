@@ -15,7 +15,15 @@ from turbotool.evaluation.report.document import (
     without_folders,
 )
 from turbotool.evaluation.report.html import page
-from turbotool.evaluation.report.table import comma_separated, conclusions, intervals, markdown_table, rows
+from turbotool.evaluation.report.table import (
+    DECODED,
+    comma_separated,
+    conclusions,
+    decoding,
+    intervals,
+    markdown_table,
+    rows,
+)
 from turbotool.report.table import markdown_lines
 from turbotool.system.documents import encode
 from turbotool.system.files import write_file
@@ -70,4 +78,5 @@ def markdown(evaluation: Evaluation) -> str:
         parts += [f"## {corpus.name}", markdown_table(rows(evaluation, corpus))]
     parts += ["## Differences", summary(evaluation.comparisons) + "."]
     parts.append(markdown_lines(intervals(evaluation.comparisons)))
+    parts += ["## Decode path", DECODED + ".", markdown_lines(decoding(evaluation))]
     return "\n\n".join([*parts, "## Setting", markdown_lines([("", ""), *facts(evaluation)])]) + "\n"

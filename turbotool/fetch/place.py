@@ -39,7 +39,7 @@ class Fetched:
 
 
 @dataclass(frozen=True)
-class Target:
+class ArchiveName:
     """What an archive is for, as its name says; `reports` is what its programs call themselves."""
 
     reports: str
@@ -51,7 +51,7 @@ class Target:
         return f"{self.platform.name}-{self.backend}"
 
 
-def target_of(archive: str) -> Target:
+def target_of(archive: str) -> ArchiveName:
     """Raises UsageMistake for a name that no archive of a release has."""
     match = NAME.fullmatch(archive)
     if match is None:
@@ -59,7 +59,7 @@ def target_of(archive: str) -> Target:
             f"{archive} is not named as an archive of a release",
             hint="keep its name: llama-<commit>-turbo-<tree>-<platform>-<backend>.tar.gz",
         )
-    return Target(match[1], PLATFORMS[match[2]], match[3])
+    return ArchiveName(match[1], PLATFORMS[match[2]], match[3])
 
 
 def folder_of(layout: Layout) -> Path:
@@ -67,7 +67,7 @@ def folder_of(layout: Layout) -> Path:
     return layout.builds / "fetched"
 
 
-def installed(layout: Layout, target: Target) -> Fetched | None:
+def installed(layout: Layout, target: ArchiveName) -> Fetched | None:
     """The release that is there; None also for what is damaged, which is replaced."""
     try:
         return read(folder_of(layout) / target.name / RECORD, Fetched)
@@ -100,7 +100,7 @@ def _version(text: str) -> Version:
         raise AttestationError(f"the tag {text} is no version", hint="get a release whose tag is one") from error
 
 
-def require_same(layout: Layout, folder: Path, record: PackageRecord, target: Target, tag: str) -> str:
+def require_same(layout: Layout, folder: Path, record: PackageRecord, target: ArchiveName, tag: str) -> str:
     """Compare what was unpacked with its name, its record and, where it is of this version, with this turbotool's lock.
 
     Says what the lock was compared with. Raises ArchiveError, HashMismatch, and what reading the lock raises.
@@ -129,7 +129,7 @@ def require_same(layout: Layout, folder: Path, record: PackageRecord, target: Ta
     return f"tree {wanted} of llama.cpp {upstream.known_as}, as in vendor/lock.toml"
 
 
-def put(layout: Layout, target: Target, ready: Path, record: Fetched) -> Path:
+def put(layout: Layout, target: ArchiveName, ready: Path, record: Fetched) -> Path:
     """Swap a checked release in, with its record; returns its folder. Raises NoSpace.
 
     `ready` is a folder on the same disk, in a scratch folder that is thrown away.

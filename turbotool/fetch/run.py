@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from turbotool.errors import PackageError, TurbotoolError
+from turbotool.errors import PackageError
 from turbotool.fetch import attestation as attestations
 from turbotool.fetch import place as places
 from turbotool.fetch.attestation import Provenance
 from turbotool.fetch.download import beside, bring, file_name
-from turbotool.fetch.place import Fetched, Target
+from turbotool.fetch.place import ArchiveName, Fetched
 from turbotool.fetch.signer import HOME, Signer
 from turbotool.programs.binaries import Binaries
+from turbotool.release.run import Prover
 from turbotool.release.unpacked import programs_in, read_package, unpack_package
 from turbotool.system.digest import sha256_file
 from turbotool.system.extras import require_library
@@ -33,17 +32,8 @@ NOT_CHECKED = (
     "whether the transparency log shows everybody the same entries: the proof and the signed checkpoint of this one "
     "are checked, no witness is asked, and no two checkpoints are compared",
     "whether a key was withdrawn after the trust root was made",
-    "whether a second build gives the same bytes: the release workflow compares that, this command builds nothing",
+    "whether a second build gives the same bytes: the release workflow compares that, for some archives",
 )
-
-
-class Proven(Protocol):
-    """What a proof must be able to say: the error that it ends with, None if everything holds."""
-
-    def error(self) -> TurbotoolError | None: ...
-
-
-Prover = Callable[[Binaries], Proven]  # such as `verify.run.prover` gives
 
 
 @dataclass(frozen=True)
@@ -59,7 +49,7 @@ class Release:
     """A release in its place, and what was checked of it; `bytes` of the archive, `seconds` of wall time."""
 
     binaries: Binaries
-    target: Target
+    target: ArchiveName
     record: Fetched
     trust_root: str
     held: tuple[Held, ...]
@@ -70,7 +60,7 @@ class Release:
 
 def require() -> None:
     """Raise ToolMissing unless the libraries are installed; takes no time."""
-    require_library("sigstore>=4.5", "fetch", "to check a signature needs")
+    require_library("sigstore>=4.5,<5", "fetch", "to check a signature needs")
     require_library("packaging>=22", "fetch", "to compare versions needs")
 
 

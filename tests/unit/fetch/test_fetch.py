@@ -227,7 +227,7 @@ def test_release_of_another_repository_is_taken_where_it_is_named(site: Site) ->
 def test_release_of_this_version_must_have_this_lock(site: Site) -> None:
     lock, this = read_lock(site.layout), Identity(ref=f"refs/tags/v{__version__}")
     up = lock.upstream
-    same = {"tree": lock.series.tree, "lock": BuiltFrom(up.commit, up.source, up.tag, up.tree)}
+    same: dict[str, Any] = {"tree": lock.series.tree, "lock": BuiltFrom(up.commit, up.source, up.tag, up.tree)}
     archive = site.release(tree=lock.series.tree)
     site.attest(archive, this)
     site.refused(site.fetch(archive, proven=False), HashMismatch, lock.series.tree, BUILT.lock.known_as)

@@ -19,7 +19,7 @@ PICTURE = ROOT / "docs" / "images" / "packages.svg"
 # Layer by layer from the top: each package with its column and what it is for. One may import only what is below it.
 LAYERS: tuple[dict[str, tuple[float, str]], ...] = (
     {"cli": (2.5, "the commands")},
-    {"pin": (0, "move the pin"), "serve": (4, "run a server")},
+    {"pin": (0, "move the pin"), "fetch": (2, "take a release"), "serve": (4, "run a server")},
     {
         "verify": (0, "prove binaries"),
         "doctor": (1, "what is here"),

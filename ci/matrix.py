@@ -1,4 +1,4 @@
-"""The release matrix. `python ci/matrix.py` prints a line for GITHUB_OUTPUT; needs only Python 3.11."""
+"""The release matrix. `python ci/matrix.py` prints two lines for GITHUB_OUTPUT; needs only Python 3.11."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Target:
     install: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    again: bool = False
 
     @property
     def name(self) -> str:
@@ -41,5 +42,6 @@ def read_targets(file: Path = FILE) -> dict[str, Target]:
 
 
 if __name__ == "__main__":
-    rows = [{"name": target.name, "runner": target.runner} for target in read_targets().values()]
-    print(f"targets={json.dumps(rows)}")
+    every = list(read_targets().values())
+    for output, chosen in (("targets", every), ("again", [target for target in every if target.again])):
+        print(f"{output}={json.dumps([{'name': target.name, 'runner': target.runner} for target in chosen])}")

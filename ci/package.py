@@ -1,7 +1,8 @@
 """Build, package and prove one target of matrix.toml on this machine: `python ci/package.py linux-x64-cpu`.
 
-Writes to dist/ the archive, NAME.json for the release notes, and NAME.xml, the JUnit report of `turbotool verify`
-on what was unpacked from it. `--prepare` only installs what the target needs here.
+Writes to dist/ the archive, its bill of materials (.cdx.json), NAME.json for the release notes, and NAME.xml, the JUnit
+report of `turbotool verify` on what was unpacked from it. `--prepare` only installs what the target needs here;
+`--again` builds once more and compares with the archive that is in dist/.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ import os
 import shlex
 import shutil
 import sys
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from matrix import Target, read_targets
 from tool import run, turbotool
 
 DIST = Path("dist")
+BILL = "sbom.cdx.json"
 VCVARS = "VC/Auxiliary/Build/vcvars64.bat"
 COMPILER = "Microsoft.VisualStudio.Component.VC.Tools.x86.x64"
 
@@ -54,22 +59,56 @@ def vulkan_sdk() -> dict[str, str]:
     return {"VULKAN_SDK": str(folders[-1].parents[2])} if folders else {}
 
 
+def make(target: Target, env: Mapping[str, str], *more: str) -> dict[str, Any]:
+    """The document of `turbotool package`."""
+    chosen = ["--backend", target.backend, "--platform", target.platform]
+    return turbotool("package", *chosen, *target.options, *more, env=env)
+
+
 def package(target: Target) -> None:
     """Make the archive and verify the programs in it. Raises SystemExit if either fails."""
     from turbotool.system.digest import sha256_file
 
     env = environment(target)
-    chosen = ["--backend", target.backend, "--platform", target.platform]
-    made = turbotool("package", *chosen, *target.options, env=env)
+    made = make(target, env)
     archive = Path(made["archive"])
     if sha256_file(archive) != made["sha256"]:
         raise SystemExit(f"{archive} does not have the sha256 {made['sha256']} that turbotool package told")
     DIST.mkdir(exist_ok=True)
     proof = turbotool("verify", "--package", archive, "--report", DIST / f"{target.name}.xml", env=env)
     shutil.copy(archive, DIST)
+    (DIST / bill_name(archive.name)).write_bytes(contents(archive)[BILL])
     passed = sum(check["ok"] for check in proof["checks"])
     facts = {"name": target.name, "archive": archive.name, "sha256": made["sha256"], "bytes": archive.stat().st_size}
     (DIST / f"{target.name}.json").write_text(json.dumps({**facts, "passed": passed}), encoding="utf-8")
+
+
+def bill_name(archive: str) -> str:
+    """What the bill of materials of an archive is called beside it."""
+    return f"{archive.removesuffix('.zip').removesuffix('.tar.gz')}.cdx.json"
+
+
+def contents(archive: Path) -> dict[str, bytes]:
+    """Every file of an archive of ours by its name below the one folder."""
+    with tempfile.TemporaryDirectory() as scratch:
+        shutil.unpack_archive(archive, scratch, filter="data")
+        (folder,) = Path(scratch).iterdir()
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def again(target: Target) -> None:
+    """Make the archive once more. Raises SystemExit, naming what differs, unless it has the same bytes as the first."""
+    facts = json.loads((DIST / f"{target.name}.json").read_text(encoding="utf-8"))
+    made = make(target, environment(target), "--no-verify")
+    if made["sha256"] == facts["sha256"]:
+        print(f"{facts['archive']}: the same {facts['bytes']} bytes, sha256 {facts['sha256']}")
+        return
+    first, second = contents(DIST / facts["archive"]), contents(Path(made["archive"]))
+    names = sorted(name for name in {*first, *second} if first.get(name) != second.get(name))
+    raise SystemExit(
+        f"built again, {facts['archive']} has sha256 {made['sha256']} instead of {facts['sha256']}; what differs: "
+        f"{', '.join(names) or 'the archive itself, not what it holds'}"
+    )
 
 
 def main() -> None:
@@ -77,8 +116,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("target", choices=targets)
     parser.add_argument("--prepare", action="store_true", help="only install what the target needs")
+    parser.add_argument("--again", action="store_true", help="compare with what is in dist/ instead of writing there")
     given = parser.parse_args()
-    (prepare if given.prepare else package)(targets[given.target])
+    (prepare if given.prepare else again if given.again else package)(targets[given.target])
 
 
 if __name__ == "__main__":

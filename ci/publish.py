@@ -1,21 +1,27 @@
 """One release of what ci/package.py made: `python ci/publish.py v0.1.0` checks dist/, writes sums and notes, publishes.
 
-`--dry-run` writes SHA256SUMS and notes.md and stops. Publishing needs GitHub's `gh` with GH_TOKEN.
+The attestation of all archives, dist/attestation.json, is put beside each of them, and `turbotool fetch` must take
+every one. `--dry-run` writes SHA256SUMS and notes.md and stops. Publishing needs GitHub's `gh` with GH_TOKEN.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from matrix import Target, read_targets
-from tool import run
+from package import bill_name
+from tool import run, turbotool
 
 from turbotool import __version__
+from turbotool.fetch.run import ATTESTATION
+from turbotool.fetch.signer import REPOSITORY as OURS
 from turbotool.layout import Layout, find_layout
 from turbotool.pin.reference import REPOSITORY
 from turbotool.series import files as series
@@ -56,7 +62,14 @@ def notes(layout: Layout, made: Sequence[dict[str, Any]]) -> str:
         "|---|---:|---:|---|",
     ]
     lines += [f"| {one['archive']} | {one['bytes'] / MIB:.1f} | {one['passed']} | `{one['sha256']}` |" for one in made]
-    lines += ["", "Check a download with `sha256sum --check --ignore-missing SHA256SUMS`.", "", "## Patches", ""]
+    lines += [
+        "",
+        "`turbotool fetch ADDRESS` of an archive checks who built it from which commit, and proves its programs here.",
+        "By hand: `gh attestation verify ARCHIVE --repo OWNER/NAME`, `sha256sum --check --ignore-missing SHA256SUMS`.",
+        "",
+        "## Patches",
+        "",
+    ]
     for patch in series.load(layout):
         lines.append(f"- **{patch.subject}** ({patch.reason or 'no reason'}; drop when: {_drop_when(patch)})")
     return "\n".join(lines) + "\n"
@@ -79,6 +92,25 @@ def sums(made: Sequence[dict[str, Any]]) -> str:
     return "".join(f"{one['sha256']}  {one['archive']}\n" for one in sorted(made, key=lambda one: str(one["archive"])))
 
 
+def attest(dist: Path, made: Sequence[dict[str, Any]], tag: str) -> list[Path]:
+    """Put the attestation beside each archive and check each as a user does. Returns what goes with the archives.
+
+    Raises SystemExit if one is not taken, or is attested for another tag.
+    """
+    signed = dist / "attestation.json"
+    if not signed.is_file():
+        raise SystemExit(f"{signed} is missing: the job that attests writes it")
+    beside = []
+    for one in made:
+        beside += [dist / f"{one['archive']}{ATTESTATION}", dist / bill_name(one["archive"])]
+        shutil.copy(signed, beside[-2])
+        repository = os.environ.get("GITHUB_REPOSITORY", OURS)
+        taken = turbotool("fetch", dist / one["archive"], "--no-verify", "--repository", repository)
+        if (taken["tag"], taken["sha256"]) != (tag, one["sha256"]):
+            raise SystemExit(f"{one['archive']} is attested for {taken['tag']}, sha256 {taken['sha256']}")
+    return beside
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tag", help="such as v0.1.0")
@@ -90,7 +122,8 @@ def main() -> None:
     (DIST / "SHA256SUMS").write_text(sums(made), encoding="utf-8")
     (DIST / "notes.md").write_text(notes(find_layout(), made), encoding="utf-8")
     if not given.dry_run:
-        files = [DIST / "SHA256SUMS", *(DIST / one["archive"] for one in made)]
+        more = attest(DIST, made, given.tag)
+        files = [DIST / "SHA256SUMS", *(DIST / one["archive"] for one in made), *more]
         words = ["gh", "release", "create", given.tag, "--verify-tag", "--title", f"turbotool {given.tag}"]
         run([*words, "--notes-file", DIST / "notes.md", *files])
 

@@ -248,6 +248,30 @@ class BindingsDiffer(TurbotoolError):
     exit_code = 38
 
 
+class AttestationError(TurbotoolError):
+    """An attestation does not hold: its signature, its certificate, its entry in the log, or what it says."""
+
+    exit_code = 45
+
+
+class WrongSigner(AttestationError):
+    """An attestation is signed by another repository, workflow or issuer than the one that is trusted."""
+
+    exit_code = 46
+
+
+class OlderRelease(TurbotoolError):
+    """A release is older than the one that is here, or than turbotool itself."""
+
+    exit_code = 47
+
+
+class FetchError(TurbotoolError):
+    """A release, its attestation or the trust root could not be had: address, network, file, or size."""
+
+    exit_code = 48
+
+
 class Interrupted(TurbotoolError):
     """Ctrl-C."""
 

@@ -8,17 +8,21 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import variables_of
+from fake_package import EPOCH
 from tiny_series import Project, release
 
 from turbotool import __version__
 from turbotool.build.backends import BACKENDS
 from turbotool.layout import find_layout
+from turbotool.release.pack import Member, write_archive
+from turbotool.release.package import MAX_GLIBC
 from turbotool.upstream.lock import Upstream, read_lock, write_upstream
 from turbotool.upstream.tree import ensure_vendored
 
@@ -27,6 +31,7 @@ import each_patch
 import package
 import publish
 import rehearse
+import wheel
 from matrix import read_targets
 
 ROOT = Path(__file__).parents[2]
@@ -73,11 +78,18 @@ def test_two_rows_of_one_name_are_refused(tmp_path: Path) -> None:
         read_targets(file)
 
 
-def test_what_the_workflow_reads_is_one_line_of_json() -> None:
+def test_what_the_workflow_reads_is_a_line_of_json_for_each_job() -> None:
     done = subprocess.run([sys.executable, "ci/matrix.py"], cwd=ROOT, capture_output=True, text=True, check=True)
-    name, _, value = done.stdout.strip().partition("=")
-    assert name == "targets"
-    assert {row["name"] for row in json.loads(value)} == ASKED
+    outputs = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    named = {output: {row["name"] for row in json.loads(value)} for output, value in outputs.items()}
+    assert named == {"targets": ASKED, "again": {"linux-x64-cpu", "linux-arm64-cpu"}}
+
+
+def test_archives_for_linux_are_built_where_ubuntu_22_04_can_run_them() -> None:
+    assert MAX_GLIBC == "2.35"
+    linux = [target for name, target in read_targets().items() if name.startswith("linux")]
+    assert {target.runner for target in linux} == {"ubuntu-22.04", "ubuntu-22.04-arm"}
+    assert not [target.name for target in linux if "--max-glibc" in target.options]
 
 
 def made(dist: Path) -> list[dict[str, Any]]:
@@ -146,7 +158,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...
     """An empty folder, and a turbotool that makes an archive and verifies it, whatever it holds; what it was asked."""
     asked: list[tuple[str, ...]] = []
     archive = tmp_path / "made.tar.gz"
-    archive.write_bytes(b"archive")
+    write_archive(archive, "made", {"sbom.cdx.json": Member(b"bill"), "bin/a": Member(b"1")}, EPOCH)
 
     def turbotool(*words: str | Path, env: object) -> dict[str, object]:
         asked.append(tuple(map(str, words)))
@@ -160,12 +172,87 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...
 
 
 def test_a_target_is_packaged_and_what_is_in_the_archive_is_verified(site: list[tuple[str, ...]]) -> None:
-    package.package(read_targets()["linux-x64-vulkan"])
+    package.package(replace(read_targets()["linux-x64-vulkan"], options=("--max-glibc", "2.28")))
     first, second = site
-    assert first == ("package", "--backend", "vulkan", "--platform", "linux-x64", "--max-glibc", "2.39")
+    assert first == ("package", "--backend", "vulkan", "--platform", "linux-x64", "--max-glibc", "2.28")
     assert second[:3] == ("verify", "--package", str(Path("made.tar.gz").absolute()))
     assert json.loads(Path("dist/linux-x64-vulkan.json").read_text())["passed"] == 2
     assert Path("dist/made.tar.gz").is_file()
+    assert Path("dist/made.cdx.json").read_bytes() == b"bill"
+
+
+def test_target_that_is_built_again_must_have_the_same_bytes(
+    site: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = read_targets()["linux-x64-cpu"]
+    package.package(target)
+    package.again(target)
+    assert site[-1] == ("package", "--backend", "cpu", "--platform", "linux-x64", "--no-verify")
+    assert "made.tar.gz: the same " in capsys.readouterr().out
+    write_archive(Path("made.tar.gz"), "made", {"sbom.cdx.json": Member(b"bill"), "bin/a": Member(b"2")}, EPOCH)
+    with pytest.raises(SystemExit, match=r"what differs: bin/a$"):
+        package.again(target)
+    write_archive(Path("made.tar.gz"), "made", {"sbom.cdx.json": Member(b"bill"), "bin/a": Member(b"1")}, EPOCH + 1)
+    with pytest.raises(SystemExit, match="the archive itself, not what it holds"):
+        package.again(target)
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [({}, None), ({"tag": "v9.9.9"}, "attested for v9.9.9"), ({"sha256": "0" * 64}, "sha256 0000")],
+)
+def test_archive_is_published_only_if_fetch_takes_it_for_this_tag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: dict[str, str], said: str | None
+) -> None:
+    records, asked = made(tmp_path), []
+    by_name = {record["archive"]: record["sha256"] for record in records}
+
+    def turbotool(*words: str | Path) -> dict[str, object]:
+        asked.append(words)
+        beside = Path(f"{words[1]}.provenance.json")
+        assert beside.read_text() == "signed"
+        return {"tag": "v1.0.0", "sha256": by_name[Path(words[1]).name], **told}
+
+    monkeypatch.setattr(publish, "turbotool", turbotool)
+    monkeypatch.setenv("GITHUB_REPOSITORY", "fork/turbotool")
+    with pytest.raises(SystemExit, match="the job that attests writes it"):
+        publish.attest(tmp_path, records, "v1.0.0")
+    (tmp_path / "attestation.json").write_text("signed")
+    if said:
+        with pytest.raises(SystemExit, match=said):
+            publish.attest(tmp_path, records, "v1.0.0")
+        return
+    names = {path.name for path in publish.attest(tmp_path, records, "v1.0.0")}
+    stems = [record["name"] for record in records]
+    assert names == {f"{stem}{end}" for stem in stems for end in (".tar.gz.provenance.json", ".cdx.json")}
+    words = ("--no-verify", "--repository", "fork/turbotool")
+    assert asked == [("fetch", tmp_path / record["archive"], *words) for record in records]
+
+
+@pytest.mark.parametrize(
+    ("tag", "without", "said"),
+    [
+        ("v1.0.0", "", None),
+        ("v1.0.1", "", "they must agree"),
+        ("v1.0.0", "turbotool/data/vendor/lock.toml", "lacks turbotool/data/vendor/lock.toml"),
+        ("v1.0.0", "turbotool/data/patches/b.patch", "lacks the patches b.patch"),
+    ],
+)
+def test_wheel_is_of_the_tag_and_holds_series_and_lock(
+    tmp_path: Path, tag: str, without: str, said: str | None
+) -> None:
+    file = tmp_path / "turbotool-1.0.0-py3-none-any.whl"
+    texts = dict.fromkeys(wheel.NEEDED, "x") | {f"turbotool/data/patches/{one}.patch": "x" for one in "ab"}
+    texts["turbotool/data/patches/series"] = "# order\na.patch\nb.patch\n"
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, text in texts.items():
+            if name != without:
+                archive.writestr(name, text)
+    if said is None:
+        wheel.check(file, tag)
+    else:
+        with pytest.raises(SystemExit, match=said):
+            wheel.check(file, tag)
 
 
 def test_windows_variables_are_read_as_set_prints_them() -> None:
@@ -237,6 +324,35 @@ def test_a_release_is_packaged_only_after_the_pin_was_compared_with_upstream() -
     assert "needs: [matrix, upstream]" in text[text.index("\n  package:") : text.index("\n  publish:")]
 
 
+def jobs_of_release() -> dict[str, str]:
+    """The text of each job of the release workflow."""
+    text = (ROOT / ".github/workflows/release.yml").read_text()
+    parts = re.split(r"^  ([\w-]+):\n", text[text.index("\njobs:\n") :], flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_nothing_is_published_before_it_was_built_again_attested_and_fetched() -> None:
+    jobs = jobs_of_release()
+    needs = {name: set(re.findall(r"[\w-]+", found[1])) for name, text in jobs.items() if (found := _needs(text))}
+    assert needs["pypi"] == {"publish"}
+    assert needs["publish"] == {"attest"}
+    assert needs["attest"] == {"package", "again", "wheel"}
+    assert needs["again"] == {"matrix", "package"}
+    assert 'run: python ci/package.py "$TARGET" --again\n' in jobs["again"]
+    assert not [name for name, text in jobs.items() if "continue-on-error" in text]
+
+
+def _needs(text: str) -> re.Match[str] | None:
+    return re.search(r"\n    needs: (.+)", text)
+
+
+def test_what_signs_and_uploads_builds_nothing_and_what_builds_may_not_sign() -> None:
+    jobs = jobs_of_release()
+    assert {name for name, text in jobs.items() if "id-token: write" in text} == {"attest", "pypi"}
+    assert not [name for name in ("attest", "pypi") if "checkout" in jobs[name] or re.search(r"\brun: ", jobs[name])]
+    assert "secrets." not in "".join(jobs.values())
+
+
 @pytest.mark.parametrize(("open_issues", "verb"), [([], "create"), ([{"number": 12}], "edit")])
 def test_one_open_issue_holds_the_last_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_issues: list[object], verb: str
@@ -265,7 +381,7 @@ def test_a_workflow_pins_what_it_uses_and_runs_only_turbotool_and_our_scripts(wo
     uses = re.findall(r"uses: (\S+)(.*)", text)
     assert uses
     assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", name) and " # v" in rest for name, rest in uses)
-    ours = r"(?:turbotool |python3? ci/|bash \.ci/(?:run --fast|test)|python -m pip install -e \.$).*"
+    ours = r"(?:turbotool |python3? ci/|bash \.ci/(?:run --fast|test)|python -m pip install -e (?:\.|'\.\[fetch\]')$).*"
     commands = re.findall(r"\brun: (.+)", text)
     assert commands
     assert all(re.fullmatch(ours, command) and "${{" not in command for command in commands)

@@ -24,6 +24,10 @@ COMMANDS = {
     "plan": ("turbotool.cli.plan", "Memory of KV caches by type and context, and what fits a budget."),
     "bench": ("turbotool.cli.bench", "Speed over cache types, depths and threads, two builds compared."),
     "package": ("turbotool.cli.package", "A release archive for any CPU, proven after it was unpacked."),
+    "fetch": (
+        "turbotool.cli.fetch",
+        "A release archive from elsewhere: who built it from what, checked and proven.",
+    ),
     "doctor": ("turbotool.cli.doctor", "Which tools are here, what is missing, how to install it."),
 }
 

@@ -14,7 +14,7 @@ from turbotool.system.session import Session
 @click.command()
 @build_options
 @click.option("--platform", "platform_name", help="Such as linux-arm64, cross-compiled  [default: this one]")
-@click.option("--max-glibc", help="The newest glibc that may be needed  [default: 2.36, that of Debian 12]")
+@click.option("--max-glibc", help="The newest glibc that may be needed  [default: 2.35, that of Ubuntu 22.04]")
 @click.option("--out", "folder", type=click.Path(path_type=Path), help="Where to write  [default: build/packages]")
 @click.option("--model", "model_path", type=click.Path(path_type=Path), help="A GGUF file to verify with.")
 @wrapper_option

@@ -30,7 +30,7 @@ from turbotool.system.locks import work_lock
 from turbotool.system.output import Output
 from turbotool.system.session import Session
 
-MAX_GLIBC = "2.36"  # Debian 12's
+MAX_GLIBC = "2.35"  # Ubuntu 22.04's
 
 
 @dataclass(frozen=True)

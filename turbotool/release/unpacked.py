@@ -35,13 +35,21 @@ def unpacked(archive: Path, wrapper: Sequence[str] = ()) -> Iterator[Binaries]:
         raise ArchiveError(f"there is no archive {archive}", hint="turbotool package makes one")
     check_digest(archive)
     with tempfile.TemporaryDirectory(prefix="turbotool package ") as scratch:
-        place = Path(scratch) / "unpacked"
-        unpack(archive, place)
-        folders = list(place.iterdir())
-        if len(folders) != 1 or not folders[0].is_dir():
-            raise ArchiveError(f"{archive} is no package: it holds {len(folders)} things instead of one folder")
-        check_sums(archive, folders[0])
-        yield read_package(archive, folders[0], tuple(wrapper))
+        folder = unpack_package(archive, Path(scratch) / "unpacked")
+        yield programs_in(folder, read_package(archive, folder), tuple(wrapper))
+
+
+def unpack_package(archive: Path, place: Path) -> Path:
+    """The one folder of a package, unpacked into `place`, which must be absent, and compared with its sums.
+
+    Raises ArchiveError, HashMismatch and NoSpace; `place` must be thrown away then.
+    """
+    unpack(archive, place)
+    folders = list(place.iterdir())
+    if len(folders) != 1 or not folders[0].is_dir() or folders[0].is_symlink():
+        raise ArchiveError(f"{archive} is no package: it holds {len(folders)} things instead of one folder")
+    check_sums(archive, folders[0])
+    return folders[0]
 
 
 def check_digest(archive: Path) -> None:
@@ -73,7 +81,7 @@ def check_sums(archive: Path, folder: Path) -> None:
         )
 
 
-def read_package(archive: Path, folder: Path, wrapper: tuple[str, ...]) -> Binaries:
+def read_package(archive: Path, folder: Path) -> PackageRecord:
     """What the package's build.json says that it is. Raises ArchiveError."""
     try:
         data = (folder / RECORD).read_bytes()
@@ -83,6 +91,11 @@ def read_package(archive: Path, folder: Path, wrapper: tuple[str, ...]) -> Binar
     record = decode_record(data, PackageRecord, f"{archive}: {RECORD}", hint=hint)
     if not TREE.fullmatch(record.tree) or record.backend not in BACKENDS:
         raise ArchiveError(f"{archive} is no package: its {RECORD} names no tree or no backend", hint=hint)
+    return record
+
+
+def programs_in(folder: Path, record: PackageRecord, wrapper: tuple[str, ...] = ()) -> Binaries:
+    """The programs of an unpacked package."""
     programs = (*TOOLS, *(name for name in TESTS if name in record.targets))
     return Binaries(folder / "bin", record.tree, record.backend, programs, wrapper, bare=True)
 

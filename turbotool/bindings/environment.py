@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from turbotool.bindings.releases import NAME, Release
+from turbotool.bindings.releases import NAME, BindingsRelease
 from turbotool.errors import SourceError, ToolFailed, ToolMissing, UsageMistake
 from turbotool.system import process
 from turbotool.system.process import display
@@ -87,7 +87,7 @@ def look(folder: Path) -> Environment:
     return Environment(folder, Path(packages), version, bindings)
 
 
-def install(session: Session, found: Environment, release: Release) -> None:
+def install(session: Session, found: Environment, release: BindingsRelease) -> None:
     """Install the locked release, without its own copy of llama.cpp: nothing is compiled.
 
     Raises what `fetch_pypi` raises, and SourceError with pip's own words.

@@ -12,7 +12,7 @@ NAME = "llama-cpp-python"
 
 
 @dataclass(frozen=True)
-class Release:
+class BindingsRelease:
     """A source distribution on PyPI, `size` in bytes, and the tag or commit of the pinned llama.cpp that it fits.
 
     `added` are the fields, by struct, that the pin's llama.h has and the release does not know. They are given to it.
@@ -26,7 +26,7 @@ class Release:
     added: Mapping[str, tuple[str, ...]]
 
 
-FITTING = Release(
+FITTING = BindingsRelease(
     version="0.3.36",
     archive="llama_cpp_python-0.3.36.tar.gz",
     sha256="832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e",

@@ -10,7 +10,7 @@ from typing import Any
 
 from turbotool.bindings import environment, wiring
 from turbotool.bindings.environment import WITHOUT_LIBRARIES, Environment
-from turbotool.bindings.releases import FITTING, NAME, Release
+from turbotool.bindings.releases import FITTING, NAME, BindingsRelease
 from turbotool.bindings.wiring import PythonBuild
 from turbotool.build.record import recorded_tree
 from turbotool.errors import BindingsDiffer, ToolFailed, ToolMissing
@@ -54,7 +54,7 @@ def run(
     backend: str = "cpu",
     bin_dir: Path | None = None,
     replace: bool = False,
-    release: Release = FITTING,
+    release: BindingsRelease = FITTING,
 ) -> Wired:
     """Make or extend the virtual environment in `folder`; the build is made if it is not there.
 
@@ -112,13 +112,13 @@ def _known(session: Session, binaries: Binaries) -> Binaries:
     return Binaries(binaries.bin_dir, tree, binaries.backend)
 
 
-def _say_pin(session: Session, release: Release) -> None:
+def _say_pin(session: Session, release: BindingsRelease) -> None:
     pinned = read_lock(session.layout).upstream.known_as
     if pinned != release.pin:
         session.out.warn(f"{NAME} {release.version} was tried with {release.pin}, and the pin is {pinned}")
 
 
-def _report(found: Environment, release: Release) -> dict[str, Any]:
+def _report(found: Environment, release: BindingsRelease) -> dict[str, Any]:
     try:
         return environment.report(found)
     except ToolFailed as error:
@@ -127,7 +127,7 @@ def _report(found: Environment, release: Release) -> dict[str, Any]:
         raise BindingsDiffer(text, hint=_other(found, release)) from error
 
 
-def _other(found: Environment, release: Release) -> str:
+def _other(found: Environment, release: BindingsRelease) -> str:
     """How an environment comes to bindings that may fit."""
     again = display(["turbotool", "python-env", found.folder])
     if found.bindings != release.version:

@@ -15,7 +15,7 @@ from fake_bindings import BINDINGS, OTHER_TREE, TREE, VERSION, add_bindings, mak
 
 from turbotool.bindings import environment, run
 from turbotool.bindings.environment import Environment
-from turbotool.bindings.releases import FITTING, Release
+from turbotool.bindings.releases import FITTING, BindingsRelease
 from turbotool.layout import find_layout
 from turbotool.system.session import Session
 from turbotool.upstream.lock import read_lock
@@ -53,7 +53,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Versions that were installed, into environments in which they were not, without asking pip."""
     versions = []
 
-    def install(_: Session, found: Environment, release: Release) -> None:
+    def install(_: Session, found: Environment, release: BindingsRelease) -> None:
         versions.append(release.version)
         for path in list(found.packages.glob("llama_cpp*")):
             path.rename(found.folder / path.name)

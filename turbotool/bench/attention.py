@@ -104,13 +104,10 @@ def _round(runners: Mapping[str, Runner], settings: AttentionSettings, builds: I
 
 
 def _cells(measured: Sequence[Round]) -> tuple[AttentionCell, ...]:
-    return tuple(_cell(measured, key) for key in sorted(measured[0], key=_order))
-
-
-def _order(key: Key) -> tuple[AttentionShape, bool]:
-    """By shape, ours first; caches stay as they were asked for."""
-    build, _, shape = key
-    return shape, build != OURS
+    """Shapes and caches as they were asked for, of each shape ours first."""
+    shapes = list(dict.fromkeys(shape for _, _, shape in measured[0]))
+    ordered = sorted(measured[0], key=lambda key: (shapes.index(key[2]), key[0] != OURS))
+    return tuple(_cell(measured, key) for key in ordered)
 
 
 def _cell(measured: Sequence[Round], key: Key) -> AttentionCell:

@@ -17,6 +17,7 @@ TARGETS = (
     "test-kv-device",
     "test-turbo-backend",
     "test-attention-speed",
+    "bench-kv-pairs",
     "test-kv-state",
     "test-kv-calibration",
     "test-log-exit",

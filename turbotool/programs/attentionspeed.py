@@ -53,7 +53,7 @@ class AttentionSettings:
         return [word for name, values in lists.items() for word in (name, ",".join(map(str, values)))]
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class AttentionShape:
     """One shape of attention on so many threads."""
 

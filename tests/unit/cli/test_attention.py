@@ -78,6 +78,12 @@ def test_every_shape_is_asked_for(site: Site) -> None:
     assert (given["--types"], given["--heads"], given["--rounds"]) == ("q8_0/turbo4", "64,576/512", "3")
 
 
+def test_shapes_stay_in_the_order_of_the_command(site: Site) -> None:
+    cells = site.bench("--head", "64,128,32", "--repeat", "1", "--json", "--against", site.folder / "stock").document
+    shown = [(cell["head"], cell["build"]) for cell in cells["cells"] if cell["cache"] == "turbo4"]
+    assert shown == [(head, build) for head in ("64", "128", "32") for build in ("ours", "against")]
+
+
 def test_the_table_names_the_build_only_where_there_are_two(site: Site) -> None:
     assert "build" not in site.bench("--repeat", "1").stdout
     printed = site.bench("--repeat", "1", "--against", site.folder / "stock").stdout

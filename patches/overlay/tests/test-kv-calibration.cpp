@@ -450,13 +450,21 @@ int main(int argc, char ** argv) {
         nullptr);
     test_set_env("LLAMA_ATTN_ROT_K_OVERRIDE", "0");
 
-    const llama_model_ptr model(llama_model_load_from_file(argv[1], llama_model_default_params()));
+    const auto folder = fs::temp_directory_path() / ("test-kv-calibration-" + std::to_string(ggml_time_us()));
+    fs::create_directories(folder);
+
+    // the model alone: a calibration that stands beside it would be taken
+    const auto      alone = folder / "model.gguf";
+    std::error_code failed;
+    fs::create_symlink(fs::absolute(argv[1]), alone, failed);
+    if (failed) {
+        fs::copy_file(argv[1], alone);
+    }
+    const llama_model_ptr model(llama_model_load_from_file(alone.string().c_str(), llama_model_default_params()));
     if (!model) {
         fprintf(stderr, "%s cannot be loaded: %s\n", argv[1], log_text.c_str());
         return 2;
     }
-    const auto folder = fs::temp_directory_path() / ("test-kv-calibration-" + std::to_string(ggml_time_us()));
-    fs::create_directories(folder);
 
     tokens text = model->vocab.tokenize(TEXT, true, false);
     text.resize(96);

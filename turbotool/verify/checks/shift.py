@@ -21,6 +21,7 @@ TAIL_SHARE = 0.4  # of the text: the tokens that follow the first shift
 TAIL_CTX = 32
 MIN_WORDS = 40
 MIN_DIFFERENT = 10
+MOST_OF_ONE = 0.5
 
 
 def words_of(text: str) -> list[str]:
@@ -31,13 +32,14 @@ def is_language(text: str) -> str:
     """Empty if the text has the shape of prose; else what is wrong with it.
 
     Only collapse is caught here: hardly any words, one word over and over, or symbols instead of words. Whether the
-    words make sense is judged by perplexity.
+    words make sense is judged by perplexity. A story of a tree was 36 % "tree" with turbo3 in one rounding of its
+    attention, with a perplexity of 245; a collapse is one word and nothing else.
     """
     words = words_of(text)
     if len(words) < MIN_WORDS:
         return f"{len(words)} words"
     word, count = Counter(words).most_common(1)[0]
-    if count > 0.3 * len(words):
+    if count > MOST_OF_ONE * len(words):
         return f"'{word}' is {count} of {len(words)} words"
     if len(set(words)) < MIN_DIFFERENT:
         return f"{len(set(words))} different words"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from turbotool.bench.figures import Spread, spread
+from turbotool.bench.figures import Spread, spread, spread_of
 from turbotool.bench.plan import AGAINST, OURS
 from turbotool.errors import UsageMistake
 from turbotool.kv.cachetype import F16
@@ -117,7 +117,7 @@ def _cell(measured: Sequence[Round], key: Key) -> AttentionCell:
         build,
         cache,
         shape,
-        _spread(timing.ns_median for timing in own),
+        spread_of(timing.ns_median for timing in own),
         min(timing.ns_min for timing in own),
         median(timing.read_ns_median for timing in own),
         _ratio(measured, key, (build, F16.short, shape)) if cache != F16.short else None,
@@ -127,8 +127,3 @@ def _cell(measured: Sequence[Round], key: Key) -> AttentionCell:
 
 def _ratio(measured: Sequence[Round], key: Key, other: Key) -> Spread | None:
     return spread(one[key].ns_median / one[other].ns_median for one in measured if other in one)
-
-
-def _spread(values: Iterable[float]) -> Spread:
-    listed = list(values)
-    return Spread(median(listed), min(listed), max(listed))

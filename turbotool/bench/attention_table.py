@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from turbotool.bench.attention import AttentionBench, AttentionCell
-from turbotool.bench.figures import Spread
+from turbotool.bench.table import both
 from turbotool.report import table
-from turbotool.report.table import NOTHING, Column, shown_columns
+from turbotool.report.table import Column, shown_columns
 
 BUILD: Column[AttentionCell] = Column("build", lambda cell: cell.build, is_text=True)
 COLUMNS: tuple[Column[AttentionCell], ...] = (
@@ -19,8 +19,8 @@ COLUMNS: tuple[Column[AttentionCell], ...] = (
     Column("ns", lambda cell: f"{cell.ns.median:.2f}"),
     Column("least", lambda cell: f"{cell.least:.2f}"),
     Column("to read", lambda cell: f"{cell.read:.2f}"),
-    Column("time / f16", lambda cell: _both(cell.ratio_f16)),
-    Column("ours / against", lambda cell: _both(cell.ratio_against)),
+    Column("time / f16", lambda cell: both(cell.ratio_f16)),
+    Column("ours / against", lambda cell: both(cell.ratio_against)),
 )
 
 
@@ -28,7 +28,3 @@ def attention_text(done: AttentionBench) -> str:
     """A line for each cell; of one build alone its name says nothing."""
     columns = [column for column in COLUMNS if len(done.binaries) > 1 or column is not BUILD]
     return table.text(shown_columns(columns, done.cells), done.cells)
-
-
-def _both(found: Spread | None) -> str:
-    return f"{found.median:.3f} ({found.minimum:.3f}–{found.maximum:.3f})" if found else NOTHING  # noqa: RUF001

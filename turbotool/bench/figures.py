@@ -27,10 +27,16 @@ class Spread:
     maximum: float
 
 
+def spread_of(values: Iterable[float]) -> Spread:
+    """Of one value or more."""
+    listed = list(values)
+    return Spread(median(listed), min(listed), max(listed))
+
+
 def spread(values: Iterable[float]) -> Spread | None:
     """None if there is no value."""
     listed = list(values)
-    return Spread(median(listed), min(listed), max(listed)) if listed else None
+    return spread_of(listed) if listed else None
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ COLUMNS: tuple[Column[BenchCell], ...] = (
     Column("min–max", lambda cell: _range(cell.speed, 2)),  # noqa: RUF001
     Column("ms/token", lambda cell: NOTHING if cell.ms_per_token is None else f"{cell.ms_per_token:.3f}"),
     Column("ns per cached token", lambda cell: _median(cell.cached_token, 1)),
-    Column("speed / f16", lambda cell: "1" if cell.job.point.pair == F16 else _both(cell.ratio_f16)),
-    Column("ours / against", lambda cell: _both(cell.ratio_against)),
+    Column("speed / f16", lambda cell: "1" if cell.job.point.pair == F16 else both(cell.ratio_f16)),
+    Column("ours / against", lambda cell: both(cell.ratio_against)),
 )
 
 
@@ -42,7 +42,8 @@ def _range(found: Spread | None, digits: int) -> str:
     return f"{found.minimum:.{digits}f}–{found.maximum:.{digits}f}" if found else NOTHING  # noqa: RUF001
 
 
-def _both(found: Spread | None) -> str:
+def both(found: Spread | None) -> str:
+    """Median, and in brackets least and most."""
     return f"{_median(found, 3)} ({_range(found, 3)})" if found else NOTHING
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
+from turbotool.cli.bench import MAX_THREADS
 from turbotool.cli.options import numbers, session_options
 from turbotool.kv.cachetype import MAX_TOKENS
 from turbotool.system.session import Session
 
 PATH = click.Path(path_type=Path)
 MAX_HEADS = 1024
-MAX_THREADS = 512  # ggml's own limit
 
 
 @click.command()

@@ -15,12 +15,12 @@ from turbotool.programs.perplexity import compare, save_logits
 from turbotool.programs.runner import failure
 from turbotool.system.process import Completed, describe_exit
 from turbotool.verify.check import CheckOutcome, Context
+from turbotool.verify.checks.quality import TURBO4
 
 ODD = Shape("llama", layers=1, heads=2, head_dim=96)  # whole blocks of q8_0, but not of a rotation or a turbo type
 # Six tensors a block allow 48 nodes; attention rotated twice on both sides takes 53. Shallow models hide that, because
 # every graph may have 1024 nodes.
 DEEP = Shape("phi3", layers=60, heads=1, head_dim=64)
-TURBO4 = CachePair("turbo4", "turbo4")
 # With biases of K, of the unspoilt calibrated model's KLD: calibrated at most so many times, uncalibrated at least.
 # Measured on the default text, four chunks: .99 and 246 times.
 BIASED_CALIBRATED, BIASED_PLAIN = 1.5, 20.0
@@ -59,7 +59,7 @@ def graph_budget(context: Context) -> CheckOutcome:
     model = context.work / "fused-qkv.gguf"
     try:
         write_model(model, DEEP)
-        done = _run(context, model, CachePair("turbo4", "turbo4"), BOTH)
+        done = _run(context, model, TURBO4, BOTH)
     finally:
         model.unlink(missing_ok=True)
     rotated = [

@@ -5,11 +5,11 @@
 #include "kv-levels.h"
 
 // vectors of 32 values in a block
-template <typename block> constexpr int n_vectors = 1;
+template <typename block> inline constexpr int n_vectors = 1;
 
-template <> constexpr int n_vectors<block_turbo2> = 2;
-template <> constexpr int n_vectors<block_turbo3> = 2;
-template <> constexpr int n_vectors<block_turbo4> = 2;
+template <> inline constexpr int n_vectors<block_turbo2> = 2;
+template <> inline constexpr int n_vectors<block_turbo3> = 2;
+template <> inline constexpr int n_vectors<block_turbo4> = 2;
 
 template <typename block> float get_step(const block * x) {
     return n_vectors<block> == 2 ? kv_turbo_step(x->d) : kv_step(x->d);

@@ -8,10 +8,10 @@
 #include <algorithm>
 #include <cstring>
 
-#if defined(KV_AVX512)
-#    include "flash-attn-avx512.h"
-using fa_avx512::add_levels;
-using fa_avx512::dot_levels;
+#if defined(KV_VNNI)
+#    include "flash-attn-vnni.h"
+using fa_vnni::add_levels;
+using fa_vnni::dot_levels;
 #elif defined(__AVX2__) && defined(__FMA__)
 #    include "flash-attn-avx.h"
 using fa_avx::add_levels;

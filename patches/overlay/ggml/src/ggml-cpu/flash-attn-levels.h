@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 // a tile of keys or values, as ggml_kv_unpack_t lays it out; steps of a block are FA_TILE apart
 struct fa_levels {
@@ -64,4 +65,13 @@ template <int MAX, typename F> void fa_in_steps(int64_t n, const F & f, int64_t 
             fa_in_steps<MAX - 1>(n, f, first);
         }
     }
+}
+
+template <typename F, int... I> void fa_unroll(const F & f, std::integer_sequence<int, I...>) {
+    (f(std::integral_constant<int, I>()), ...);
+}
+
+// calls f with std::integral_constant<int, I> for each I below N
+template <int N, typename F> void fa_unroll(const F & f) {
+    fa_unroll(f, std::make_integer_sequence<int, N>());
 }

@@ -24,6 +24,8 @@ struct vec {
 
     vec operator-(vec a) const { return { _mm512_sub_ps(v, a.v) }; }
 
+    vec operator*(vec a) const { return { _mm512_mul_ps(v, a.v) }; }
+
     vec operator/(vec a) const { return { _mm512_div_ps(v, a.v) }; }
 
     // v + a*x
@@ -53,6 +55,8 @@ struct vec {
     vec operator+(vec a) const { return { _mm256_add_ps(v, a.v) }; }
 
     vec operator-(vec a) const { return { _mm256_sub_ps(v, a.v) }; }
+
+    vec operator*(vec a) const { return { _mm256_mul_ps(v, a.v) }; }
 
     vec operator/(vec a) const { return { _mm256_div_ps(v, a.v) }; }
 

@@ -19,14 +19,21 @@ constexpr int64_t FEW_ROWS = 8;  // float keys: up to here dot products beat a m
 
 constexpr uint16_t F16_NEG_INF = 0xfc00;
 
+// ARM computes with half floats, which upstream's kernel for an F16 cache makes use of; elsewhere it converts them for each
+// row anew.
+#if defined(__ARM_NEON)
+constexpr bool UPSTREAM_F16 = true;
+#else
+constexpr bool UPSTREAM_F16 = false;
+#endif
+
 // Upstream's kernel computes what these do not know, or refuses it.
 bool is_supported(const ggml_tensor * dst) {
     const ggml_tensor * q = dst->src[0];
     const ggml_tensor * k = dst->src[1];
     const ggml_tensor * v = dst->src[2];
 
-    // upstream has its own tiles for these
-    if (k->type == v->type && (k->type == GGML_TYPE_F32 || k->type == GGML_TYPE_F16)) {
+    if (k->type == v->type && (k->type == GGML_TYPE_F32 || (k->type == GGML_TYPE_F16 && UPSTREAM_F16))) {
         return false;
     }
 

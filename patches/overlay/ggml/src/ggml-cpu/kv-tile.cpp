@@ -141,13 +141,19 @@ template <typename block, int FIRST, typename F> void put_value_vectors(const F 
 
 #elif defined(__AVX2__) && defined(__FMA__)
 
+// 32 levels and KV_OFFSET
+template <typename block> __m256i get_bytes(const block * x, int first) {
+    const __m256i v = get_levels(x, first);
+    return KV_OFFSET == 0 ? v : _mm256_xor_si256(v, _mm256_set1_epi8((char) KV_OFFSET));
+}
+
 // 32 values of 8 cells
 template <typename block, int FIRST, typename F> void put_key_vectors(const F & cell, int8_t * to) {
     __m256i t[2][4];  // of 4 cells each, by value/4 % 4
     for (int h = 0; h < 2; h++) {
         __m256i z[4];
         for (int j = 0; j < 4; j++) {
-            z[j] = get_levels(cell(4 * h + j), FIRST);
+            z[j] = get_bytes(cell(4 * h + j), FIRST);
         }
         const __m256i ab[2] = { _mm256_unpacklo_epi32(z[0], z[1]), _mm256_unpackhi_epi32(z[0], z[1]) };
         const __m256i cd[2] = { _mm256_unpacklo_epi32(z[2], z[3]), _mm256_unpackhi_epi32(z[2], z[3]) };
@@ -166,7 +172,7 @@ template <typename block, int FIRST, typename F> void put_key_vectors(const F & 
 template <typename block, int FIRST, typename F> void put_value_vectors(const F & cell, int8_t * to) {
     __m256i z[4];
     for (int j = 0; j < 4; j++) {
-        z[j] = get_levels(cell(j), FIRST);
+        z[j] = get_bytes(cell(j), FIRST);
     }
     const __m256i ab[2] = { _mm256_unpacklo_epi8(z[0], z[1]), _mm256_unpackhi_epi8(z[0], z[1]) };
     const __m256i cd[2] = { _mm256_unpacklo_epi8(z[2], z[3]), _mm256_unpackhi_epi8(z[2], z[3]) };

@@ -6,10 +6,15 @@
 
 // Keys of this many cells stand side by side, four values of each: the sums of a vector's lanes are then products of one
 // cell each. The bytes hold the levels plus KV_OFFSET.
-#if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
 #    define KV_AVX512
+#    define KV_VNNI
 constexpr int64_t KV_KEY_CELLS = 16;
 constexpr int     KV_OFFSET    = 128;  // the instruction multiplies unsigned with signed bytes
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__AVXVNNI__) && !defined(__AVX512F__)
+#    define KV_VNNI
+constexpr int64_t KV_KEY_CELLS = 8;
+constexpr int     KV_OFFSET    = 128;
 #elif defined(__AVX2__) && defined(__FMA__)
 constexpr int64_t KV_KEY_CELLS = 8;
 constexpr int     KV_OFFSET    = 0;

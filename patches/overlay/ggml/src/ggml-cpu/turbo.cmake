@@ -3,13 +3,13 @@ list(APPEND GGML_CPU_SOURCES
     ggml-cpu/flash-attn.cpp
     ggml-cpu/flash-attn.h
     ggml-cpu/flash-attn-avx.h
-    ggml-cpu/flash-attn-avx512.h
     ggml-cpu/flash-attn-generic.h
     ggml-cpu/flash-attn-kernels.h
     ggml-cpu/flash-attn-levels.h
     ggml-cpu/flash-attn-neon.h
     ggml-cpu/flash-attn-plan.h
     ggml-cpu/flash-attn-vec.h
+    ggml-cpu/flash-attn-vnni.h
     ggml-cpu/kv-block.h
     ggml-cpu/kv-levels.h
     ggml-cpu/kv-row.cpp

@@ -22,14 +22,14 @@ def read_build() -> dict[str, Any]:
 
 def again() -> str:
     """What brings the libraries that this package is for."""
-    if read_build()["bindings"]:
+    if read_build().get("bindings"):
         return f"unset {VARIABLE}, or install turbotool-llama again"
     return f"type `turbotool python-env {sys.prefix}`"
 
 
 def fitting() -> str:
     """What brings bindings that fit the libraries: the release that a wheel is for, or another build."""
-    bindings = read_build()["bindings"]
+    bindings = read_build().get("bindings")
     return f"type `{sys.executable} -m pip install {bindings}`" if bindings else again()
 
 

@@ -101,6 +101,8 @@ def run(
             archive = _written(session, made, Path(scratch))
             if prove and there.native:
                 carried.try_out(session, archive)
+            elif prove:
+                session.out.warn(f"not tried with {carried.requirement}: the libraries are for {there.name}")
         target = place / made.file_name
         digest = packages.publish(archive, target)
     signature = packages.sign(target, session.out) if sign else None

@@ -323,3 +323,14 @@ def test_wheel_that_is_not_verified_is_not_tried(
 ) -> None:
     done = command(tmp_path, layout, monkeypatch, capsys, "--no-verify")
     assert (done.code, done.document["verified"], tried.wheels) == (0, False, [])
+
+
+@posix
+def test_a_wheel_for_another_machine_is_not_tried_and_that_is_said(
+    tmp_path: Path, layout: Layout, tried: Tried, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = replace(LINUX, name="linux-other", machines=("abacus",))
+    monkeypatch.setattr("turbotool.release.run.find_platform", lambda _: other)
+    done = command(tmp_path, layout, monkeypatch, capsys, "--platform", "linux-other")
+    assert (done.code, tried.wheels) == (0, [])
+    assert f"not tried with {CARRIED.requirement}: the libraries are for linux-other" in done.stderr

@@ -81,8 +81,10 @@ def require() -> None:
 
 
 def gather(layout: Layout, package: Package, carried: Carried, max_glibc: str) -> Wheel:
-    """The wheel of what a package holds. Raises PackageError if it would not run elsewhere or tells where it was built,
-    and what the files of `carried` raise."""
+    """The wheel of what a package holds.
+
+    Raises PackageError if it would not run elsewhere or tells where it was built, and what `carried.files` raises.
+    """
     record = decode(package.members[BUILD_RECORD].data, PackageRecord, BUILD_RECORD)
     named = libraries(package.binaries, record.links, carried.loaded, package.platform)
     inside = [*named, *record.links, *(binary.name for binary in package.binaries)]
@@ -94,13 +96,13 @@ def gather(layout: Layout, package: Package, carried: Carried, max_glibc: str) -
     for name, binary in named.items():
         file = replace(package.members[f"bin/{binary.name}"], executable=True)
         members[f"{carried.name}/{carried.folder}/{name}"] = file
-    notices = {OWN_LICENCE: OWN_LICENCE, **{part.file_name: part.licence for part in PARTS if part.library}}
+    parts = [part for part in PARTS if part.library]
+    notices = sorted([OWN_LICENCE, *(part.file_name for part in parts)])
     members |= {f"{info}/licenses/{file}": package.members[f"licenses/{file}"] for file in notices}
     hashes = {name: hashlib.sha256(member.data).hexdigest() for name, member in members.items() if member.executable}
-    parts = [part for part in PARTS if part.library]
     bill = sbom.bill(carried.name, version, record.lock, hashes, layout.tree, package.epoch, parts)
     members[f"{info}/sboms/{carried.name}.cdx.json"] = Member(bill)
-    members[f"{info}/METADATA"] = Member(metadata(carried, version, sorted(notices)))
+    members[f"{info}/METADATA"] = Member(metadata(carried, version, notices))
     members[f"{info}/WHEEL"] = Member(about(tag))
     members[f"{info}/RECORD"] = Member(sums(members, f"{info}/RECORD"))
     if package.platform.system != "Windows":
@@ -174,7 +176,7 @@ def metadata(carried: Carried, version: str, notices: Sequence[str]) -> bytes:
             "version": version,
             "summary": "turbotool's libraries of llama.cpp, with a TurboQuant KV cache, for llama-cpp-python",
             "license_expression": " AND ".join(sorted({part.licence for part in PARTS if part.library})),
-            "license_files": [f"{file}" for file in notices],
+            "license_files": list(notices),
             "project_urls": {label: url for label, _, url in pairs},
             "requires_python": own["Requires-Python"],
             "provides_extra": [carried.extra],

@@ -1,8 +1,8 @@
 """Build, package and prove one target of matrix.toml on this machine: `python ci/package.py linux-x64-cpu`.
 
-Writes to dist/ the archive, its bill of materials (.cdx.json), NAME.json for the release notes, and NAME.xml, the JUnit
-report of `turbotool verify` on what was unpacked from it. `--prepare` only installs what the target needs here;
-`--again` builds once more and compares with the archive that is in dist/.
+Writes to dist/ the archive, its bill of materials (.cdx.json), the wheel of its libraries, NAME.json for the release
+notes, and NAME.xml, the JUnit report of `turbotool verify` on what was unpacked from the archive. `--prepare` only
+installs what the target needs here; `--again` builds once more and compares with archive and wheel in dist/.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tool import run, turbotool
 
 DIST = Path("dist")
 BILL = "sbom.cdx.json"
+WHEEL = ("--format", "wheel")
 VCVARS = "VC/Auxiliary/Build/vcvars64.bat"
 COMPILER = "Microsoft.VisualStudio.Component.VC.Tools.x86.x64"
 
@@ -60,27 +62,36 @@ def vulkan_sdk() -> dict[str, str]:
 
 
 def make(target: Target, env: Mapping[str, str], *more: str) -> dict[str, Any]:
-    """The document of `turbotool package`."""
+    """The document of `turbotool package`. Raises SystemExit if the file is not the one that it tells."""
+    from turbotool.system.digest import sha256_file
+
     chosen = ["--backend", target.backend, "--platform", target.platform]
-    return turbotool("package", *chosen, *target.options, *more, env=env)
+    made = turbotool("package", *chosen, *target.options, *more, env=env)
+    if sha256_file(Path(made["archive"])) != made["sha256"]:
+        raise SystemExit(f"{made['archive']} does not have the sha256 {made['sha256']} that turbotool package told")
+    return made
+
+
+def facts(made: Mapping[str, Any]) -> dict[str, Any]:
+    """What is told of a file: its name, sha256 and size in bytes."""
+    file = Path(made["archive"])
+    return {"archive": file.name, "sha256": made["sha256"], "bytes": file.stat().st_size}
 
 
 def package(target: Target) -> None:
-    """Make the archive and verify the programs in it. Raises SystemExit if either fails."""
-    from turbotool.system.digest import sha256_file
-
+    """Make the archive and the wheel, and verify the programs. Raises SystemExit if any of that fails."""
     env = environment(target)
     made = make(target, env)
     archive = Path(made["archive"])
-    if sha256_file(archive) != made["sha256"]:
-        raise SystemExit(f"{archive} does not have the sha256 {made['sha256']} that turbotool package told")
     DIST.mkdir(exist_ok=True)
     proof = turbotool("verify", "--package", archive, "--report", DIST / f"{target.name}.xml", env=env)
-    shutil.copy(archive, DIST)
+    wheel = make(target, env, *WHEEL)
+    for file in (archive, wheel["archive"]):
+        shutil.copy(file, DIST)
     (DIST / bill_name(archive.name)).write_bytes(contents(archive)[BILL])
     passed = sum(check["ok"] for check in proof["checks"])
-    facts = {"name": target.name, "archive": archive.name, "sha256": made["sha256"], "bytes": archive.stat().st_size}
-    (DIST / f"{target.name}.json").write_text(json.dumps({**facts, "passed": passed}), encoding="utf-8")
+    record = {"name": target.name, **facts(made), "passed": passed, "wheel": facts(wheel)}
+    (DIST / f"{target.name}.json").write_text(json.dumps(record), encoding="utf-8")
 
 
 def bill_name(archive: str) -> str:
@@ -89,7 +100,11 @@ def bill_name(archive: str) -> str:
 
 
 def contents(archive: Path) -> dict[str, bytes]:
-    """Every file of an archive of ours by its name below the one folder."""
+    """Every file of an archive of ours by its name below the one folder, or of a wheel, which has none."""
+    if archive.suffix in (".zip", ".whl"):
+        with zipfile.ZipFile(archive) as packed:
+            files = {name: packed.read(name) for name in packed.namelist()}
+        return files if archive.suffix == ".whl" else {name.partition("/")[2]: data for name, data in files.items()}
     with tempfile.TemporaryDirectory() as scratch:
         shutil.unpack_archive(archive, scratch, filter="data")
         (folder,) = Path(scratch).iterdir()
@@ -97,16 +112,21 @@ def contents(archive: Path) -> dict[str, bytes]:
 
 
 def again(target: Target) -> None:
-    """Make the archive once more. Raises SystemExit, naming what differs, unless it has the same bytes as the first."""
-    facts = json.loads((DIST / f"{target.name}.json").read_text(encoding="utf-8"))
-    made = make(target, environment(target), "--no-verify")
-    if made["sha256"] == facts["sha256"]:
-        print(f"{facts['archive']}: the same {facts['bytes']} bytes, sha256 {facts['sha256']}")
+    """Make archive and wheel once more. Raises SystemExit, naming what differs, unless they have the same bytes."""
+    record, env = json.loads((DIST / f"{target.name}.json").read_text(encoding="utf-8")), environment(target)
+    compare(record, make(target, env, "--no-verify"))
+    compare(record["wheel"], make(target, env, *WHEEL, "--no-verify"))
+
+
+def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
+    """Raise SystemExit, naming what differs, unless what was made again is what the record in dist/ tells."""
+    if second["sha256"] == first["sha256"]:
+        print(f"{first['archive']}: the same {first['bytes']} bytes, sha256 {first['sha256']}")
         return
-    first, second = contents(DIST / facts["archive"]), contents(Path(made["archive"]))
-    names = sorted(name for name in {*first, *second} if first.get(name) != second.get(name))
+    one, two = contents(DIST / first["archive"]), contents(Path(second["archive"]))
+    names = sorted(name for name in {*one, *two} if one.get(name) != two.get(name))
     raise SystemExit(
-        f"built again, {facts['archive']} has sha256 {made['sha256']} instead of {facts['sha256']}; what differs: "
+        f"built again, {first['archive']} has sha256 {second['sha256']} instead of {first['sha256']}; what differs: "
         f"{', '.join(names) or 'the archive itself, not what it holds'}"
     )
 

@@ -1,6 +1,6 @@
 """One release of what ci/package.py made: `python ci/publish.py v0.1.0` checks dist/, writes sums and notes, publishes.
 
-The attestation of all archives, dist/attestation.json, is put beside each of them, and `turbotool fetch` must take
+The attestation of all that was made, dist/attestation.json, is put beside each archive, and `turbotool fetch` must take
 every one. `--dry-run` writes SHA256SUMS and notes.md and stops. Publishing needs GitHub's `gh` with GH_TOKEN.
 """
 
@@ -35,18 +35,24 @@ MIB = 1 << 20
 
 
 def collect(dist: Path, targets: Sequence[Target]) -> list[dict[str, Any]]:
-    """What was made for each target, in the matrix's order. Raises SystemExit if an archive is not there or not it."""
+    """What was made for each target, in the matrix's order. Raises SystemExit if a file is not there or not it."""
     made = []
     for target in targets:
         record = dist / f"{target.name}.json"
         if not record.is_file():
             raise SystemExit(f"{record} is missing: python ci/package.py {target.name}")
         facts = json.loads(record.read_text(encoding="utf-8"))
-        got = sha256_file(dist / facts["archive"])
-        if got != facts["sha256"]:
-            raise SystemExit(f"{facts['archive']} has sha256 {got}, its record says {facts['sha256']}")
+        for one in (facts, facts["wheel"]):
+            got = sha256_file(dist / one["archive"])
+            if got != one["sha256"]:
+                raise SystemExit(f"{one['archive']} has sha256 {got}, its record says {one['sha256']}")
         made.append(facts)
     return made
+
+
+def every(made: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Archives, then wheels."""
+    return [*made, *(one["wheel"] for one in made)]
 
 
 def notes(layout: Layout, made: Sequence[dict[str, Any]]) -> str:
@@ -62,10 +68,14 @@ def notes(layout: Layout, made: Sequence[dict[str, Any]]) -> str:
         "|---|---:|---:|---|",
     ]
     lines += [f"| {one['archive']} | {one['bytes'] / MIB:.1f} | {one['passed']} | `{one['sha256']}` |" for one in made]
+    lines += ["", "| wheel for llama-cpp-python | MiB | sha256 |", "|---|---:|---|"]
+    wheels = [one["wheel"] for one in made]
+    lines += [f"| {one['archive']} | {one['bytes'] / MIB:.1f} | `{one['sha256']}` |" for one in wheels]
     lines += [
         "",
         "`turbotool fetch ADDRESS` of an archive checks who built it from which commit, and proves its programs here.",
-        "By hand: `gh attestation verify ARCHIVE --repo OWNER/NAME`, `sha256sum --check --ignore-missing SHA256SUMS`.",
+        "By hand, as for a wheel: `gh attestation verify FILE --repo OWNER/NAME`,",
+        "`sha256sum --check --ignore-missing SHA256SUMS`.",
         "",
         "## Patches",
         "",
@@ -89,7 +99,8 @@ def _drop_when(patch: Patch) -> str:
 
 def sums(made: Sequence[dict[str, Any]]) -> str:
     """A file for `sha256sum --check`."""
-    return "".join(f"{one['sha256']}  {one['archive']}\n" for one in sorted(made, key=lambda one: str(one["archive"])))
+    listed = sorted(every(made), key=lambda one: str(one["archive"]))
+    return "".join(f"{one['sha256']}  {one['archive']}\n" for one in listed)
 
 
 def attest(dist: Path, made: Sequence[dict[str, Any]], tag: str) -> list[Path]:
@@ -123,7 +134,7 @@ def main() -> None:
     (DIST / "notes.md").write_text(notes(find_layout(), made), encoding="utf-8")
     if not given.dry_run:
         more = attest(DIST, made, given.tag)
-        files = [DIST / "SHA256SUMS", *(DIST / one["archive"] for one in made), *more]
+        files = [DIST / "SHA256SUMS", *(DIST / one["archive"] for one in every(made)), *more]
         words = ["gh", "release", "create", given.tag, "--verify-tag", "--title", f"turbotool {given.tag}"]
         run([*words, "--notes-file", DIST / "notes.md", *files])
 

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
-from collections.abc import Mapping
+import sys
+import sysconfig
+import venv
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import document
+from installer.sources import WheelFile
 
-from turbotool.bindings.environment import variables
+from turbotool.bindings.carried import CarriedPackage
+from turbotool.bindings.environment import python_in, variables
 from turbotool.bindings.releases import FITTING
+from turbotool.build.backends import find_backend
+from turbotool.build.platforms import find_platform
+from turbotool.build.request import BuildRequest
 from turbotool.inputs.default_model import choose_model
 from turbotool.inputs.model import Model
 from turbotool.kv.cachetype import BLOCKS, CachePair
@@ -23,6 +33,8 @@ from turbotool.layout import find_layout
 from turbotool.programs.binaries import Binaries
 from turbotool.programs.completion import GREEDY, parse_completion
 from turbotool.programs.runner import Runner
+from turbotool.release import package, sharedlibs, wheel
+from turbotool.release.parts import PARTS
 from turbotool.system.output import Output
 from turbotool.system.session import Session
 
@@ -38,6 +50,10 @@ llama = Llama(sys.argv[1], n_ctx={CTX}, n_threads=1, verbose=False, **kv(sys.arg
 answer = llama({PROMPT!r}, max_tokens={TOKENS}, temperature=0.0, repeat_penalty=1.0)
 print(json.dumps([answer["choices"][0]["text"], report()["calibration"]]))
 """
+BY_NUMBER = ANSWER.replace("**kv(sys.argv[2])", "type_k=TURBO4, type_v=TURBO4, flash_attn=True").replace(
+    "kv,", "TURBO4,"
+)
+EPOCH = 315532800
 
 
 @dataclass(frozen=True)
@@ -53,9 +69,9 @@ class RealEnvironment:
         command = [self.told["python"], "-c", code, *map(str, words)]
         return subprocess.run(command, env=variables(env), capture_output=True, text=True, check=False, timeout=SECONDS)
 
-    def answer(self, cache: str, env: Mapping[str, str] | None = None) -> tuple[str, str]:
+    def answer(self, cache: str, env: Mapping[str, str] | None = None, code: str = ANSWER) -> tuple[str, str]:
         """What the model says, and with what K is calibrated."""
-        done = self.run(ANSWER, self.model.path, cache, env=env)
+        done = self.run(code, self.model.path, cache, env=env)
         assert done.returncode == 0, done.stderr[-4000:]
         text, calibration = json.loads(done.stdout.splitlines()[-1])
         return text.strip(), calibration
@@ -178,3 +194,86 @@ def test_an_environment_that_is_there_is_done_at_once(real: RealEnvironment, bui
     again = document("python-env", real.told["folder"], "--bin-dir", built["bin_dir"], timeout=SECONDS)
     assert (again["made"], again["installed"]) == (False, False)
     assert again["added"] == real.told["added"]
+
+
+# The wheel, made of the same build, in an environment that has the same bindings
+
+
+@contextmanager
+def of_this_machine() -> Iterator[None]:
+    """What is packed may be a build for this machine: with OpenMP and OpenSSL, and the names of its folders."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(package, "refuse_paths", lambda *_: None)
+        patched.setattr(wheel, "refuse_paths", lambda *_: None)
+        more = {system: rf"{pattern}|.*(gomp|omp|ssl|crypto).*" for system, pattern in sharedlibs.SYSTEM.items()}
+        patched.setattr(sharedlibs, "SYSTEM", more)
+        yield
+
+
+@pytest.fixture(scope="module")
+def wheel_file(built: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    layout, request = find_layout(), BuildRequest(find_backend(built["backend"]))
+    with of_this_machine():
+        packed = package.gather(layout, request, find_platform(None), "", EPOCH)
+        made = wheel.gather(layout, packed, CarriedPackage(), "")
+    return made.write(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def installed(real: RealEnvironment, wheel_file: Path) -> RealEnvironment:
+    """A new environment with the wheel; its llama-cpp-python is the one that is installed in the other."""
+    folder = wheel_file.parent / "env"
+    venv.create(folder, with_pip=False)
+    (bindings,) = Path(real.told["folder"]).glob("lib/python*/site-packages")
+    (packages,) = folder.glob("lib/python*/site-packages")
+    (packages / "bindings.pth").write_text(f"{bindings}\n")
+    python = str(python_in(folder))
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python]
+    subprocess.run([*pip, "install", "--no-index", "--no-deps", str(wheel_file)], check=True, timeout=SECONDS)
+    return RealEnvironment({"python": python, "folder": str(folder)}, real.model)
+
+
+def test_others_read_the_wheel_and_see_the_symbols_that_its_name_tells(wheel_file: Path) -> None:
+    with WheelFile.open(wheel_file) as archive:
+        archive.validate_record()
+    if sys.platform == "linux":
+        show = [sys.executable, "-m", "auditwheel", "show", str(wheel_file)]
+        done = subprocess.run(show, capture_output=True, text=True, check=False, timeout=SECONDS)
+        assert done.returncode == 0, done.stderr
+        tag = wheel_file.stem.rpartition("-")[2]
+        assert f'constrains the platform tag to "{tag}"' in " ".join(done.stdout.split())
+
+
+def test_the_libraries_of_the_wheel_answer_as_llama_completion_does(
+    installed: RealEnvironment, built: dict[str, Any], tmp_path: Path
+) -> None:
+    assert "TURBO4, report" in BY_NUMBER
+    answer, calibration = installed.answer("turbo4", code=BY_NUMBER)
+    assert calibration == "auto"
+    assert answer == completed(built, installed.model, tmp_path, "turbo4", AUTO)
+
+
+def test_the_wheel_loads_its_own_libraries_and_the_same_layouts_fit(
+    installed: RealEnvironment, real: RealEnvironment
+) -> None:
+    code = "import json, llama_cpp, turbotool_llama\n"
+    code += "print(json.dumps([llama_cpp.llama_cpp._lib._name, turbotool_llama.report()]))"
+    done = installed.run(code)
+    assert done.returncode == 0, done.stderr
+    library, found = json.loads(done.stdout)
+    assert Path(library).is_relative_to(installed.told["folder"])
+    assert Path(library).parts[-3:-1] == ("turbotool_llama", "lib")
+    assert found["added"] == real.told["added"]
+
+
+def test_nothing_of_the_parts_that_only_programs_have_is_in_the_libraries(built: dict[str, Any]) -> None:
+    folder, tree = Path(built["bin_dir"]).parent, find_layout().tree
+    ninja = shutil.which("ninja", path=sysconfig.get_path("scripts")) or "ninja"
+    said = subprocess.run([ninja, "-C", folder, "-t", "deps"], check=True, capture_output=True, text=True).stdout
+    objects = [block.splitlines() for block in said.split("\n\n") if block.startswith(("src/", "ggml/src/"))]
+    sources = {Path(folder, line.strip()).resolve() for lines in objects for line in lines[1:]}
+    assert tree / "include" / "llama.h" in sources
+    for part in PARTS:
+        if not part.library:
+            inside = tree / "vendor" / part.folder if part.folder else tree / part.text
+            assert not [path for path in sources if inside in (path, *path.parents)], part.name

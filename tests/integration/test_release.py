@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ pytestmark = [
 ]
 
 HOURS = 4 * 3600
+WHEEL = ("--format", "wheel")
 MIB = 1 << 20
 # A text takes the emulator too long; these start every program, and run the codec and a few tokens through a cache.
 UNDER_EMULATION = ("binaries-start", "turbo-codec", "kv-buffer-size", "generation-q8_0-turbo4")
@@ -34,6 +36,12 @@ def package() -> dict[str, Any]:
     return document("package", timeout=HOURS)
 
 
+@pytest.fixture(scope="module")
+def wheel(package: dict[str, Any]) -> dict[str, Any]:
+    """Of the build that the archive is made of, too."""
+    return document("package", *WHEEL, timeout=HOURS)
+
+
 def test_package_is_small_and_proven_after_unpacking(package: dict[str, Any]) -> None:
     assert package["bytes"] < 60 * MIB
     assert package["verified"]
@@ -42,12 +50,28 @@ def test_package_is_small_and_proven_after_unpacking(package: dict[str, Any]) ->
     assert package["needs"]["glibc"] <= "2.35"
 
 
-def test_another_work_folder_gives_the_same_sha256(package: dict[str, Any], tmp_path: Path) -> None:
+def test_wheel_is_proven_with_its_bindings_and_runs_where_its_name_says(wheel: dict[str, Any]) -> None:
+    assert wheel["verified"]
+    assert wheel["needs"]["glibc"] <= "2.35"
+    file = Path(wheel["archive"])
+    # a backend for each generation of CPUs is in it, of which each machine loads one that it can run
+    show = [sys.executable, "-m", "auditwheel", "show", "--disable-isa-ext-check", str(file)]
+    said = subprocess.run(show, check=True, capture_output=True, text=True).stdout
+    tag = file.stem.rpartition("-")[2]
+    assert f'is consistent with the following platform tag: "{tag}"' in " ".join(said.split())
+
+
+def test_another_work_folder_gives_the_same_sha256(
+    package: dict[str, Any], wheel: dict[str, Any], tmp_path: Path
+) -> None:
     # without the cache, which would hand out the first folder's object files
     elsewhere = {"TURBOTOOL_WORK": str(tmp_path / "another place"), "CCACHE_DISABLE": "1"}
     again = document("package", "--no-verify", variables=elsewhere, timeout=HOURS)
     assert again["archive"] != package["archive"]
     assert again["sha256"] == package["sha256"]
+    again = document("package", *WHEEL, "--no-verify", variables=elsewhere, timeout=HOURS)
+    assert again["archive"] != wheel["archive"]
+    assert again["sha256"] == wheel["sha256"]
 
 
 def test_package_is_proven_on_a_bare_debian_12(package: dict[str, Any], tmp_path: Path) -> None:

@@ -93,13 +93,15 @@ def test_archives_for_linux_are_built_where_ubuntu_22_04_can_run_them() -> None:
 
 
 def made(dist: Path) -> list[dict[str, Any]]:
-    """An archive and its record for every target."""
+    """An archive, a wheel and their record for every target."""
+
+    def file(name: str) -> dict[str, Any]:
+        (dist / name).write_bytes(name.encode())
+        return {"archive": name, "sha256": hashlib.sha256(name.encode()).hexdigest(), "bytes": 3 << 20}
+
     records = []
     for name in read_targets():
-        data = f"archive of {name}".encode()
-        (dist / f"{name}.tar.gz").write_bytes(data)
-        facts = {"name": name, "archive": f"{name}.tar.gz", "sha256": hashlib.sha256(data).hexdigest()}
-        records.append({**facts, "bytes": 3 << 20, "passed": 20})
+        records.append({"name": name, **file(f"{name}.tar.gz"), "passed": 20, "wheel": file(f"{name}.whl")})
         (dist / f"{name}.json").write_text(json.dumps(records[-1]))
     return records
 
@@ -112,9 +114,14 @@ def test_notes_name_upstream_each_archive_and_why_each_patch_exists(tmp_path: Pa
     assert f"llama.cpp {publish.link(lock)}{f' of {lock.date}' if lock.date else ''} with " in text
     assert f"turbotool {__version__}" in text
     assert all(f"| {record['archive']} | 3.0 | 20 | `{record['sha256']}` |" in text for record in records)
+    assert all(f"| {wheel['archive']} | 3.0 | `{wheel['sha256']}` |" in text for wheel in every_wheel(records))
     assert len(re.findall(r"^- \*\*.+\*\* \((?:feature|fix|portability); drop when: .+\)$", text, re.MULTILINE)) == (
         len((ROOT / "patches/series").read_text().replace("#", " ").split(".patch")) - 1
     )
+
+
+def every_wheel(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [record["wheel"] for record in records]
 
 
 def test_notes_call_upstream_what_is_known_of_it() -> None:
@@ -126,7 +133,9 @@ def test_notes_call_upstream_what_is_known_of_it() -> None:
 
 
 def test_sums_are_what_sha256sum_checks(tmp_path: Path) -> None:
-    (tmp_path / "SHA256SUMS").write_text(publish.sums(made(tmp_path)))
+    records = made(tmp_path)
+    (tmp_path / "SHA256SUMS").write_text(publish.sums(records))
+    assert len((tmp_path / "SHA256SUMS").read_text().splitlines()) == 2 * len(records)
     program = shutil.which("sha256sum")
     if not program:
         pytest.skip("there is no sha256sum")
@@ -134,12 +143,13 @@ def test_sums_are_what_sha256sum_checks(tmp_path: Path) -> None:
     assert done.returncode == 0
 
 
-def test_a_missing_and_an_altered_archive_are_not_published(tmp_path: Path) -> None:
+def test_a_missing_and_an_altered_file_are_not_published(tmp_path: Path) -> None:
     made(tmp_path)
     targets = list(read_targets().values())
-    (tmp_path / "linux-x64-cpu.tar.gz").write_bytes(b"another")
-    with pytest.raises(SystemExit, match="its record says"):
-        publish.collect(tmp_path, targets)
+    for name in ("linux-x64-cpu.whl", "linux-x64-cpu.tar.gz"):
+        (tmp_path / name).write_bytes(b"another")
+        with pytest.raises(SystemExit, match=rf"^{name} has .* its record says"):
+            publish.collect(tmp_path, targets)
     (tmp_path / "linux-x64-cpu.json").unlink()
     with pytest.raises(SystemExit, match=r"ci/package\.py linux-x64-cpu"):
         publish.collect(tmp_path, targets)
@@ -155,15 +165,17 @@ def test_a_tag_that_is_not_the_version_is_refused() -> None:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """An empty folder, and a turbotool that makes an archive and verifies it, whatever it holds; what it was asked."""
+    """An empty folder, and a turbotool that makes an archive or a wheel and verifies it; what it was asked."""
     asked: list[tuple[str, ...]] = []
-    archive = tmp_path / "made.tar.gz"
+    archive, whl = tmp_path / "made.tar.gz", tmp_path / "made.whl"
     write_archive(archive, "made", {"sbom.cdx.json": Member(b"bill"), "bin/a": Member(b"1")}, EPOCH)
+    write_archive(whl, "", {"lib/a": Member(b"1")}, EPOCH)
 
     def turbotool(*words: str | Path, env: object) -> dict[str, object]:
         asked.append(tuple(map(str, words)))
         if words[0] == "package":
-            return {"archive": str(archive), "sha256": hashlib.sha256(archive.read_bytes()).hexdigest()}
+            file = whl if "wheel" in words else archive
+            return {"archive": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
         return {"checks": [{"ok": True}, {"ok": True}]}
 
     monkeypatch.setattr(package, "turbotool", turbotool)
@@ -173,11 +185,14 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...
 
 def test_a_target_is_packaged_and_what_is_in_the_archive_is_verified(site: list[tuple[str, ...]]) -> None:
     package.package(replace(read_targets()["linux-x64-vulkan"], options=("--max-glibc", "2.28")))
-    first, second = site
+    first, second, third = site
     assert first == ("package", "--backend", "vulkan", "--platform", "linux-x64", "--max-glibc", "2.28")
     assert second[:3] == ("verify", "--package", str(Path("made.tar.gz").absolute()))
-    assert json.loads(Path("dist/linux-x64-vulkan.json").read_text())["passed"] == 2
+    assert third == (*first, "--format", "wheel")
+    record = json.loads(Path("dist/linux-x64-vulkan.json").read_text())
+    assert (record["passed"], record["archive"], record["wheel"]["archive"]) == (2, "made.tar.gz", "made.whl")
     assert Path("dist/made.tar.gz").is_file()
+    assert Path("dist/made.whl").is_file()
     assert Path("dist/made.cdx.json").read_bytes() == b"bill"
 
 
@@ -187,14 +202,26 @@ def test_target_that_is_built_again_must_have_the_same_bytes(
     target = read_targets()["linux-x64-cpu"]
     package.package(target)
     package.again(target)
-    assert site[-1] == ("package", "--backend", "cpu", "--platform", "linux-x64", "--no-verify")
-    assert "made.tar.gz: the same " in capsys.readouterr().out
+    words = ("package", "--backend", "cpu", "--platform", "linux-x64")
+    assert site[-2:] == [(*words, "--no-verify"), (*words, "--format", "wheel", "--no-verify")]
+    said = capsys.readouterr().out
+    assert "made.tar.gz: the same " in said
+    assert "made.whl: the same " in said
+    write_archive(Path("made.whl"), "", {"lib/a": Member(b"2")}, EPOCH)
+    with pytest.raises(SystemExit, match=r"again, made\.whl has .* what differs: lib/a$"):
+        package.again(target)
     write_archive(Path("made.tar.gz"), "made", {"sbom.cdx.json": Member(b"bill"), "bin/a": Member(b"2")}, EPOCH)
     with pytest.raises(SystemExit, match=r"what differs: bin/a$"):
         package.again(target)
     write_archive(Path("made.tar.gz"), "made", {"sbom.cdx.json": Member(b"bill"), "bin/a": Member(b"1")}, EPOCH + 1)
     with pytest.raises(SystemExit, match="the archive itself, not what it holds"):
         package.again(target)
+
+
+@pytest.mark.parametrize("name", ["made.tar.gz", "made.zip", "made.whl"])
+def test_what_an_archive_holds_is_read_whatever_its_format(tmp_path: Path, name: str) -> None:
+    write_archive(tmp_path / name, "" if name == "made.whl" else "made", {"bin/a": Member(b"1")}, EPOCH)
+    assert package.contents(tmp_path / name) == {"bin/a": b"1"}
 
 
 @pytest.mark.parametrize(

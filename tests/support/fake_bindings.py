@@ -61,7 +61,7 @@ FUNCTIONS = {
 
 def python_build(bin_dir: Path) -> PythonBuild:
     """A build whose llama.h is that of the fake bindings."""
-    return PythonBuild(str(bin_dir), TREE, {"q8_0": 8, "turbo4": 102}, STRUCTS, FUNCTIONS, CONSTANTS)
+    return PythonBuild(str(bin_dir), TREE, "", {"q8_0": 8, "turbo4": 102}, STRUCTS, FUNCTIONS, CONSTANTS)
 
 
 def make_build(folder: Path, tree: str = TREE) -> Path:

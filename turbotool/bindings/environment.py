@@ -97,12 +97,21 @@ def install(session: Session, found: Environment, release: BindingsRelease) -> N
         NAME, release.version, release.archive, release.sha256, release.size, downloads, out=session.out
     )
     session.out.say(f"installing {NAME} {release.version}, without libraries of its own")
+    _pip_install(session, found, str(archive), f"{NAME} {release.version}")
+
+
+def install_wheel(session: Session, found: Environment, wheel: Path, extra: str) -> None:
+    """Install a wheel with one of its extras. Raises SourceError with pip's own words."""
+    _pip_install(session, found, f"{wheel}[{extra}]", wheel.name)
+
+
+def _pip_install(session: Session, found: Environment, what: str, name: str) -> None:
     command: list[str | Path] = [found.python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
     env, log = variables({"CMAKE_ARGS": WITHOUT_LIBRARIES}), log_file(session)
-    done = process.run([*command, archive], cwd=found.folder, env=env, log=log, check=False)
+    done = process.run([*command, what], cwd=found.folder, env=env, log=log, check=False)
     if done.returncode != 0:
         tail = "\n".join(done.output.splitlines()[-8:])
-        raise SourceError(f"pip cannot install {NAME} {release.version}; full log in {log}\n{tail}", hint=f"read {log}")
+        raise SourceError(f"pip cannot install {name}; full log in {log}\n{tail}", hint=f"read {log}")
 
 
 def report(found: Environment) -> dict[str, Any]:

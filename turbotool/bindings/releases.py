@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 NAME = "llama-cpp-python"
+RELEASES = Path(__file__)
 
 
 @dataclass(frozen=True)

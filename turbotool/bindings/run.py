@@ -67,7 +67,7 @@ def run(
     environment.require_place(folder)
     with work_lock(session, f"python-env {folder}") as held:
         binaries = _known(held, choose_binaries(held, backend, bin_dir))
-        build = wiring.describe(binaries, held.layout.tree)
+        build = wiring.describe(str(binaries.bin_dir), binaries.tree, held.layout.tree)
         _say_pin(held, release)
         folder.parent.mkdir(parents=True, exist_ok=True)
         made = environment.make(held, folder)

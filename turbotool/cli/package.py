@@ -1,4 +1,4 @@
-"""`turbotool package`: a release archive, proven after it was unpacked elsewhere."""
+"""`turbotool package`: a release archive or a wheel, proven as a user has it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,26 @@ from turbotool.system.session import Session
 
 @click.command()
 @build_options
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["archive", "wheel"]),
+    default="archive",
+    show_default=True,
+    help="The programs in an archive, or the libraries in a wheel for llama-cpp-python.",
+)
 @click.option("--platform", "platform_name", help="Such as linux-arm64, cross-compiled  [default: this one]")
 @click.option("--max-glibc", help="The newest glibc that may be needed  [default: 2.35, that of Ubuntu 22.04]")
 @click.option("--out", "folder", type=click.Path(path_type=Path), help="Where to write  [default: build/packages]")
 @click.option("--model", "model_path", type=click.Path(path_type=Path), help="A GGUF file to verify with.")
 @wrapper_option
 @click.option("--check", "names", multiple=True, metavar="NAME", help="Run only this check; may be repeated.")
-@click.option("--no-verify", is_flag=True, help="Do not run what is in the archive.")
-@click.option("--sign", "signed", is_flag=True, help="Sign the archive with sigstore.")
+@click.option("--no-verify", is_flag=True, help="Do not run what was packed.")
+@click.option("--sign", "signed", is_flag=True, help="Sign what was made with sigstore.")
 @session_options
 def package(
     backend: str,
+    form: str,
     platform_name: str | None,
     archs: tuple[str, ...],
     options: tuple[tuple[str, str], ...],
@@ -37,7 +46,11 @@ def package(
     signed: bool,
     session: Session,
 ) -> None:
-    """Build for any CPU, pack binaries, licences, records and sums, and run verify --quick on the unpacked archive."""
+    """Build for any CPU, pack binaries, licences, records and sums, and run verify --quick on the unpacked archive.
+
+    A wheel is also installed in a new environment beside llama-cpp-python, which must fit its libraries.
+    """
+    from turbotool.bindings.carried import CarriedPackage
     from turbotool.errors import VerificationFailed
     from turbotool.programs.binaries import Binaries
     from turbotool.release.document import PackageDocument, package_document
@@ -72,6 +85,7 @@ def package(
             folder=folder,
             wrapper=wrapper,
             sign=signed,
+            carried=CarriedPackage() if form == "wheel" else None,
         )
     except VerificationFailed as error:
         fail(error, session.out, PackageDocument(False, tuple(checks)))

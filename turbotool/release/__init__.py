@@ -1,5 +1,5 @@
-"""A release archive: what it holds, what it needs of a machine, and how it is unpacked again.
+"""A release archive or a wheel: what it holds, what it needs of a machine, and how an archive is unpacked again.
 
-Imports `programs` and below; proof is handed in.
+Imports `programs` and below; proof, and the Python package of a wheel, are handed in.
 Begin with `run.run`; what is compiled in, and its licences, is the table in `parts`.
 """

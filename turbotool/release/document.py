@@ -9,6 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from turbotool.release.run import Released
 from turbotool.release.sharedlibs import Needs
+from turbotool.release.wheel import Wheel
 from turbotool.system.documents import ErrorFields, document
 
 
@@ -27,12 +28,14 @@ class NeedsFields:
 class PackageDocument:
     """An archive in its place, its size in bytes, and the checks that proved it (as in `verify`; null without proof).
 
-    Where the proof failed there is no archive, and nothing but `ok`, `checks` and `error`. `seconds` is wall time.
+    `format` is `archive`, or `wheel`, whose file is `archive` then. Where the proof failed there is no archive, and
+    nothing but `ok`, `checks` and `error`. `seconds` is wall time.
     """
 
     ok: bool
     checks: tuple[dict[str, Any], ...] | None
     archive: str | UnsetType = UNSET
+    format: str | UnsetType = UNSET
     sha256: str | UnsetType = UNSET
     bytes: int | UnsetType = UNSET
     platform: str | UnsetType = UNSET
@@ -50,6 +53,7 @@ def package_document(made: Released, checks: tuple[dict[str, Any], ...] | None) 
         ok=True,
         checks=checks,
         archive=str(made.archive),
+        format="wheel" if isinstance(made.package, Wheel) else "archive",
         sha256=made.sha256,
         bytes=made.archive.stat().st_size,
         platform=made.package.platform.name,

@@ -10,7 +10,7 @@ import time
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from turbotool.system.files import space_guard
 
@@ -37,11 +37,14 @@ def with_sums(members: Members) -> dict[str, Member]:
 
 
 def write_archive(target: Path, folder: str, members: Members, epoch: int) -> None:
-    """Write `members` under `folder` to a .tar.gz or .zip; `epoch` is the time of everything. Raises NoSpace."""
+    """Write `members` under `folder`, '' for none, to a .tar.gz, .zip or .whl; `epoch` is the time of everything.
+
+    Raises NoSpace.
+    """
     with space_guard(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        write = _write_zip if target.suffix == ".zip" else _write_tar
-        write(target, {f"{folder}/{name}": member for name, member in members.items()}, epoch)
+        write = _write_zip if target.suffix in (".zip", ".whl") else _write_tar
+        write(target, {str(PurePosixPath(folder, name)): member for name, member in members.items()}, epoch)
 
 
 def _sorted(members: Members) -> list[tuple[str, Member]]:
@@ -65,7 +68,7 @@ def _write_tar(target: Path, members: Members, epoch: int) -> None:
 
 
 def _write_zip(target: Path, members: Members, epoch: int) -> None:
-    # No links: a build for Windows makes none.
+    # No links: a build for Windows makes none, and a wheel has none.
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name, member in _sorted(members):
             info = zipfile.ZipInfo(name, time.gmtime(epoch)[:6])

@@ -21,7 +21,7 @@ from turbotool.release import sbom, sharedlibs
 from turbotool.release.pack import Member, with_sums, write_archive
 from turbotool.release.parts import licence_texts
 from turbotool.release.record import portable_record
-from turbotool.release.sharedlibs import Needs
+from turbotool.release.sharedlibs import Binary, Needs
 from turbotool.system import process
 from turbotool.system.digest import sha256_file
 from turbotool.system.documents import encode
@@ -35,7 +35,7 @@ MAX_GLIBC = "2.35"  # Ubuntu 22.04's
 
 @dataclass(frozen=True)
 class Package:
-    """An archive's name without suffix, what it holds, and what it needs of a machine."""
+    """An archive's name without suffix, what it holds, and what it needs of a machine; `binaries` as they were read."""
 
     name: str
     platform: Platform
@@ -44,6 +44,7 @@ class Package:
     members: Mapping[str, Member]
     needs: Needs
     epoch: int
+    binaries: tuple[Binary, ...] = ()
 
     @property
     def file_name(self) -> str:
@@ -83,13 +84,13 @@ def gather(layout: Layout, request: BuildRequest, platform: Platform, max_glibc:
     if record is None:
         raise PackageError(f"{folder} holds no {RECORD}", hint="turbotool package")
     files = {output.name: (folder / "bin" / output.name).read_bytes() for output in record.outputs}
-    binaries = [sharedlibs.read_binary(folder / "bin" / name) for name in files]
+    binaries = tuple(sharedlibs.read_binary(folder / "bin" / name) for name in files)
     needs = sharedlibs.account(binaries, [*files, *record.links], platform, request.backend.name, max_glibc)
     name = f"llama-{record.reports}-{platform.name}-{request.backend.name}"
     members = assemble(layout, record, files, needs, name, epoch)
     if platform.system != "Windows":  # Microsoft's compiler cannot leave paths out
         refuse_paths(members, (layout.tree, folder))
-    return Package(name, platform, request.backend.name, record.tree, members, needs, epoch)
+    return Package(name, platform, request.backend.name, record.tree, members, needs, epoch, binaries)
 
 
 def assemble(

@@ -24,7 +24,7 @@ class Part:
 
     `licence` is an SPDX expression or PUBLIC, `text` the file that holds its words, `lines` patterns of their first and
     last line where the file holds other things too. `version` is a file and a pattern whose groups, joined by dots, are
-    the version. `folder` is the one in upstream's `vendor/`.
+    the version. `folder` is the one in upstream's `vendor/`. A `library` has it, not only programs.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Part:
     lines: tuple[str, str] | None = None
     version: tuple[str, str] | None = None
     folder: str = ""
+    library: bool = False
 
     @property
     def file_name(self) -> str:
@@ -46,13 +47,14 @@ def _defines(prefix: str, *names: str) -> str:
 
 
 PARTS = (
-    Part("llama.cpp", f"{GITHUB}/ggml-org/llama.cpp", "MIT", "LICENSE"),
+    Part("llama.cpp", f"{GITHUB}/ggml-org/llama.cpp", "MIT", "LICENSE", library=True),
     Part(
         "ggml",
         f"{GITHUB}/ggml-org/ggml",
         "MIT",
         "LICENSE",
         version=("ggml/CMakeLists.txt", _defines("GGML_VERSION_", "MAJOR", "MINOR", "PATCH")),
+        library=True,
     ),
     Part(
         "llamafile",
@@ -60,8 +62,16 @@ PARTS = (
         "MIT",
         "ggml/src/ggml-cpu/llamafile/sgemm.cpp",
         (r"// Copyright .*Mozilla", r"// SOFTWARE\."),
+        library=True,
     ),
-    Part("yarn", f"{GITHUB}/jquesnelle/yarn", "MIT", "ggml/src/ggml-cpu/ops.cpp", (r"// YaRN", r"// MIT licensed\.")),
+    Part(
+        "yarn",
+        f"{GITHUB}/jquesnelle/yarn",
+        "MIT",
+        "ggml/src/ggml-cpu/ops.cpp",
+        (r"// YaRN", r"// MIT licensed\."),
+        library=True,
+    ),
     Part(
         "base64",
         "",

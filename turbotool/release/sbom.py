@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,11 +24,20 @@ def require() -> None:
     require_library("cyclonedx-python-lib>=8", "package", "the bill of materials needs", module="cyclonedx")
 
 
-def bill(package: str, version: str, upstream: BuiltFrom, hashes: Mapping[str, str], tree: Path, epoch: int) -> bytes:
+def bill(
+    package: str,
+    version: str,
+    upstream: BuiltFrom,
+    hashes: Mapping[str, str],
+    tree: Path,
+    epoch: int,
+    parts: Iterable[Part] = PARTS,
+) -> bytes:
     """The document: the package, its files by name with their sha256, and the parts that are compiled into them.
 
-    `version` is what the programs report, `tree` the vendored sources, `epoch` a time in seconds. An upstream of which
-    only git's tree id is known has that as its version, but not in its address, where it would name nothing.
+    `version` is what the programs report, or a wheel's own, `tree` the vendored sources, `epoch` a time in seconds. An
+    upstream of which only git's tree id is known has that as its version, but not in its address, where it would name
+    nothing.
     """
     from cyclonedx.model import HashAlgorithm, HashType
     from cyclonedx.model.bom import Bom
@@ -36,7 +45,7 @@ def bill(package: str, version: str, upstream: BuiltFrom, hashes: Mapping[str, s
     from cyclonedx.output.json import JsonV1Dot6
 
     root = Component(name=package, version=version, type=ComponentType.APPLICATION, bom_ref=package)
-    parts = [component(part, upstream, tree) for part in PARTS]
+    compiled = [component(part, upstream, tree) for part in parts]
     files = [
         Component(
             name=name,
@@ -46,13 +55,13 @@ def bill(package: str, version: str, upstream: BuiltFrom, hashes: Mapping[str, s
         )
         for name, digest in sorted(hashes.items())
     ]
-    document = Bom(components=[*parts, *files])
+    document = Bom(components=[*compiled, *files])
     document.metadata.component = root
     document.metadata.timestamp = datetime.fromtimestamp(epoch, tz=timezone.utc)
     document.metadata.tools.components.add(
         Component(name="turbotool", version=__version__, type=ComponentType.APPLICATION, bom_ref="turbotool")
     )
-    document.register_dependency(root, parts)
+    document.register_dependency(root, compiled)
     document.serial_number = uuid.uuid5(uuid.NAMESPACE_URL, "\n".join([package, version, *sorted(hashes.values())]))
     return f"{JsonV1Dot6(document).output_as_string(indent=2)}\n".encode()
 

@@ -33,12 +33,16 @@ SYSTEM = {
 
 @dataclass(frozen=True)
 class Binary:
-    """One program or library: what it needs by name, where it looks first, and the symbol versions that it asks for."""
+    """One program or library: what it needs by name, where it looks first, and the symbol versions that it asks for.
+
+    `macos` is the lowest version that a Mach-O file is for.
+    """
 
     name: str
     needed: tuple[str, ...]
     search: tuple[str, ...]
     versions: frozenset[str] = frozenset()
+    macos: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,11 @@ def read_binary(path: Path) -> Binary:
         needs = binary.symbols_version_requirement
         versions = frozenset(str(item.name) for need in needs for item in need.get_auxiliary_symbols())
         return Binary(path.name, needed, paths, versions)
-    paths = tuple(str(item.path) for item in binary.rpaths) if isinstance(binary, lief.MachO.Binary) else ()
-    return Binary(path.name, needed, paths)
+    if isinstance(binary, lief.MachO.Binary):
+        command = binary.build_version
+        macos = ".".join(str(part) for part in command.minos[:2]) if command else ""
+        return Binary(path.name, needed, tuple(str(item.path) for item in binary.rpaths), macos=macos)
+    return Binary(path.name, needed, ())
 
 
 def account(
@@ -98,7 +105,7 @@ def account(
     patterns = {"system": SYSTEM[platform.system], "drivers": DRIVERS.get(backend, "(?!)")}
     used: dict[str, set[str]] = {kind: set() for kind in patterns}
     for binary in binaries:
-        for name in (needed for needed in binary.needed if _base(needed) not in inside):
+        for name in (needed for needed in binary.needed if base_name(needed) not in inside):
             kind = next((kind for kind, pattern in patterns.items() if re.fullmatch(pattern, name)), None)
             if kind:
                 used[kind].add(name)
@@ -116,7 +123,7 @@ def account(
     return Needs(tuple(sorted(used["system"])), tuple(sorted(used["drivers"])), glibc, level)
 
 
-def _base(name: str) -> str:
+def base_name(name: str) -> str:
     """`@rpath/libggml.dylib` as `libggml.dylib`."""
     return name.removeprefix("@rpath/").removeprefix("@loader_path/")
 
@@ -126,7 +133,7 @@ def _search_faults(binary: Binary, ours: set[str], platform: Platform) -> list[s
     if wanted is None:
         return []  # Windows looks beside a program by itself
     wrong = [path for path in binary.search if path != wanted]
-    if not binary.search and any(_base(name) in ours for name in binary.needed):
+    if not binary.search and any(base_name(name) in ours for name in binary.needed):
         wrong.append("the system's folders")
     return [f"{binary.name} looks for libraries in '{path}' instead of '{wanted}'" for path in wrong]
 

@@ -25,6 +25,8 @@ from fake_bindings import (
 
 from turbotool.bindings.wiring import FunctionFields, PythonBuild
 
+PINNED = "llama-cpp-python==0.9.9"
+UNREAD = "import sys; sys.path.insert(0, {!r})"  # as PYTHONPATH does: no .pth file is read
 ADDED = (("type_k", "int32"), ("moe", "int64"), ("samplers", "pointer"), ("flag", "bool"), ("more", "int32"))
 
 
@@ -35,8 +37,10 @@ class Python:
     packages: Path
     bin_dir: Path
 
+    start: str = "import site; site.addsitedir({!r})"  # as an environment does, which reads .pth files
+
     def run(self, code: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        start = f"import site; site.addsitedir({str(self.packages)!r})\n"
+        start = f"{self.start.format(str(self.packages))}\n"
         command = [sys.executable, "-I", "-S", "-c", start + code]
         return subprocess.run(command, env=dict(env or {}), capture_output=True, text=True, check=False, timeout=60)
 
@@ -60,6 +64,14 @@ def python(folder: Path, build: PythonBuild | None = None, bindings: str = BINDI
     bin_dir = make_build(folder / "build")
     build = replace(build, bin_dir=str(bin_dir)) if build else python_build(bin_dir)
     return Python(make_packages(folder / "packages", build, bindings), bin_dir)
+
+
+def from_wheel(folder: Path, build: PythonBuild | None = None, start: str = Python.start) -> Python:
+    """A Python that a wheel was installed for: the libraries lie in the package."""
+    build = replace(build or python_build(Path()), bin_dir="lib", bindings=PINNED)
+    packages = make_packages(folder / "packages", build)
+    (packages / "turbotool_llama" / "lib").mkdir()
+    return Python(packages, packages / "turbotool_llama" / "lib", start)
 
 
 def with_context(fields: tuple[tuple[str, str], ...]) -> PythonBuild:
@@ -195,6 +207,37 @@ def test_backends_that_are_libraries_of_their_own_are_loaded_from_the_folder(tmp
     there = python(tmp_path / "package", bindings=BINDINGS.replace('["CPU"]', "[]"))
     assert there.tells("llama_cpp.llama_cpp._lib.backends") == [str(there.bin_dir)]
     assert python(tmp_path / "build").tells("llama_cpp.llama_cpp._lib.backends") == ["CPU"]
+
+
+def test_the_bindings_find_the_libraries_of_a_wheel(tmp_path: Path) -> None:
+    there = from_wheel(tmp_path)
+    assert there.tells("llama_cpp.llama_cpp.libraries") == str(there.bin_dir)
+
+
+def test_a_wheel_names_the_bindings_that_it_is_for(tmp_path: Path) -> None:
+    error = from_wheel(tmp_path, with_context(ADDED[1:])).refuses()
+    assert "llama_context_params.type_k is int32 there, unknown in llama.h" in error
+    assert error.endswith(f"type `{sys.executable} -m pip install {PINNED}`")
+
+
+def test_a_wheel_does_not_take_other_libraries(tmp_path: Path) -> None:
+    stranger = make_build(tmp_path / "stranger", OTHER_TREE)
+    error = from_wheel(tmp_path).refuses({"LLAMA_CPP_LIB_PATH": str(stranger)})
+    assert OTHER_TREE in error
+    assert error.endswith("unset LLAMA_CPP_LIB_PATH, or install turbotool-llama again")
+
+
+def test_imported_first_the_package_does_without_a_pth_file(tmp_path: Path) -> None:
+    there = from_wheel(tmp_path, start=UNREAD)
+    done = there.run("import turbotool_llama, llama_cpp; print(llama_cpp.llama_cpp.libraries)")
+    assert done.stdout.strip() == str(there.bin_dir), done.stderr
+
+
+def test_bindings_that_were_imported_before_are_refused(tmp_path: Path) -> None:
+    there = from_wheel(tmp_path, start=UNREAD)
+    done = there.run("import llama_cpp, turbotool_llama", {"LLAMA_CPP_LIB_PATH": "elsewhere"})
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("ImportError: llama_cpp was imported before turbotool_llama")
 
 
 def test_cache_types_have_names_numbers_and_keywords(tmp_path: Path) -> None:

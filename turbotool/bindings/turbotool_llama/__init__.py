@@ -1,4 +1,4 @@
-"""llama-cpp-python with turbotool's build of llama.cpp. `turbotool python-env` puts this package into an environment.
+"""llama-cpp-python with turbotool's build of llama.cpp. `turbotool python-env` or a wheel puts this in an environment.
 
 Nothing has to be imported for it: `import llama_cpp` finds the libraries of the build, checks that they fit, and
 calibrates a quantized K as the programs do. Here are the names of the cache types.
@@ -7,9 +7,13 @@ calibrates a quantized K as the programs do. Here are the names of the cache typ
     from turbotool_llama import kv
 
     Llama("model.gguf", **kv("turbo4"))
+
+Where no .pth file is read, as in a folder of `pip install --target`, this package must be imported before llama_cpp.
 """
 
 from __future__ import annotations
+
+from .wire import wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # this module is imported whenever Python starts
@@ -17,6 +21,8 @@ if TYPE_CHECKING:  # this module is imported whenever Python starts
 
 __all__ = ["calibration", "kv", "number", "report"]
 PREFIX = "TURBO"
+
+wire()
 
 
 def number(cache: str) -> int:

@@ -1,4 +1,4 @@
-"""The build that this environment is for: `build.json` beside this file, which `turbotool python-env` writes."""
+"""The build that this environment is for: `build.json` beside this file, of `turbotool python-env` or of a wheel."""
 
 from __future__ import annotations
 
@@ -15,14 +15,22 @@ VARIABLE = "LLAMA_CPP_LIB_PATH"  # where llama-cpp-python looks for libllama
 
 @functools.cache
 def read_build() -> dict[str, Any]:
-    """The libraries' folder, the tree that they were built from, its types, structs and functions."""
+    """The folder of libraries, seen from this one, the tree that they are built from, its types, structs, functions."""
     found: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
     return found
 
 
 def again() -> str:
-    """The command that makes this environment fit another build."""
+    """What brings the libraries that this package is for."""
+    if read_build().get("bindings"):
+        return f"unset {VARIABLE}, or install turbotool-llama again"
     return f"type `turbotool python-env {sys.prefix}`"
+
+
+def fitting() -> str:
+    """What brings bindings that fit the libraries: the release that a wheel is for, or another build."""
+    bindings = read_build().get("bindings")
+    return f"type `{sys.executable} -m pip install {bindings}`" if bindings else again()
 
 
 def choose_libraries() -> Path:
@@ -31,13 +39,13 @@ def choose_libraries() -> Path:
     Raises ImportError if there is none, or it is not known to have the llama.h that this environment was checked with.
     """
     build = read_build()
-    folder = Path(os.environ.setdefault(VARIABLE, build["bin_dir"]))
+    folder = Path(os.environ.setdefault(VARIABLE, str(FILE.parent / build["bin_dir"])))
     if not folder.is_dir():
-        raise ImportError(f"{folder} has no libraries: {again()}, which builds what is missing")
+        raise ImportError(f"{folder} has no libraries: {again()}")
     tree = tree_of(folder)
     if tree != build["tree"]:
         theirs = f"are of tree {tree}" if tree else "are of an unknown tree (no build.json beside the folder)"
-        raise ImportError(f"the libraries in {folder} {theirs}, this environment is for {build['tree']}: {again()}")
+        raise ImportError(f"the libraries in {folder} {theirs}, this package is for {build['tree']}: {again()}")
     return folder
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .build import again, read_build
+from .build import fitting, read_build
 
 POINTERS = (ctypes._Pointer, CFuncPtr, ctypes.c_void_p, ctypes.c_char_p)
 NEW: Mapping[str, Any] = {
@@ -80,7 +80,7 @@ def refuse(found: list[str]) -> None:
     if found:
         more = f", and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         what = "; ".join(found[:SHOWN])
-        raise ImportError(f"llama-cpp-python expects another llama.h than that of the build: {what}{more}; {again()}")
+        raise ImportError(f"llama-cpp-python expects another llama.h than that of the build: {what}{more}; {fitting()}")
 
 
 def structs(module: ModuleType) -> dict[str, dict[str, str]]:

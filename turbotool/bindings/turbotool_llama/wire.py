@@ -1,6 +1,6 @@
 """What makes `import llama_cpp` in this environment load the libraries of the build, and check them first.
 
-A .pth file calls `wire` whenever Python starts; nothing else is imported until somebody imports llama_cpp.
+A .pth file imports this package whenever Python starts; nothing else is imported until somebody imports llama_cpp.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ class Loader(SourceFileLoader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Raises ImportError if the libraries do not fit, before anything of them was called."""
-        from .build import again, choose_libraries
+        from .build import choose_libraries, fitting
         from .fit import fit
 
         folder = choose_libraries()
         try:
             super().exec_module(module)
         except AttributeError as error:  # ctypes: the library has no such function
-            raise ImportError(f"{folder} does not fit this llama-cpp-python: {error}; {again()}") from error
+            raise ImportError(f"{folder} does not fit this llama-cpp-python: {error}; {fitting()}") from error
         fit(module, folder)
 
 
@@ -43,6 +43,9 @@ class Finder:
 
 
 def wire() -> None:
-    """Look at llama_cpp when it is imported."""
-    if Finder not in sys.meta_path:
-        sys.meta_path.insert(0, Finder)
+    """Look at llama_cpp when it is imported. Raises ImportError if that was done before."""
+    if Finder in sys.meta_path:
+        return
+    if BINDINGS in sys.modules:
+        raise ImportError("llama_cpp was imported before turbotool_llama, with other libraries: import this one first")
+    sys.meta_path.insert(0, Finder)

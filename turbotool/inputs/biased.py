@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from turbotool.errors import ModelError
+from turbotool.inputs.copied import write_copy
 
 CONSTANT = 100.0  # the default model's own keys are of size 1 to 10
 CHANNELS = 6  # of each head, the last: three pairs, which turn by less than .02 over 512 positions
@@ -34,17 +35,4 @@ def write_biased(model: Path, copy: Path, head_dim: int) -> Path:
             biases[tensor.name.replace("weight", "bias")] = rows.reshape(-1)
     if not biases or any(tensor.name in biases for tensor in read.tensors):
         raise ModelError(f"{model} has no K that biases can be added to")
-    writer = gguf.GGUFWriter(copy, "llama")
-    for name, field in read.fields.items():
-        if not name.startswith("GGUF.") and name != "general.architecture":
-            items = field.types[-1] if field.types[0] is gguf.GGUFValueType.ARRAY else None
-            writer.add_key_value(name, field.contents(), field.types[0], sub_type=items)
-    for tensor in read.tensors:
-        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
-    for name, values in biases.items():
-        writer.add_tensor(name, values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return copy
+    return write_copy(model, copy, arch="llama", tensors=biases)

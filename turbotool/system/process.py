@@ -223,6 +223,11 @@ class Background:
             self.child.wait(timeout=seconds)
         return self.child.returncode
 
+    def kill(self) -> None:
+        """End it alone, and without a word."""
+        self.child.kill()
+        self.child.wait()
+
     def end(self, hurry: Callable[[], bool] = lambda: False) -> int:
         """End it and whatever it started: politely, then by force, at once if there is a `hurry`. How it ended."""
         if self.returncode is None:

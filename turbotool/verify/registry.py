@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from turbotool.kv.cachetype import F16, CachePair
 from turbotool.verify.check import Spec
-from turbotool.verify.checks import batches, devices, effective, gate, memory, quality, shapes, shift, startup, upstream
+from turbotool.verify.checks import (
+    batches,
+    devices,
+    effective,
+    gate,
+    memory,
+    quality,
+    serving,
+    shapes,
+    shift,
+    spellings,
+    startup,
+    upstream,
+)
 
 CHECKS = (
     Spec("binaries-start", "every program starts and reports the expected build", startup.binaries_start),
     Spec("types-listed", "--help lists turbo2, turbo3 and turbo4", startup.types_listed),
     Spec("unknown-type-refused", "an unknown cache type is an error", startup.unknown_type_refused),
+    Spec(
+        "every-spelling",
+        "every option and variable of a cache type takes the turbo types, and names them where it refuses",
+        spellings.every_spelling,
+        quick=False,
+    ),
     Spec("truncated-model-refused", "a truncated model is an error, not a crash", startup.truncated_model_refused),
     Spec("turbo-codec", "the pinned tables, bit layout and special values of the codec", upstream.turbo_codec),
     Spec(
@@ -55,6 +74,7 @@ CHECKS = (
     Spec("graph-budget", "fused QKV with every rotation fits the graph", shapes.graph_budget),
     Spec("context-shift", "text goes on after the context has filled up", shift.context_shift),
     Spec("shift-fidelity", "the next token after a shift, against f16", shift.shift_fidelity, quick=False),
+    Spec("middle-edit", "a prompt that is edited in its middle, with --cache-reuse", shift.middle_edit, quick=False),
     Spec("slot-save-restore", "a saved and restored slot continues bit for bit", memory.slot_save_restore),
     Spec(
         "state-files",
@@ -74,6 +94,15 @@ CHECKS = (
         upstream.calibrated_architectures,
         quick=False,
     ),
+    Spec(
+        "killed-and-restored",
+        "a slot that was saved continues after a kill, and is refused by another kind of cache",
+        serving.killed_and_restored,
+        quick=False,
+    ),
+    Spec("shared-cells", "three clients on scattered cells of one stream (-kvu)", serving.shared_cells, quick=False),
+    Spec("draft-model", "a draft with a cache of its own changes no text", serving.draft_model, quick=False),
+    Spec("embeddings", "embeddings point where they do with an f16 cache", serving.embeddings, quick=False),
     Spec("sequence-copy", "a copied sequence continues like its origin", memory.sequence_copy),
     Spec(
         "effective-configuration",

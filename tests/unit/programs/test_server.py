@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from turbotool.kv.cachetype import CachePair
 from turbotool.programs import server
 from turbotool.programs.binaries import Binaries
 from turbotool.programs.runner import Runner
-from turbotool.programs.server import serve
+from turbotool.programs.server import Setup, serve
 from turbotool.system import process
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake programs are scripts")
@@ -88,3 +89,42 @@ def test_a_server_with_another_cache_is_refused_and_not_left_behind(runner: Runn
     with pytest.raises(ConfigurationMismatch, match="K cache type is f16"), serve(runner, MODEL, Q8, name="x"):
         pass
     assert not is_alive(pid_in(runner.work))
+
+
+def test_a_setup_says_how_the_cache_is_shared_and_who_drafts() -> None:
+    assert " ".join(map(str, Setup().flags)) == "-c 1024 -np 2 -no-kvu --cache-reuse 0"
+    shared = Setup(3, 2048, unified=True, reuse=32, words=("--embeddings",))
+    assert " ".join(map(str, shared.flags)) == "-c 2048 -np 3 -kvu --cache-reuse 32 --embeddings"
+    drafted = Setup(draft=Path("small.gguf"), draft_pair=CachePair("turbo4", "turbo2"))
+    assert " ".join(map(str, drafted.flags)).endswith(
+        "-md small.gguf --spec-type draft-simple -ctkd turbo4 -ctvd turbo2"
+    )
+
+
+@pytest.mark.parametrize("draft", ["turbo2", "f16"])
+def test_the_cache_of_a_draft_is_compared_with_its_own_request(runner: Runner, draft: str) -> None:
+    log = f"{log_of('q8_0', 'q8_0')}\n{server.DRAFT_BEGINS} 'small.gguf'\n{log_of('f16', 'f16')}"
+    python_program(runner.work / "llama-server", LISTENING.format(log=log))
+    setup = Setup(draft=Path("small.gguf"), draft_pair=CachePair(draft, draft))
+    if draft == "f16":
+        with serve(runner, MODEL, Q8, name="x", setup=setup):
+            assert [run.pair for run in runner.runs] == [Q8, setup.draft_pair]
+    else:
+        with (
+            pytest.raises(ConfigurationMismatch, match="K cache type is f16, requested turbo2"),
+            serve(runner, MODEL, Q8, name="x", setup=setup),
+        ):
+            pass
+
+
+def test_a_token_leads_by_what_the_next_one_lacks() -> None:
+    items = [
+        {"id": 1, "logprob": -0.1, "top_logprobs": [{"logprob": -0.1}, {"logprob": -2.4}]},
+        {"id": 2, "logprob": 0.0, "top_logprobs": []},
+    ]
+    timings = {"cache_n": 3, "draft_n": 2, "draft_n_accepted": 1}
+    found = server._continuation({"content": "x", "completion_probabilities": items, "timings": timings, "id_slot": 0})
+    assert found.tokens == ((1, -0.1), (2, 0.0))
+    assert found.leads[0] == pytest.approx(2.3)
+    assert found.leads[1] == math.inf
+    assert (found.cached, found.drafted, found.accepted) == (3, 2, 1)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 
 from turbotool.errors import BinaryFailed
 from turbotool.kv.cachetype import F16, CachePair
 from turbotool.kv.rotation import BOTH, OFF, Knobs
 from turbotool.programs.completion import complete
 from turbotool.programs.perplexity import Text, measure
-from turbotool.programs.server import serve
+from turbotool.programs.server import Prediction, Setup, serve
 from turbotool.verify.check import CheckOutcome, Context
+from turbotool.verify.checks.likeness import Twice, likeness, mean_kld
+from turbotool.verify.checks.quality import TURBO4
 
 STORY = "Once upon a time there was a"
 SHIFT_CTX = 256
@@ -108,22 +111,49 @@ SHIFT_PIECES = 6
 PIECE = 900  # characters, about 230 tokens
 PREFIX = 500
 REUSE = 32
+MOVES = Setup(reuse=REUSE)
 TOP = 200
+MOST_NEW = 24  # tokens that may be evaluated: words that are broken off where the text is cut
+# Of a piece: the words that stay in front, those behind them that are cut out, and what is put there instead.
+FRONT, CUT = 50, 20
+INSTEAD = "Somebody has written another sentence here, about bread and salt."
 
 
 def shift_fidelity(context: Context) -> CheckOutcome:
     """The next token after a context shift is predicted as an f16 cache predicts it after the same shift."""
-    pieces = _pieces(context)
-    reference = _shifted(context, F16, pieces)
+    names = ("turbo4",) if context.quick else tuple(SHIFT_BOUNDS)
+    return _as_f16_moves(context, names, [(f"{prefix}\n\n{text}", text) for prefix, text in _pieces(context)])
+
+
+def middle_edit(context: Context) -> CheckOutcome:
+    """What follows a cut in the middle of a prompt is moved and means what it meant; new text there leaves no trace.
+
+    llama-server moves only what it finds again at once: behind new text it evaluates the rest.
+    """
+    pieces = [text for _, text in _pieces(context)]
+    moved = _as_f16_moves(context, ("turbo4",), [(text, _edited(text)) for text in pieces])
+    found = likeness(*(_anew_and_edited(context, pair, pieces) for pair in (F16, TURBO4)))
+    detail = f"{moved.detail}; behind new text, from a prompt computed anew, {found}"
+    return replace(moved, ok=moved.ok and found.ok, detail=detail, bound=f"{moved.bound}; new text {found.bound}")
+
+
+def _edited(text: str, instead: str = "") -> str:
+    """Cut between words, so that what follows is the same tokens."""
+    words = text.split(" ")
+    return " ".join([*words[:FRONT], *filter(None, [instead]), *words[FRONT + CUT :]])
+
+
+def _as_f16_moves(context: Context, names: Sequence[str], prompts: list[tuple[str, str]]) -> CheckOutcome:
+    reference = _shifted(context, F16, prompts)
     means, faults = {}, []
-    for name in ("turbo4",) if context.quick else tuple(SHIFT_BOUNDS):
-        found = _shifted(context, CachePair(name, name), pieces)
-        means[name] = sum(_kld(p, q) for p, q in zip(reference, found, strict=True)) / len(pieces)
+    for name in names:
+        found = _shifted(context, CachePair(name, name), prompts)
+        means[name] = mean_kld(reference, found)
         if not means[name] <= SHIFT_BOUNDS[name]:
             faults.append(f"{name} {means[name]:.3f} > {SHIFT_BOUNDS[name]}")
     detail = "; ".join(faults) or ", ".join(f"{name} {mean:.4f}" for name, mean in means.items())
     bound = f"mean KLD <= {SHIFT_BOUNDS['turbo4']:g} for turbo4"
-    return CheckOutcome(not faults, means["turbo4"], bound if context.quick else bound + ", others likewise", detail)
+    return CheckOutcome(not faults, means["turbo4"], bound + ", others likewise" * (len(names) > 1), detail)
 
 
 def _pieces(context: Context) -> list[tuple[str, str]]:
@@ -134,20 +164,33 @@ def _pieces(context: Context) -> list[tuple[str, str]]:
     return [(text[at : at + PREFIX], text[at + PREFIX : at + PREFIX + PIECE]) for at in starts]
 
 
-def _shifted(context: Context, pair: CachePair, pieces: list[tuple[str, str]]) -> list[dict[int, float]]:
+def _shifted(context: Context, pair: CachePair, prompts: list[tuple[str, str]]) -> list[Prediction]:
+    """What follows the second of each two prompts, most of which is moved from where it is in the first."""
     found = []
-    with serve(context.runner, context.model, pair, name=f"shift-{pair.k}", reuse=REUSE) as server:
-        for prefix, text in pieces:
+    with serve(context.runner, context.model, pair, name=f"shift-{pair.k}", setup=MOVES) as server:
+        for before, after in prompts:
             server.slot(0, "erase")
-            server.next_token(f"{prefix}\n\n{text}", slot=0, top=1)
-            predicted, moved = server.next_token(text, slot=0, top=TOP)
-            if moved < REUSE:
-                raise BinaryFailed(f"{pair}: llama-server moved {moved} tokens instead of shifting", how="no shift")
+            server.next_token(before, slot=0, top=1)
+            predicted = server.next_token(after, slot=0, top=TOP)
+            evaluated = server.count(after) - predicted.cached
+            if evaluated > MOST_NEW:
+                raise BinaryFailed(f"{pair}: llama-server evaluated {evaluated} tokens, not a few", how="no shift")
             found.append(predicted)
     return found
 
 
-def _kld(base: dict[int, float], other: dict[int, float]) -> float:
-    """KLD over the likeliest tokens of `base`; one that `other` does not list counts as its least likely one."""
-    least = min(other.values())
-    return sum(math.exp(p) * (p - other.get(token, least)) for token, p in base.items())
+def _anew_and_edited(context: Context, pair: CachePair, pieces: list[str]) -> Twice:
+    """What follows pieces with new text in their middle: anew, and where a part of the cache was moved before."""
+    anew, edited = [], []
+    with serve(context.runner, context.model, pair, name=f"edit-{pair.k}", setup=MOVES) as server:
+        for text in pieces:
+            prompt = _edited(text, INSTEAD)
+            server.slot(0, "erase")
+            for before in (text, _edited(text)):
+                server.next_token(before, slot=0, top=1)
+            edited.append(server.next_token(prompt, slot=0, top=TOP))
+            if not edited[-1].cached:
+                raise BinaryFailed(f"{pair}: llama-server kept nothing of what stands before an edit", how="no reuse")
+            server.slot(0, "erase")
+            anew.append(server.next_token(prompt, slot=0, top=TOP))
+    return Twice(anew, edited)

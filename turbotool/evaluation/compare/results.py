@@ -119,6 +119,7 @@ def measured_of(cell: CellFields) -> Measured | None:
         kld=_quantiles(cell.kld),
         dp=_quantiles(cell.dp),
         running=_running(cell.running),
+        positions=(),  # figures by position are not compared
     )
     return Measured(divergence, cell.effective, cell.seconds or 0.0, cell.machine or "")
 

@@ -20,7 +20,8 @@
 #include <vector>
 
 static void print_usage(int, char ** argv) {
-    LOG("\nmeasures what -ctk and -ctv change, with the context -c of a chunk, and prints it as JSON:\n\n");
+    LOG("\nmeasures what -ctk and -ctv change, with the context -c of a chunk, and prints it as JSON, a line "
+        "each:\n\n");
     LOG("    %s -m model.gguf -f text.txt -c 8192 -ctk q8_0 -ctv q8_0 [--chunks 4] [-b 512] [-ub 512]\n\n", argv[0]);
     LOG("-b tokens are computed at once with f16, -ub with the other cache, so that -ub 1 shows what text is "
         "generated\n");
@@ -61,6 +62,7 @@ static std::string trouble_with(const llama_model * model, const llama_context *
     return "";
 }
 
+// of all chunks so far
 struct result {
     kv_totals                        totals;
     std::vector<kv_totals>           running;  // after each chunk
@@ -69,7 +71,7 @@ struct result {
     std::vector<double>              kld, p_diff;
 };
 
-// both contexts over the tokens from `pos` on; true if their logits are there
+// n tokens of a chunk from `pos` on; true if their logits are there
 static bool decode(llama_context * ctx, const std::vector<llama_token> & tokens, int start, int pos, int n) {
     const llama_vocab * vocab = llama_model_get_vocab(llama_get_model(ctx));
     common_batch        batch(ctx);
@@ -185,31 +187,31 @@ static std::string shared(const kv_totals & of) {
            "," + json("same_top", of.same_top());
 }
 
-static std::string json(const result & res, const common_params & params, int n_vocab) {
-    const kv_totals & of = res.totals;
-    std::string out = "{\"version\":1,\"n_ctx\":" + std::to_string(params.n_ctx) +
-                      ",\"n_batch\":" + std::to_string(params.n_batch) + ",\"n_vocab\":" + std::to_string(n_vocab) +
-                      ",\"divergence\":{";
-    out += json("ppl", of.ppl()) + "," + json("ppl_base", of.ppl_base()) +
-           ",\"correlation\":" + json(of.correlation()) + "," + json("ln_ratio", of.ln_ratio()) + "," +
-           json("ratio", of.ratio()) + "," + json("difference", of.difference()) + "," +
-           json("mean", of.kld.estimate()) + "," + json("mean_dp", of.mean_dp()) + "," + json("rms_dp", of.rms_dp()) +
-           "," + json("same_top", of.same_top());
-    out += "," + quantiles("kld", res.kld, { 0, 0.1, 1, 5, 10, 50, 90, 95, 99, 99.9, 100 });
-    out += "," + quantiles("dp", res.p_diff, { 0, 0.1, 1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9, 100 });
-    out += ",\"running\":[";
+// a line for each chunk, one for each range of positions, and last one for all that counts
+static void print(const result & res) {
     for (size_t i = 0; i < res.running.size(); ++i) {
-        out += (i ? ",{\"chunk\":" : "{\"chunk\":") + std::to_string(i + 1) + "," + json("ppl", res.running[i].ppl()) +
-               "," + shared(res.running[i]) + "}";
+        LOG("{\"running\":{\"chunk\":%zu,%s,%s}}\n", i + 1, json("ppl", res.running[i].ppl()).c_str(),
+            shared(res.running[i]).c_str());
     }
-    out += "],\"positions\":[";
     for (size_t i = 0; i < res.blocks.size(); ++i) {
-        out += (i ? ",{\"begin\":" : "{\"begin\":") + std::to_string(res.blocks[i].first) +
-               ",\"end\":" + std::to_string(res.blocks[i].second) +
-               ",\"tokens\":" + std::to_string(res.by_position[i].count()) + "," + shared(res.by_position[i]) + "}";
+        LOG("{\"position\":{\"begin\":%d,\"end\":%d,\"tokens\":%zu,%s}}\n", res.blocks[i].first, res.blocks[i].second,
+            (size_t) res.by_position[i].count(), shared(res.by_position[i]).c_str());
     }
-
-    return out + "]}}";
+    const kv_totals & of          = res.totals;
+    const std::string estimates[] = {
+        json("ppl", of.ppl()),           json("ppl_base", of.ppl_base()),
+        json("ratio", of.ratio()),       json("difference", of.difference()),
+        json("mean_dp", of.mean_dp()),   "\"correlation\":" + json(of.correlation()),
+        json("mean", of.kld.estimate()), json("ln_ratio", of.ln_ratio()),
+        json("rms_dp", of.rms_dp()),     json("same_top", of.same_top()),
+    };
+    std::string out;
+    for (const auto & estimate : estimates) {
+        out += estimate + ",";
+    }
+    out += quantiles("kld", res.kld, { 0, 0.1, 1, 5, 10, 50, 90, 95, 99, 99.9, 100 }) + ",";
+    out += quantiles("dp", res.p_diff, { 0, 0.1, 1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9, 100 });
+    LOG("{\"divergence\":{\"chunks\":%zu,%s}}\n", res.running.size(), out.c_str());
 }
 
 int main(int argc, char ** argv) {
@@ -282,7 +284,7 @@ int main(int argc, char ** argv) {
     if (!measure(init->context(), cell.get(), params, tokens, n_chunks, res)) {
         return 1;
     }
-    LOG("%s\n", json(res, params, llama_vocab_n_tokens(llama_model_get_vocab(model))).c_str());
+    print(res);
 
     return 0;
 }

@@ -32,7 +32,7 @@ KV = ("--kv", "q8_0,q8_0/turbo4,turbo4", "--rotation", "off,v", "--chunks", "4")
 RUNS = 9  # six cells, q4_0, f16 twice
 WAIT = 240.0  # seconds for what takes a few on an idle machine
 ended = partial(finished, timeout=3600)
-RUN_TO_RUN = ("seconds",)
+RUN_TO_RUN = ("seconds", "peak_mib")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from fake_eval import BYTES, COMMON, KLD, PERPLEXITY
+from fake_eval import BYTES, COMMON, FIGURES, KLD, PERPLEXITY
 from fake_tools import python_program
 from tiny_gguf import key_text
 
@@ -76,7 +76,7 @@ def calibrate_programs(folder: Path, **behaviour: object) -> Path:
 
     `factor` is that of the KLD with a calibration, `source` what llama-perplexity says of one that it was not told.
     """
-    python_program(folder / "llama-perplexity", COMMON + CALIBRATED + PERPLEXITY)
+    python_program(folder / "llama-perplexity", COMMON + CALIBRATED + FIGURES + PERPLEXITY)
     python_program(folder / "llama-kv-calibrate", CALIBRATE)
     (folder / "calibration.gguf").write_bytes(calibration_file())
     defaults = {"kld": KLD, "bytes": BYTES, "trouble": {}, "seconds": 0, "stock": False, "uncalibrated": 1}

@@ -1,4 +1,4 @@
-"""A fake llama-perplexity and llama-cli that print what the real ones print, with figures that are known exactly."""
+"""Fakes of the programs that an evaluation runs: they print what the real ones print, with figures that are known."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ for side, type in (("k", k), ("v", v)):
     print(f"x I llama_kv_cache: attn_rot_{side} = {int(on)}, n_embd_head_k_all = 64", flush=True)
 """
 
-PERPLEXITY = r"""
+FIGURES = r"""
 def fail(trouble):
     if trouble == "kill":
         os.kill(os.getppid(), signal.SIGKILL)
@@ -72,6 +72,16 @@ def fail(trouble):
         print("about to crash", flush=True)
         os.kill(os.getpid(), getattr(signal, trouble))
 ctx = int(asked["-c"])
+scored = ctx - 1 - ctx // 2
+def klds_of(chunks):
+    base = (known["kld"][k] + known["kld"][v]) / 2 * 0.9 ** sum(rotated.values())
+    base *= 1 if calibrated else known["uncalibrated"]
+    if at_once == "1":
+        base = base * known["decode"] or known.get("decode_f16", 0)
+    return [base * (1 + i / 100) for i in range(1, chunks + 1)]
+"""
+
+PERPLEXITY = r"""
 if "-f" in asked:
     control = "decode-" * (asked["--chunks"] == "1")
     log(control + "base" if "--save-all-logits" in asked else "length")
@@ -96,12 +106,7 @@ fail(trouble)
 time.sleep(known["seconds"])
 if trouble == "silent":
     sys.exit(0)
-scored = ctx - 1 - ctx // 2
-base = (known["kld"][k] + known["kld"][v]) / 2 * 0.9 ** sum(rotated.values())
-base *= 1 if calibrated else known["uncalibrated"]
-if at_once == "1":
-    base = base * known["decode"] or known.get("decode_f16", 0)
-klds = [base * (1 + i / 100) for i in range(1, chunks + 1)]
+klds = klds_of(chunks)
 if trouble == "nan":
     klds[-1] = math.nan
 sign = known["trouble"].get("ppl", 1)
@@ -134,6 +139,43 @@ print(f"RMS Δp    : {1:6.3f} ± {0.1:5.3f} %")
 print(f"Same top p: {top:6.3f} ± {0.1:5.3f} %")
 """
 
+# KLD grows by a hundredth of itself from one eighth of the second half to the next, about the mean of the chunk.
+DIVERGENCE = r"""
+chunks = min(int(asked["--chunks"]), len(Path(asked["-f"]).read_text().split()) // ctx)
+log("beside")
+fail(trouble)
+if trouble == "silent":
+    sys.exit(0)
+klds = klds_of(chunks)
+def estimate(value, error=0.0):
+    return {"value": value if value == value else "nan", "error": error}
+def shared(m):
+    return {"ln_ratio": estimate(2 * m, 0.00001), "kld": estimate(m, 0.0001), "rms_dp": estimate(1, 0.1),
+            "same_top": estimate(100 - 100 * m, 0.5)}
+def tell(name, fields):
+    print(json.dumps({name: fields}, separators=(",", ":")))
+mean = lambda n: math.nan if trouble == "nan" else sum(klds[:n]) / n
+m = mean(chunks)
+for n in range(1, chunks + 1):
+    tell("running", {"chunk": n, "ppl": estimate(20 * math.exp(2 * mean(n)), 1), **shared(mean(n))})
+tell("position", {"begin": 0, "end": ctx // 2, "tokens": ctx // 2 * chunks, **shared(m / 2)})
+for i in range(8):
+    begin, end = (ctx // 2 + scored * at // 8 for at in (i, i + 1))
+    part = shared(m * (1 + (i - 3.5) / 100))
+    tell("position", {"begin": begin, "end": end, "tokens": (end - begin) * chunks, **part})
+if trouble == "cut":
+    sys.exit(0)
+ranks = [0, 0.1, 1, 5, 10, 50, 90, 95, 99, 99.9, 100]
+ppl = 20 * math.exp(2 * m)
+tell("divergence", {
+    "chunks": chunks if trouble != "fewer" else chunks + 1, "ppl": estimate(ppl, 1), "ppl_base": estimate(20, 1),
+    "correlation": 99, "ratio": estimate(ppl / 20), "difference": estimate(ppl - 20),
+    "mean": shared(m)["kld"], "mean_dp": estimate(-0.1), **{x: y for x, y in shared(m).items() if x != "kld"},
+    "kld": {"points": [[rank, estimate(m)["value"]] for rank in ranks]},
+    "dp": {"points": [[rank, estimate(m)["value"]] for rank in sorted([*ranks, 25, 75])]},
+} if trouble != "garbled" else {"chunks": "many"})
+"""
+
 CLI = r"""
 log("probe")
 if trouble.startswith("SIG"):
@@ -147,7 +189,7 @@ print("[ Prompt: 1 t/s | Generation: 1 t/s ]")
 
 
 def eval_programs(folder: Path, **behaviour: object) -> Path:
-    """A folder with both fakes. `trouble` maps `k/v/rotation` to what goes wrong with that cell, on one model if its
+    """A folder with the fakes. `trouble` maps `k/v/rotation` to what goes wrong with that cell, on one model if its
     file's name and a colon stand before.
 
     That is a signal's name, `silent`, `nan`, `substitute` (K is f16), `blocked` (no rotation), `forgets` (Paris), or
@@ -159,8 +201,13 @@ def eval_programs(folder: Path, **behaviour: object) -> Path:
     `unmeasured` or have an `other-hash`, or with the tokens that are computed at once, `k/v/rotation ubatch 1`. Runs
     over a single chunk are taken for the control of the decode path, as no test asks for one itself; the trouble of its
     base is `decode-base`.
+
+    With `streams` there is a llama-kv-divergence, too, which may also print a `garbled` result, one that was `cut`, or
+    one of `fewer` chunks than it says.
     """
-    python_program(folder / "llama-perplexity", COMMON + PERPLEXITY)
+    python_program(folder / "llama-perplexity", COMMON + FIGURES + PERPLEXITY)
+    if behaviour.get("streams"):
+        python_program(folder / "llama-kv-divergence", COMMON + FIGURES + DIVERGENCE)
     python_program(folder / "llama-cli", COMMON + CLI)
     known = {"kld": KLD, "bytes": BYTES, "trouble": {}, "seconds": 0, "stock": False, "uncalibrated": 1, "decode": 1}
     known |= behaviour

@@ -168,6 +168,7 @@ BODIES = {
     "llama-server": SERVER,
     "llama-bench": "",
     "llama-kv-calibrate": "",
+    "llama-kv-divergence": "",
 }
 
 

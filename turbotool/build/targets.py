@@ -10,6 +10,7 @@ TARGETS = (
     "llama-server",
     "llama-quantize",
     "llama-kv-calibrate",
+    "llama-kv-divergence",
     "test-backend-ops",
     "test-quantize-fns",
     "test-llama-archs",

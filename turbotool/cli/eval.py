@@ -26,6 +26,7 @@ OTHERS = {"compare": ("turbotool.cli.compare", "Set two result sets side by side
 KV = "q8_0,q8_0/turbo4,turbo4"
 ROTATION = "off,k,v,kv"
 CALIBRATION = "auto"
+LOGITS = (planfile.CHOSEN, planfile.STORED, planfile.STREAMED)
 
 
 def equal_options(function: F) -> F:
@@ -79,6 +80,13 @@ def equal_options(function: F) -> F:
     "--until-resolved", is_flag=True, help="Add chunks, --chunks at most, until the recommendation cannot change."
 )
 @click.option(
+    "--logits",
+    type=click.Choice(LOGITS),
+    default=planfile.CHOSEN,
+    show_default=True,
+    help="Of f16: in a file, or computed anew beside each cache.",
+)
+@click.option(
     "--serve-ctx", type=click.IntRange(1, MAX_TOKENS), help="Tokens to serve  [default: as many as trained for]"
 )
 @click.option("--backend", default="cpu", show_default=True, help="Which build to evaluate.")
@@ -104,6 +112,7 @@ def eval(  # noqa: A001 (the name of the command)
     equal_ppl: float,
     equal_top: float,
     until_resolved: bool,
+    logits: str,
     serve_ctx: int | None,
     backend: str,
     bin_dir: Path | None,
@@ -143,6 +152,7 @@ def eval(  # noqa: A001 (the name of the command)
         equal_ppl=equal_ppl,
         equal_top=equal_top,
         until_resolved=until_resolved,
+        logits=logits,
     )
     plan = _plan(plan_word, asked, session.out)
     done = run(session, plan, backend=backend, bin_dir=bin_dir, scheduler=scheduler, report=folder)

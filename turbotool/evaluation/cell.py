@@ -60,14 +60,16 @@ class Origin:
     chunks: int
     calibration: str = ""
 
-    def key(self, configuration: Configuration, repeat: int = 0, ubatch: int = 0) -> str:
+    def key(self, configuration: Configuration, repeat: int = 0, ubatch: int = 0, batch: int = 0) -> str:
         """sha256 that names the measurement of a configuration; `repeat` tells repetitions of the same one apart.
 
-        `ubatch` is how many tokens were computed at once, if that was asked for: else a whole chunk.
+        `ubatch` is how many tokens were computed at once, if that was asked for: else a whole chunk. `batch` is how
+        many tokens there were logits of at once, beside those of f16; 0 if those of f16 were stored.
         """
         pair = configuration.pair
         cell = {"k": pair.k, "v": pair.v, "rotation": configuration.rotation, "repeat": repeat}
         cell |= {"ubatch": ubatch} if ubatch else {}
+        cell |= {"streamed": batch} if batch else {}
         origin = {name: value for name, value in asdict(self).items() if name != "calibration"}
         calibration = configuration.calibration
         return digest({"version": KEY_VERSION, **origin, **cell, **calibrated(calibration, self.calibration)})
@@ -89,13 +91,16 @@ def digest(fields: Mapping[str, object]) -> str:
 class Measured:
     """A comparison with f16, the configuration that the program reported, and how long the run took (seconds).
 
-    `machine` describes where it ran; empty for what older versions of turbotool measured.
+    `machine` describes where it ran; empty for what older versions of turbotool measured. `peak` is the most memory
+    that the run had resident, `logits` what stored logits of f16 took on the disk, in bytes and None where not known.
     """
 
     divergence: Divergence
     effective: Effective
     seconds: float
     machine: str = ""
+    peak: int | None = None
+    logits: int | None = None
 
     @property
     def is_finite(self) -> bool:

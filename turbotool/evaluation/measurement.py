@@ -47,8 +47,24 @@ class RunningRow:
 
 
 @dataclass(frozen=True)
+class PositionRow:
+    """Tokens at positions from `begin` up to `end` of their chunks."""
+
+    begin: int
+    end: int
+    tokens: int
+    ln_ratio: EstimateFields
+    kld: EstimateFields
+    rms_dp: EstimateFields
+    same_top: EstimateFields
+
+
+@dataclass(frozen=True)
 class DivergenceFields:
-    """What llama-perplexity printed, in the units of `Divergence`: nats, percent, percentage points."""
+    """What the program printed, in the units of `Divergence`: nats, percent, percentage points.
+
+    `positions` is empty where logits were stored, and in documents that are older.
+    """
 
     ppl: EstimateFields
     ppl_base: EstimateFields
@@ -63,6 +79,7 @@ class DivergenceFields:
     rms_dp: EstimateFields
     same_top: EstimateFields
     running: tuple[RunningRow, ...]
+    positions: tuple[PositionRow, ...] = ()
 
 
 @document("measurement")
@@ -70,25 +87,30 @@ class DivergenceFields:
 class MeasurementDocument:
     """A cell that was measured: its comparison with f16, the configuration that ran, seconds, and on which machine.
 
-    `machine` is empty for what turbotool 0.1.0 measured before it wrote that down.
+    `machine` is empty for what turbotool 0.1.0 measured before it wrote that down. `peak` is the most memory that the
+    run had resident, `logits` what stored logits of f16 took on the disk, in bytes; null where not known.
     """
 
     divergence: DivergenceFields
     effective: Effective
     seconds: float
     machine: str
+    peak: int | None = None
+    logits: int | None = None
 
 
 def measurement(measured: Measured) -> MeasurementDocument:
     """What `restored` makes a measurement of."""
     divergence = msgspec.convert(_worded(asdict(measured.divergence)), DivergenceFields)
-    return MeasurementDocument(divergence, measured.effective, measured.seconds, measured.machine)
+    return MeasurementDocument(
+        divergence, measured.effective, measured.seconds, measured.machine, measured.peak, measured.logits
+    )
 
 
 def restored(found: MeasurementDocument) -> Measured:
     """The measurement that was written down, to the last bit."""
     divergence = msgspec.convert(_numbers(asdict(found.divergence)), Divergence)
-    return Measured(divergence, found.effective, found.seconds, found.machine)
+    return Measured(divergence, found.effective, found.seconds, found.machine, found.peak, found.logits)
 
 
 def _worded(value: Any) -> Any:

@@ -26,6 +26,7 @@ MAX_KLD = 0.02
 MIN_SAME_TOP = 93.0
 EQUAL: Mapping[str, float] = {"equal_kld": 5.0, "equal_ppl": 1.0, "equal_top": 1.0}  # percent, percent, points
 MAX_INPUTS = 1000
+CHOSEN, STORED, STREAMED = "auto", "stored", "streamed"  # what becomes of the logits of f16
 INPUTS = {"models": "MODEL", "corpora": "--corpus FILE"}  # how the command line names what a plan may name
 
 
@@ -36,7 +37,8 @@ class EvalPlan:
     Without `models` the command line names them, or the default model is measured; so it is with `corpora` and the
     default text. `min_models` and `min_corpora` are how many make sense at least. `max_kld` is in nats, `min_same_top`
     in percent, `ctx` and `serve_ctx` in tokens. What is no difference: `equal_kld` and `equal_ppl` in percent,
-    `equal_top` in percentage points. With `until_resolved`, `chunks` are the most that there may be.
+    `equal_top` in percentage points. With `until_resolved`, `chunks` are the most that there may be. `logits` of f16
+    are stored, streamed, or what is chosen by their size.
     """
 
     kv: tuple[CachePair, ...]
@@ -57,6 +59,7 @@ class EvalPlan:
     equal_ppl: float = EQUAL["equal_ppl"]
     equal_top: float = EQUAL["equal_top"]
     until_resolved: bool = False
+    logits: str = CHOSEN
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,12 @@ def _side(value: object, _: Path) -> str:
     return str(value)
 
 
+def _logits(value: object, _: Path) -> str:
+    if value not in (CHOSEN, STORED, STREAMED):
+        raise _refuse(value)
+    return str(value)
+
+
 def _calibration(value: object, folder: Path) -> Calibration:
     try:
         return calibration(_text(value, folder), folder)
@@ -146,6 +155,7 @@ KEYS: Mapping[str, Key] = {
     "serve_ctx": Key(TOKENS, partial(_whole, 1, MAX_TOKENS)),
     **{name: Key("a number from 0 to 100", partial(_number, 0, 100)) for name in EQUAL},
     "until_resolved": Key("true or false", _switch),
+    "logits": Key(f"{CHOSEN}, {STORED} or {STREAMED}", _logits),
     "min_models": COUNT,
     "min_corpora": COUNT,
 }

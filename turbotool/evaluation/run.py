@@ -128,7 +128,7 @@ def run(
 
 def _settings(plan: EvalPlan) -> SweepSettings:
     """Raises UsageMistake for too few tokens."""
-    settings = SweepSettings(plan.kv, plan.rotation, plan.ctx, plan.chunks, plan.calibration)
+    settings = SweepSettings(plan.kv, plan.rotation, plan.ctx, plan.chunks, plan.calibration, plan.logits)
     if settings.scored < FEWEST_SCORED:
         raise UsageMistake(
             f"{plan.chunks} chunks of {plan.ctx} have {settings.scored} scored tokens, "
@@ -162,6 +162,7 @@ def _command(plan: EvalPlan, models: Sequence[Model], backend: str, *, named: bo
     changed = [name for name in EQUAL if getattr(plan, name) != EQUAL[name]]
     words += [word for name in changed for word in (planfile.option(name), planfile.shown(getattr(plan, name)))]
     words += ["--until-resolved"] if plan.until_resolved else []
+    words += ["--logits", plan.logits] if plan.logits != planfile.CHOSEN else []
     words += ["--serve-ctx", str(plan.serve_ctx)] if plan.serve_ctx else []
     words += [] if backend == "cpu" else ["--backend", backend]
     return display(words + (["--bin-dir", "BIN_DIR"] if named else []))
@@ -195,6 +196,8 @@ def _evaluate(sweep: Sweep, task: _Task) -> Evaluation:
     if sweep.left_out:
         task.out.say(f"left out, because nothing is rotated there: {', '.join(map(str, sweep.left_out))}")
     machine, plan, criteria, resolution = read_machine(), task.plan, _criteria(task.plan), None
+    if sweep.streamed:
+        task.out.say("no logits are stored: f16 is computed beside each cache")
     for line in left_alone(plan.kv, plan.calibration):
         task.out.say(line)
     if plan.until_resolved:

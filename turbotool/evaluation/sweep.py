@@ -9,30 +9,39 @@ from pathlib import Path
 
 from turbotool.errors import CorpusError, ModelError, UnknownCacheType
 from turbotool.evaluation.cell import Configuration, Origin
-from turbotool.evaluation.identity import PROGRAMS, binaries_hash
+from turbotool.evaluation.identity import PROGRAMS, STREAMING, binaries_hash
+from turbotool.evaluation.planfile import CHOSEN, STREAMED
 from turbotool.evaluation.store import Store
 from turbotool.inputs.metadata import OTHER_MODEL
 from turbotool.inputs.model import Model
 from turbotool.kv.cachetype import F16, CachePair
 from turbotool.kv.calibration import OPTION, UNCALIBRATED, Calibration, beside, calibrations_of, refuse_programs
 from turbotool.kv.rotation import gate_is_on
-from turbotool.programs.perplexity import Text, scored
+from turbotool.programs.kvdivergence import BATCH, logits_in_memory
+from turbotool.programs.perplexity import Text, base_bytes, scored
 from turbotool.programs.runner import Runner
 
 NOISE = (Configuration(F16), Configuration(F16))  # f16 against itself, twice
 CONTROL = Configuration(CachePair("q4_0", "q4_0"))  # without rotation and calibration: known to be worse
 FEWEST_SCORED = 100  # llama-perplexity makes no statistics of fewer tokens
+# Above these, logits are streamed unless something else was asked for. They depend on nothing of this machine, so that
+# the same command measures the same everywhere.
+MOST_STORED = 8 * 2**30  # bytes on the disk, of a text
+MOST_HELD = 512 * 2**20  # bytes in memory, of a chunk
 
 
 @dataclass(frozen=True)
 class SweepSettings:
-    """What is asked for: caches, rotated sides (off, k, v, kv), tokens of a chunk, chunks of a text, calibrations."""
+    """What is asked for: caches, rotated sides (off, k, v, kv), tokens of a chunk, chunks of a text, calibrations, and
+    what becomes of the logits of f16 (auto, stored, streamed).
+    """
 
     pairs: tuple[CachePair, ...]
     rotations: tuple[str, ...]
     ctx: int
     chunks: int
     calibrations: tuple[Calibration, ...] = (UNCALIBRATED,)
+    logits: str = CHOSEN
 
     @property
     def scored(self) -> int:
@@ -74,7 +83,8 @@ class Sweep:
 
     `left_out` are the configurations that were asked for but are the same as one that is measured. `calibrates` says
     whether the programs know of calibrations, `controls` whether the noise floor and q4_0 are measured, too. Each
-    configuration is measured at each of `ubatches`, see `EvalJob`.
+    configuration is measured at each of `ubatches`, see `EvalJob`. `streamed`: f16 is computed beside each of them, and
+    no logits are stored.
     """
 
     runner: Runner
@@ -89,13 +99,14 @@ class Sweep:
     calibrates: bool = True
     controls: bool = True
     ubatches: tuple[int, ...] = (0,)
+    streamed: bool = False
 
     def origin(self, job: EvalJob) -> Origin:
         calibration = job.configuration.calibration.sha256
         return Origin(self.binaries, self.model_sha256, job.corpus.sha256, self.ctx, self.chunks, calibration)
 
     def key(self, job: EvalJob) -> str:
-        return self.origin(job).key(job.configuration, job.repeat, job.ubatch)
+        return self.origin(job).key(job.configuration, job.repeat, job.ubatch, BATCH if self.streamed else 0)
 
     def text(self, corpus: Corpus, ubatch: int = 0) -> Text:
         return Text(corpus.path, self.ctx, self.chunks, ubatch)
@@ -131,18 +142,39 @@ def make_sweep(runner: Runner, model: Model, texts: Sequence[Path], settings: Sw
         refuse_programs(PROGRAMS[0], runner.binaries.bin_dir, settings.pairs, settings.calibrations)
     calibrations = [hashed(one, model, store) for one in settings.calibrations]
     kept, left_out = configurations(settings.pairs, settings.rotations, model, calibrations)
+    corpora = make_corpora(texts, store)
     return Sweep(
         runner,
         model,
         binaries_hash(store, runner.binaries),
         store.sha256(model.path),
-        make_corpora(texts, store),
+        corpora,
         kept,
         settings.ctx,
         settings.chunks,
         left_out,
         calibrates,
+        streamed=is_streamed(runner, model, corpora, settings),
     )
+
+
+def is_streamed(runner: Runner, model: Model, corpora: Sequence[Corpus], settings: SweepSettings) -> bool:
+    """Whether logits are not stored. Raises ToolMissing if that was asked for of programs that cannot do it.
+
+    Chosen are those that would take more than MOST_STORED on the disk or MOST_HELD in memory.
+    """
+    if settings.logits == STREAMED:
+        runner.binaries.require(STREAMING)
+    if settings.logits != CHOSEN:
+        return settings.logits == STREAMED
+    stored = max(base_bytes(model.n_vocab, settings.ctx, most_chunks(one, settings)) for one in corpora)
+    large = stored > MOST_STORED or logits_in_memory(model.n_vocab, scored(settings.ctx)) > MOST_HELD
+    return large and runner.binaries.path(STREAMING).is_file()
+
+
+def most_chunks(corpus: Corpus, of: SweepSettings | Sweep) -> int:
+    """The most chunks that a text can have: a token takes a byte or more, but for one BOS."""
+    return min(of.chunks, (corpus.path.stat().st_size + 1) // of.ctx)
 
 
 def hashed(calibration: Calibration, model: Model, store: Store) -> Calibration:

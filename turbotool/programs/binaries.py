@@ -16,6 +16,7 @@ TOOLS = (
     "llama-bench",
     "llama-perplexity",
     "llama-kv-calibrate",
+    "llama-kv-divergence",
 )
 TESTS = (
     "test-backend-ops",

@@ -76,12 +76,30 @@ class Running:
 
 
 @dataclass(frozen=True)
+class Position:
+    """Tokens at positions from `begin` up to `end` of their chunks, all chunks together.
+
+    KLD in nats, the root mean square of the change of the right token's probability in percentage points, same top in
+    percent; errors are standard errors over `tokens`.
+    """
+
+    begin: int
+    end: int
+    tokens: int
+    ln_ratio: Estimate
+    kld: Estimate
+    rms_dp: Estimate
+    same_top: Estimate
+
+
+@dataclass(frozen=True)
 class Divergence:
     """Everything that a comparison with base logits prints. Errors are standard errors over tokens.
 
     Perplexities `ppl` and `ppl_base`, the `correlation` of their logarithms (%), `ln_ratio`, `ratio` and `difference`
     of the two; KLD of base and Q in nats (`mean`, `kld`); the change of the probability of the right token in
     percentage points (`mean_dp`, `dp`, root mean square `rms_dp`); tokens whose likeliest successor is the same (%).
+    `positions` are those of whole chunks, told by llama-kv-divergence alone; all else is of the second halves.
     """
 
     ppl: Estimate
@@ -97,6 +115,7 @@ class Divergence:
     rms_dp: Estimate
     same_top: Estimate
     running: tuple[Running, ...]
+    positions: tuple[Position, ...] = ()
 
     @property
     def median(self) -> float:
@@ -132,7 +151,7 @@ def parse_divergence(log: str) -> Divergence | None:
         return None
     correlation = found.pop("correlation").value
     kld, dp = (Quantiles(tuple(sorted(ranks[name].items()))) for name in ("KLD", "Δp"))
-    return Divergence(**found, correlation=correlation, kld=kld, dp=dp, running=running)
+    return Divergence(**found, correlation=correlation, kld=kld, dp=dp, running=running, positions=())
 
 
 def parse_running(log: str) -> tuple[Running, ...]:

@@ -25,14 +25,17 @@ def space_guard(path: Path) -> Iterator[None]:
         raise raised from error
 
 
-def need_space(folder: Path, amount: int, what: str) -> None:
+MORE_SPACE = "free some space on that disk, or set TURBOTOOL_WORK to a folder on a larger one"
+
+
+def need_space(folder: Path, amount: int, what: str, hint: str = MORE_SPACE) -> None:
     """Raise NoSpace unless the disk of `folder` has `amount` bytes free."""
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(there).free
     if free < amount:
         raise NoSpace(
             f"{what} needs about {amount / 2**20:.0f} MiB in {folder}, {free / 2**20:.0f} MiB are free",
-            hint="free some space on that disk, or set TURBOTOOL_WORK to a folder on a larger one",
+            hint=hint,
         )
 
 

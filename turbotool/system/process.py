@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,11 +22,16 @@ TAIL_LINES = 40
 POLL_SECONDS = 0.5
 STOP_SECONDS = 10.0
 STEP_SECONDS = 0.1
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes; of getrusage(2)
 
 
 @dataclass(frozen=True)
 class Completed:
-    """A finished child: what ran, where, for how long (seconds), how it ended, what it printed on stdout and stderr."""
+    """A finished child: what ran, where, for how long (seconds), how it ended, what it printed on stdout and stderr.
+
+    `peak` is the most memory that it had resident at once, in bytes: files that it mapped count as far as they were
+    read, and so does what this process had when it started the child. None where the system does not tell.
+    """
 
     command: tuple[str, ...]
     cwd: Path
@@ -33,6 +39,7 @@ class Completed:
     returncode: int
     output: str
     log: Path | None
+    peak: int | None = None
 
     @property
     def tail(self) -> str:
@@ -89,8 +96,8 @@ def run(
         raise ToolMissing(f"cannot start {words[0]}: {error}") from error
     expired, stopped = threading.Event(), threading.Event()
     with _watchdog(child, timeout, expired), _stopper(child, stop, stopped):
-        output = _collect(child, words, cwd, stdin, log, on_line)
-    done = Completed(words, cwd, time.monotonic() - started, child.returncode, output, log)
+        output, peak = _collect(child, words, cwd, stdin, log, on_line)
+    done = Completed(words, cwd, time.monotonic() - started, child.returncode, output, log, peak)
     if stopped.is_set():
         raise Interrupted(f"stopped: {display(words)}")
     if expired.is_set():
@@ -151,7 +158,8 @@ def _collect(
     stdin: str | None,
     log: Path | None,
     on_line: Callable[[str], None] | None,
-) -> str:
+) -> tuple[str, int | None]:
+    """What the child printed to its end, and its peak of memory."""
     lines: list[str] = []
     try:
         with _open_log(log) as write:
@@ -165,7 +173,7 @@ def _collect(
                 write(line)
                 if on_line:
                     on_line(line.rstrip("\n"))
-            child.wait()
+            peak = _wait(child)
             write(f"# {describe_exit(child.returncode)}\n")
     except BaseException as error:
         _signal_group(child, signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM)
@@ -173,7 +181,17 @@ def _collect(
         if isinstance(error, KeyboardInterrupt):
             raise Interrupted(f"interrupted: {display(words)}") from error
         raise
-    return "".join(lines)
+    return "".join(lines), peak
+
+
+def _wait(child: subprocess.Popen[Any]) -> int | None:
+    """Wait for the child's end; its peak of memory in bytes, which is told of a single child only by wait4(2)."""
+    if sys.platform == "win32":
+        child.wait()
+        return None
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    return usage.ru_maxrss * RSS_UNIT
 
 
 @contextlib.contextmanager

@@ -153,6 +153,7 @@ def test_every_program_must_report_the_tree(context: Context) -> None:
         "llama-bench",
         "llama-perplexity",
         "llama-kv-calibrate",
+        "llama-kv-divergence",
     ):
         program(context.work, name, "print('version: 0.5.0-dev (build 1, commit 0c1e57098-turbo-abcdef012)')")
     for name in TESTS:

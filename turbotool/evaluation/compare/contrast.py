@@ -214,6 +214,7 @@ def _facts(a: ResultSet, b: ResultSet) -> Iterator[tuple[str, str, str]]:
         ("tree", a.tree[:DIGITS], b.tree[:DIGITS]),
         ("backend", a.backend, b.backend),
         ("machine", "; ".join(a.machines), "; ".join(b.machines)),
+        ("logits of f16", a.logits, b.logits),
         ("texts", ", ".join(a.corpora.values()), ", ".join(b.corpora.values())),
     )
     for what, one, other in pairs:

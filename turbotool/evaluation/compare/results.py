@@ -10,6 +10,7 @@ from typing import cast
 
 from turbotool.errors import ResultError
 from turbotool.evaluation.cell import Configuration, Measured
+from turbotool.evaluation.planfile import STORED
 from turbotool.evaluation.report.document import ESTIMATES, JSON_NAME, RUNNING, configuration
 from turbotool.evaluation.report.fields import CellFields, EvalDocument, RunningFields
 from turbotool.evaluation.report.models_document import ModelsDocument
@@ -34,7 +35,10 @@ class ResultCell:
 
 @dataclass(frozen=True)
 class ResultSet:
-    """An evaluation that was done. `corpora` are names by sha256; `failures` say why a cell has no figures."""
+    """An evaluation that was done. `corpora` are names by sha256; `failures` say why a cell has no figures.
+
+    `logits` of f16 were stored or streamed.
+    """
 
     name: str
     model: str
@@ -48,6 +52,7 @@ class ResultSet:
     corpora: Mapping[str, str]
     measured: Mapping[ResultCell, Measured]
     failures: Mapping[ResultCell, str]
+    logits: str = STORED
 
 
 def read_results(path: Path) -> ResultSet:
@@ -98,6 +103,7 @@ def _result_set(name: str, document: EvalDocument) -> ResultSet:
         corpora=corpora,
         measured=measured,
         failures={cell: one.failure for cell, one in cells.items() if one.failure},
+        logits=document.settings.logits or STORED,  # of documents that are older, too
     )
 
 
@@ -119,6 +125,7 @@ def measured_of(cell: CellFields) -> Measured | None:
         kld=_quantiles(cell.kld),
         dp=_quantiles(cell.dp),
         running=_running(cell.running),
+        positions=(),  # figures by position are not compared
     )
     return Measured(divergence, cell.effective, cell.seconds or 0.0, cell.machine or "")
 

@@ -44,7 +44,7 @@ class Finding:
 
     `at_least` is how far the nearer end of the interval is from no difference, `within` the bound of equality, both in
     `unit`; `chunks_more` is how many more would resolve it, MOST_CHUNKS for as many or more, and None if it is resolved
-    or if nothing is known of how chunks differ.
+    or if nothing is known of how chunks differ. `alone`: it is about one chunk, not about others of the text.
     """
 
     word: str
@@ -52,13 +52,15 @@ class Finding:
     at_least: float | None = None
     within: float | None = None
     chunks_more: int | None = None
+    alone: bool = False
 
     def __str__(self) -> str:
+        where = " in this chunk" if self.alone else ""
         if self.at_least is not None:
-            return f"{self.word} by at least {_amount(floored(self.at_least), self.unit)}"
+            return f"{self.word} by at least {_amount(floored(self.at_least), self.unit)}{where}"
         if self.within is not None:
-            return f"{self.word} within {_amount(f'{self.within:.3g}', self.unit)}"
-        return f"{self.word}: {_more(self.chunks_more)}"
+            return f"{self.word} within {_amount(f'{self.within:.3g}', self.unit)}{where}"
+        return f"{self.word}{where}: {_more(self.chunks_more)}"
 
 
 def find(interval: Interval | None, within: float, unit: str, lower: str, higher: str) -> Finding:

@@ -3,6 +3,10 @@
 llama-perplexity prints means over the chunks so far: chunk i has i * mean_i - (i - 1) * mean_{i-1}. A mean that is
 printed with an error of at most h gives a chunk an error of at most (2i - 1) h. Errors of neighbours cancel: the mean
 of all chunks is the last mean, so that rounding does not move an interval, and on average it widens it.
+
+One chunk has no others to vary from. Where its blocks of positions are known, functions take `blocks`, the tokens of a
+chunk, and return a value for each block of its second half. Those vary by what stands in them and by where they stand,
+but share what went before: an interval of them is one of this chunk alone.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from turbotool.evaluation.cell import Measured
-from turbotool.programs.divergence import Estimate, Running
+from turbotool.programs.divergence import Estimate, Position, Running
 from turbotool.programs.perplexity import scored
 from turbotool.system.extras import require_library
 
@@ -67,13 +71,34 @@ def _known(error: float) -> float | None:
     return error if math.isfinite(error) and error > 0 else None
 
 
-def kld(measured: Measured) -> Series:
+def scored_blocks(measured: Measured, ctx: int) -> tuple[Position, ...]:
+    """The blocks of positions of which all other figures are; empty where the program tells of none."""
+    return tuple(one for one in measured.divergence.positions if one.begin >= ctx // 2 and one.tokens)
+
+
+def of_one_chunk(measured: Measured, ctx: int) -> bool:
+    """Whether there is a single chunk, of whose blocks there are figures."""
+    return measured.chunks == 1 and len(scored_blocks(measured, ctx)) > 1
+
+
+def _by_block(measured: Measured, ctx: int, of: Callable[[Position], float], error: float) -> Series:
+    """A value for each block, weighted by its tokens: their mean is that of all tokens. Nothing is rounded."""
+    found = scored_blocks(measured, ctx)
+    share = len(found) / sum(one.tokens for one in found)
+    return Series(tuple(share * one.tokens * of(one) for one in found), (0.0,) * len(found), 0.0, _known(error))
+
+
+def kld(measured: Measured, blocks: int = 0) -> Series:
     """Mean KLD of each chunk, in nats."""
+    if blocks:
+        return _by_block(measured, blocks, lambda one: one.kld.value, measured.divergence.mean.error)
     return _means(measured, lambda row: row.kld.value, measured.divergence.mean)
 
 
-def ln_ratio(measured: Measured) -> Series:
+def ln_ratio(measured: Measured, blocks: int = 0) -> Series:
     """ln(PPL / PPL of f16) of each chunk."""
+    if blocks:
+        return _by_block(measured, blocks, lambda one: one.ln_ratio.value, measured.divergence.ln_ratio.error)
     return _means(measured, lambda row: row.ln_ratio.value, measured.divergence.ln_ratio)
 
 
@@ -90,11 +115,13 @@ def squared_dp(measured: Measured) -> Series:
     return recover([root**2 for root in roots], [(2 * root + HALF_PERCENT) * HALF_PERCENT for root in roots])
 
 
-def same_top(measured: Measured, ctx: int) -> Series:
+def same_top(measured: Measured, ctx: int, blocks: int = 0) -> Series:
     """Tokens of each chunk whose likeliest successor is the same, in percent.
 
     They are counted, so that the exact number follows as long as rounding is smaller than half a token.
     """
+    if blocks:
+        return _by_block(measured, blocks, lambda one: one.same_top.value, measured.divergence.same_top.error)
     tokens = scored(ctx)
     found = recover([row.same_top.value for row in measured.divergence.running], _halves(measured, HALF_PERCENT))
     error = _known(measured.divergence.same_top.error)
@@ -104,9 +131,9 @@ def same_top(measured: Measured, ctx: int) -> Series:
     return Series(exact, (0.0,) * len(exact), 0.0, error)
 
 
-def lost_top(measured: Measured, ctx: int) -> Series:
+def lost_top(measured: Measured, ctx: int, blocks: int = 0) -> Series:
     """The same minus the 100 % of f16 beside itself: percentage points, 0 or less."""
-    found = same_top(measured, ctx)
+    found = same_top(measured, ctx, blocks)
     return replace(found, values=tuple(value - PERCENT for value in found.values))
 
 
@@ -116,6 +143,8 @@ def _halves(measured: Measured, half: float) -> list[float]:
 
 def paired(of: Callable[[Measured], Series], one: Measured, other: Measured) -> tuple[Series, Series]:
     """Both over the chunks that both have, which are the same tokens: every run begins where the text does."""
+    if one.chunks == other.chunks:
+        return of(one), of(other)
     chunks = min(one.chunks, other.chunks)
     return of(one).first(chunks), of(other).first(chunks)
 

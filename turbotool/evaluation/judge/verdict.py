@@ -50,7 +50,8 @@ class Comparison:
 
     `difference` is on the scale on which it is judged: ln of the ratio for KLD and perplexity, nats for the KLD against
     f16, percentage points for same top. `within` is, on the same scale, a difference that makes none. `kld` is the mean
-    KLD in nats of the other cell, and 0 of f16.
+    KLD in nats of the other cell, and 0 of f16. `blocks`: it is paired over blocks of positions of the only chunk, and
+    about that chunk alone.
     """
 
     corpus: str
@@ -60,6 +61,7 @@ class Comparison:
     difference: Interval | None
     within: float = 0.0
     kld: float = 0.0
+    blocks: bool = False
 
     @property
     def unit(self) -> str:
@@ -77,7 +79,8 @@ class Comparison:
         lower, higher = (WORSE, BETTER) if self.quantity == SAME_TOP else (BETTER, WORSE)
         if (self.against, self.quantity) == (BASE, LN_RATIO):
             lower = BELOW
-        return find(self.difference, self.within, self.unit, lower, higher)
+        found = find(self.difference, self.within, self.unit, lower, higher)
+        return replace(found, chunks_more=None, alone=True) if self.blocks else found
 
     @property
     def verdict(self) -> str:
@@ -135,33 +138,39 @@ def _compare(
                     cells[other].divergence.mean.value,
                     looks.at(min(measured.chunks, cells[other].chunks)),
                 )
-                for quantity, found, within in _to_other(measured, cells[other], sweep.ctx, confidence, equal):
-                    yield Comparison(corpus.name, configuration, against, quantity, found, within, kld)
+                blocks = all(evalstats.of_one_chunk(one, sweep.ctx) for one in (measured, cells[other]))
+                judged = _to_other(measured, cells[other], sweep.ctx, confidence, equal, sweep.ctx * blocks)
+                for quantity, found, within in judged:
+                    yield Comparison(corpus.name, configuration, against, quantity, found, within, kld, blocks)
     if sweep.noise(corpus)[0] in ledger.measured:
         for configuration, measured in cells.items():
-            for quantity, found, within in _to_f16(measured, sweep.ctx, looks.at(measured.chunks), equal):
-                yield Comparison(corpus.name, configuration, BASE, quantity, found, within)
+            blocks = evalstats.of_one_chunk(measured, sweep.ctx)
+            judged = _to_f16(measured, sweep.ctx, looks.at(measured.chunks), equal, sweep.ctx * blocks)
+            for quantity, found, within in judged:
+                yield Comparison(corpus.name, configuration, BASE, quantity, found, within, blocks=blocks)
 
 
 Judged = tuple[str, Interval | None, float]  # quantity, interval, bound of equality
 
 
-def _to_other(one: Measured, other: Measured, ctx: int, confidence: float, equal: Equivalence) -> Iterator[Judged]:
-    klds = paired(evalstats.kld, one, other)
+def _to_other(
+    one: Measured, other: Measured, ctx: int, confidence: float, equal: Equivalence, blocks: int
+) -> Iterator[Judged]:
+    klds = paired(lambda measured: evalstats.kld(measured, blocks), one, other)
     worse = max(klds, key=lambda series: math.fsum(series.values))
     yield KLD, ratio_interval(*klds, confidence), equal.ln_kld
-    ratio = minus(*paired(evalstats.ln_ratio, one, other))
+    ratio = minus(*paired(lambda measured: evalstats.ln_ratio(measured, blocks), one, other))
     yield LN_RATIO, ln_interval(ratio, worse, confidence), equal.ln_ppl
-    top = minus(*paired(lambda measured: evalstats.same_top(measured, ctx), one, other))
+    top = minus(*paired(lambda measured: evalstats.same_top(measured, ctx, blocks), one, other))
     yield SAME_TOP, mean_interval(top, confidence), equal.same_top
 
 
-def _to_f16(measured: Measured, ctx: int, confidence: float, equal: Equivalence) -> Iterator[Judged]:
+def _to_f16(measured: Measured, ctx: int, confidence: float, equal: Equivalence, blocks: int) -> Iterator[Judged]:
     """The figures are differences from f16 as they are printed: that it has a KLD of 0, and itself for successor."""
-    kld = evalstats.kld(measured)
+    kld = evalstats.kld(measured, blocks)
     yield KLD, log_interval(kld, confidence), equal.ln_ppl
-    yield LN_RATIO, ln_interval(evalstats.ln_ratio(measured), kld, confidence), equal.ln_ppl
-    yield SAME_TOP, mean_interval(evalstats.lost_top(measured, ctx), confidence), equal.same_top
+    yield LN_RATIO, ln_interval(evalstats.ln_ratio(measured, blocks), kld, confidence), equal.ln_ppl
+    yield SAME_TOP, mean_interval(evalstats.lost_top(measured, ctx, blocks), confidence), equal.same_top
 
 
 def ln_interval(ratio: Series, kld: Series, confidence: float = CONFIDENCE) -> Interval | None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from turbotool.errors import BinaryFailed
 from turbotool.evaluation.cell import Configuration
-from turbotool.evaluation.sweep import Corpus, EvalJob, Sweep
+from turbotool.evaluation.sweep import Corpus, EvalJob, Sweep, most_chunks
 from turbotool.kv.cachetype import F16
 from turbotool.programs.perplexity import base_bytes, write_base
-from turbotool.system.files import need_space, space_guard
+from turbotool.system.files import MORE_SPACE, need_space, space_guard
 from turbotool.system.machine import kin, read_machine
 
 BASE_MAGIC = b"_logits_"
@@ -39,9 +39,10 @@ def make_base(sweep: Sweep, corpus: Corpus, path: Path) -> float:
 
     Raises NoSpace, before anything runs if the disk cannot hold them.
     """
-    most = min(sweep.chunks, (corpus.path.stat().st_size + 1) // sweep.ctx)
+    most = most_chunks(corpus, sweep)
     if sweep.model.n_vocab:
-        need_space(path.parent, base_bytes(sweep.model.n_vocab, sweep.ctx, most), f"{most} chunks of base logits")
+        needed = base_bytes(sweep.model.n_vocab, sweep.ctx, most)
+        need_space(path.parent, needed, f"{most} chunks of base logits", f"{MORE_SPACE}, or use --logits streamed")
     part = path.with_suffix(".part")
     try:
         with space_guard(path):

@@ -13,6 +13,7 @@ from turbotool.evaluation.measure.work import EvalForecast, EvalLedger, Work
 from turbotool.evaluation.store import Store
 from turbotool.evaluation.sweep import Corpus, EvalJob, Sweep
 from turbotool.kv.cachetype import F16
+from turbotool.programs.kvdivergence import BATCH
 from turbotool.programs.perplexity import require_chunk
 from turbotool.system.output import Output, minutes
 
@@ -29,8 +30,9 @@ def run_sweep(sweep: Sweep, store: Store, folder: Path, out: Output, scheduler: 
     _announce(work, len(corpora), out)
     prefixes = [base_prefix(sweep, corpus) for corpus in corpora]
     remove_bases(folder, lambda name: not name.startswith(tuple(prefixes)))
-    for corpus in corpora[1:]:  # the first one is told at once; the others not after hours
-        require_chunk(sweep.runner, sweep.model, sweep.text(corpus), F16)
+    # the first one is told at once where its base logits are made; the others not after hours
+    for corpus in corpora if sweep.streamed else corpora[1:]:
+        require_chunk(sweep.runner, sweep.model, sweep.text(corpus, BATCH if sweep.streamed else 0), F16)
     with out.progress("eval") as work.step:
         if scheduler and work.queue:
             from turbotool.evaluation.measure.cluster import measure_all
@@ -44,13 +46,15 @@ def run_sweep(sweep: Sweep, store: Store, folder: Path, out: Output, scheduler: 
 
 def _measure_here(work: Work, corpora: Sequence[Corpus], folder: Path) -> None:
     for corpus in corpora:
-        base = base_path(work.sweep, corpus, folder)
-        ensure_base(work, corpus, base)
+        base = None if work.sweep.streamed else base_path(work.sweep, corpus, folder)
+        if base:
+            ensure_base(work, corpus, base)
         for job in [job for job in work.queue if job.corpus == corpus]:
             work.tell(str(job))
             measure(work, job, base)
             work.queue.remove(job)
-        base.unlink(missing_ok=True)
+        if base:
+            base.unlink(missing_ok=True)
 
 
 def look_up(sweep: Sweep, store: Store) -> Work:
@@ -74,10 +78,11 @@ def _announce(work: Work, bases: int, out: Output) -> None:
     known = f", {len(work.ledger.measured)} of them in the store" if work.ledger.measured else ""
     expected = work.forecast.total(work.queue)
     takes = f"about {minutes(expected)}" if expected is not None else "how long they take is known after the first"
-    out.say(f"{work.total} runs{known}, and {bases} for base logits; {takes}")
+    base = ", each with f16 beside it" if work.sweep.streamed else f", and {bases} for base logits"
+    out.say(f"{work.total} runs{known}{base}; {takes}")
 
 
-def measure(work: Work, job: EvalJob, base: Path) -> None:
+def measure(work: Work, job: EvalJob, base: Path | None) -> None:
     """One run. A crash, a time-out or a refused configuration is entered as the cell's failure."""
     try:
         work.settle(job, measured_cell(work.sweep, job, base, work.store))

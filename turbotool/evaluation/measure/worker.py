@@ -103,9 +103,10 @@ def _hash(of: Callable[[], str]) -> str:
 
 def measure(sweep: Sweep, job: EvalJob, folder: Path, outcome: CellOutcome) -> CellOutcome:
     """The cell's figures, or why there are none."""
-    base = base_path(sweep, job.corpus, folder)
+    base = None if sweep.streamed else base_path(sweep, job.corpus, folder)
     try:
-        shared_base(sweep, job.corpus, base)
+        if base:
+            shared_base(sweep, job.corpus, base)
     except TurbotoolError as error:
         return replace(outcome, error=error, fatal=True)
     try:

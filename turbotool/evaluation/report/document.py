@@ -17,6 +17,7 @@ from turbotool.evaluation.judge.verdict import Comparison
 from turbotool.evaluation.measure.decode import TOKEN_BY_TOKEN
 from turbotool.evaluation.measure.probe import Probe
 from turbotool.evaluation.measure.work import EvalLedger, verdict
+from turbotool.evaluation.planfile import STORED, STREAMED
 from turbotool.evaluation.report.fields import (
     BinariesFields,
     CacheFields,
@@ -33,6 +34,7 @@ from turbotool.evaluation.report.fields import (
     NoiseBound,
     NoiseFloor,
     PerplexityFields,
+    PositionFields,
     ProbeFields,
     RecommendationFields,
     ResolutionFields,
@@ -43,7 +45,7 @@ from turbotool.evaluation.resolution import Resolution
 from turbotool.evaluation.sweep import CONTROL, Corpus, EvalJob, Sweep
 from turbotool.kv.cachetype import CachePair
 from turbotool.kv.calibration import Calibration
-from turbotool.programs.divergence import Divergence
+from turbotool.programs.divergence import Divergence, Position
 from turbotool.programs.perplexity import NOISE_MAX, most_noise
 from turbotool.report import private
 from turbotool.report.document import number
@@ -61,6 +63,7 @@ UNITS = {
     "ratio": "of mean KLDs or of perplexities, paired over chunks",
     "at_least, within": "in the unit that stands beside them: %, nats or percentage points",
     "running": "means over the chunks up to each, as printed",
+    "peak_mib, logits_mib": "MiB resident at once, and on the disk",
 }
 # what a document calls a figure -> what `Divergence` and `Running` call it
 ESTIMATES = {
@@ -86,7 +89,9 @@ def document(evaluation: Evaluation) -> EvalDocument:
         model=ModelFile(path=str(sweep.model.path), name=sweep.model.path.name, sha256=sweep.model_sha256),
         binaries=_binaries(sweep),
         corpora=tuple(CorpusFields(name=one.name, path=str(one.path), sha256=one.sha256) for one in sweep.corpora),
-        settings=EvalSettings(sweep.ctx, sweep.chunks, "on", equal.kld, equal.ppl, equal.same_top),
+        settings=EvalSettings(
+            sweep.ctx, sweep.chunks, "on", equal.kld, equal.ppl, equal.same_top, STREAMED if sweep.streamed else STORED
+        ),
         machine=evaluation.machine,
         command=evaluation.command,
         plan=evaluation.plan,
@@ -164,7 +169,20 @@ def statistics(measured: Measured | None) -> dict[str, Any]:
         "effective": measured and measured.effective,
         "seconds": measured and round(measured.seconds, 2),
         "machine": measured and measured.machine,
+        "peak_mib": _mib(measured.peak) if measured else None,
+        "logits_mib": _mib(measured.logits) if measured else None,
+        "positions": tuple(map(_position, found.positions)) if found else (),
     }
+
+
+def _mib(size: int | None) -> float | None:
+    return None if size is None else round(size / 2**20, 1)
+
+
+def _position(one: Position) -> PositionFields:
+    spreads = [one.kld, one.ln_ratio, one.rms_dp, one.same_top]
+    figures = [number(value) for spread in spreads for value in (spread.value, spread.error)]
+    return PositionFields(one.begin, one.end, one.tokens, *figures)
 
 
 def _running(found: Divergence) -> RunningFields:
@@ -259,7 +277,7 @@ def comparison(one: Comparison) -> ComparisonFields:
         low=number(found.low) if found else None,
         high=number(found.high) if found else None,
         confidence=found.confidence if found else None,
-        chunks=found.chunks if found else None,
+        chunks=(1 if one.blocks else found.chunks) if found else None,
         verdict=said.word,
         finding=str(said),
         unit=said.unit,
@@ -269,6 +287,7 @@ def comparison(one: Comparison) -> ComparisonFields:
         ratio=exp(ratio.mean) if ratio else None,
         ratio_low=exp(ratio.low) if ratio else None,
         ratio_high=exp(ratio.high) if ratio else None,
+        blocks=found.chunks if found and one.blocks else None,
     )
 
 

@@ -57,6 +57,26 @@ class RunningFields:
     same_top: Figures
 
 
+@dataclass(frozen=True)
+class PositionFields:
+    """Tokens at positions from `begin` up to `end` of their chunks: how many, and figures as `CellFields` has them.
+
+    Those from the half of a chunk on are the ones that all other figures are of.
+    """
+
+    begin: int
+    end: int
+    tokens: int
+    mean_kld: float | None
+    mean_kld_error: float | None
+    ln_ppl_ratio: float | None
+    ln_ppl_ratio_error: float | None
+    rms_dp: float | None
+    rms_dp_error: float | None
+    same_top: float | None
+    same_top_error: float | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelFile:
     """The file that was measured; `path` is left out of what is shown to others."""
@@ -89,7 +109,8 @@ class CorpusFields:
 class EvalSettings:
     """Tokens of a chunk, and the most chunks of a text. `equal_*` say what is no difference.
 
-    KLD and perplexity in percent of the other one, same top in percentage points; null in documents that are older.
+    KLD and perplexity in percent of the other one, same top in percentage points; null in documents that are older. So
+    are `logits`: those of f16 are stored in a file, or streamed, that is computed beside each cell and kept nowhere.
     """
 
     ctx: int
@@ -98,6 +119,7 @@ class EvalSettings:
     equal_kld: float | None = None
     equal_ppl: float | None = None
     equal_top: float | None = None
+    logits: str | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +162,8 @@ class CellFields:
 
     `bits_per_value` is the average over both sides; perplexity (`ppl`) is set beside that of f16, with the ratio of the
     two, its logarithm and the difference; `ppl_correlation` and `same_top` are in percent, `mean_dp` and `rms_dp` in
-    percentage points.
+    percentage points. `peak_mib` is the most memory that the run had resident at once, `logits_mib` what stored logits
+    of f16 took on the disk, both null where not known; `positions` are told where logits were streamed.
     """
 
     corpus: str
@@ -179,6 +202,9 @@ class CellFields:
     seconds: float | None
     machine: str | None
     failure: str | None
+    peak_mib: float | None = None
+    logits_mib: float | None = None
+    positions: tuple[PositionFields, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -271,7 +297,8 @@ class ComparisonFields:
     `verdict` is better, worse, equal, unresolved, or below f16; documents that are older know neither equal nor
     unresolved and say within noise, or too few chunks. `finding` is the same in words. A difference is `at_least` as
     large, equal `within` a bound (both in `unit`), or unresolved until there are about `chunks_more`; 10000 stand for
-    as many or more.
+    as many or more. Of a single chunk it may be paired over so many `blocks` of positions: it is then one of this
+    chunk, not of the text.
     """
 
     corpus: str
@@ -296,6 +323,7 @@ class ComparisonFields:
     ratio: float | None = None
     ratio_low: float | None = None
     ratio_high: float | None = None
+    blocks: int | None = None
 
 
 @dataclass(frozen=True)

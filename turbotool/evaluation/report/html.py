@@ -10,7 +10,17 @@ from turbotool.evaluation.evaluation import Evaluation
 from turbotool.evaluation.judge.verdict import summary
 from turbotool.evaluation.report import plot
 from turbotool.evaluation.report.document import without_folders
-from turbotool.evaluation.report.table import DECODED, columns, conclusions, decoding, effective, intervals, rows
+from turbotool.evaluation.report.table import (
+    BY_POSITION,
+    DECODED,
+    by_position,
+    columns,
+    conclusions,
+    decoding,
+    effective,
+    intervals,
+    rows,
+)
 from turbotool.evaluation.sweep import CONTROL, Corpus
 from turbotool.report.html import render
 from turbotool.report.svg import inline
@@ -30,12 +40,16 @@ class Figure:
 
 @dataclass(frozen=True)
 class TextSection:
-    """Plots and table of one text: `cells` by line, the heading first, and which columns hold `numbers`."""
+    """Plots and tables of one text: `cells` by line, the heading first, and which columns hold `numbers`.
+
+    `positions` is empty where nothing is known by position.
+    """
 
     name: str
     figures: tuple[Figure, ...]
     cells: Sequence[Sequence[str]]
     numbers: tuple[int, ...]
+    positions: Sequence[Sequence[str]]
 
 
 def page(evaluation: Evaluation, title: str, facts: Iterable[tuple[str, str]]) -> str:
@@ -56,6 +70,7 @@ def page(evaluation: Evaluation, title: str, facts: Iterable[tuple[str, str]]) -
         differences=summary(found),
         intervals=intervals(found),
         decoded=DECODED,
+        by_position=BY_POSITION,
         decoding=decoding(evaluation),
         probes=_probes(evaluation),
         effective=effective(evaluation),
@@ -67,15 +82,19 @@ def page(evaluation: Evaluation, title: str, facts: Iterable[tuple[str, str]]) -
 def _section(evaluation: Evaluation, corpus: Corpus) -> TextSection:
     found = rows(evaluation, corpus)
     matrix = [row for row in found if row.job.configuration in evaluation.sweep.configurations] or list(found)
-    figures = (
+    figures: tuple[Figure, ...] = (
         Figure(inline(plot.heat_map(matrix)), "Mean KLD against f16, in nats; darker is better."),
         Figure(inline(plot.kld_over_bits(found)), "KLD over memory; the dashed line joins what nothing beats in both."),
         Figure(inline(plot.ppl_over_kld(found)), "Perplexity over KLD; whiskers are one standard error."),
         Figure(inline(plot.distribution(found)), "KLD of single tokens: 10 to 90 %, 1 to 99 %, median, maximum."),
     )
+    positions = by_position(evaluation, corpus) if plot.points_by_position(found) else []
+    if positions:
+        caption = "Mean KLD by position; all other figures are of the tokens behind the dashed line."
+        figures = (*figures, Figure(inline(plot.kld_by_position(found)), caption))
     listed = columns(found)
     numbers = tuple(number for number, column in enumerate(listed) if not column.is_text)
-    return TextSection(corpus.name, figures, entries(listed, found), numbers)
+    return TextSection(corpus.name, figures, entries(listed, found), numbers, positions)
 
 
 def _probes(evaluation: Evaluation) -> list[list[str]]:

@@ -204,6 +204,45 @@ def _colours(found: Sequence[PlotPoint]) -> dict[str, str]:
     return {pair: COLOURS[1 + number % (len(COLOURS) - 1)] for number, pair in enumerate(pairs)}
 
 
+def points_by_position(rows: Sequence[CellRow]) -> list[PlotPoint]:
+    """Those that are told by position, f16 left out: it differs from itself nowhere."""
+    return [one for one in points(rows) if one.row.measured and one.row.measured.divergence.positions and one.kld > 0]
+
+
+def kld_by_position(rows: Sequence[CellRow]) -> Drawing:
+    """Mean KLD over the position in a chunk, both logarithmic, with its standard error; a line for each cell."""
+    return draw_svg("positions", HEIGHT, lambda axes: _positions(axes, points_by_position(rows)))
+
+
+def _positions(axes: Axes, found: Sequence[PlotPoint]) -> None:
+    colours = _colours(found)
+    first = 0
+    for one in found:
+        assert one.row.measured  # noqa: S101 (points are measured)
+        told = [part for part in one.row.measured.divergence.positions if part.tokens]
+        first = (told[-1].end + 1) // 2
+        axes.errorbar(
+            [(part.begin + part.end) / 2 for part in told],
+            [max(part.kld.value, SMALLEST_KLD) for part in told],
+            yerr=[part.kld.error for part in told],
+            color=colours[_pair(one)],
+            marker=ROTATION_MARKERS[one.row.job.configuration.rotation],
+            markersize=4,
+            linewidth=1,
+            elinewidth=0.8,
+            label=one.label,
+        )
+    axes.axvline(first, color=INK, linewidth=1, linestyle="--")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", nonpositive="mask")
+    _log(axes.yaxis)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
+    axes.grid(color=INK, alpha=0.25, linewidth=0.6)
+    axes.legend(frameon=False, labelcolor=INK, fontsize=8)
+    axes.set_xlabel("position in the chunk")
+    axes.set_ylabel("mean KLD (nats)")
+
+
 def distribution(rows: Sequence[CellRow]) -> Drawing:
     """KLD of single tokens for each cell: thick from 10 to 90 %, thin from 1 to 99 %, median and maximum."""
     found = points(rows)

@@ -24,12 +24,17 @@ CSV_COLUMNS = (
     *("corpus", "k", "v", "rotation", "calibration", "bits_per_value", "ppl", "ppl_error", "ppl_f16", "ppl_f16_error"),
     *("ppl_ratio", "ppl_ratio_error", "ln_ppl_ratio", "ln_ppl_ratio_error", "ppl_difference", "ppl_difference_error"),
     *("ppl_correlation", "mean_kld", "mean_kld_error", "median_kld", "max_kld", "mean_dp", "mean_dp_error"),
-    *("rms_dp", "rms_dp_error", "same_top", "same_top_error", "chunks", "seconds", "failure"),
+    *("rms_dp", "rms_dp_error", "same_top", "same_top_error", "chunks", "seconds", "failure", "peak_mib", "logits_mib"),
 )
 REASONS_TOLD = 3  # of those that make perplexity unreliable
 SEQUENTIAL = f"intervals hold {CONFIDENCE:.0%} over all looks together"
 DECODED = "What is recommended, computed a chunk at once, as everything above, and token by token, as text is generated"
 DECODING = {"mean": 6, "rms_dp": 3, "same_top": 2}  # statistics with their decimals
+BY_POSITION = (
+    "Where a token stands in its chunk; the positions of the second half are those that all other figures are of. "
+    "Errors are standard errors over tokens"
+)
+ONE_CHUNK = "one chunk was measured: differences are told of its blocks of positions, and are about this chunk alone"
 QUANTITIES = {KLD: "mean KLD (nats)", LN_RATIO: "ln(PPL/f16)", SAME_TOP: "same top (%)"}
 
 
@@ -168,9 +173,22 @@ def conclusions(evaluation: Evaluation) -> list[str]:
     if choice.saved_mib:
         saved += f", {choice.saved_mib:.0f} MiB less than f16"
     doubt = "" if choice.memory.exact else " (an estimate: the binary's own sizes do not follow from the heads)"
+    lines += [ONE_CHUNK] if any(one.blocks for one in evaluation.comparisons) else []
+    lines += _cost(evaluation)
     if evaluation.resolution:
         lines.append(f"{evaluation.resolution}; {SEQUENTIAL}")
     return [*lines, f"recommended: {choice.configuration}: {choice.reason}", f"  {saved}{doubt}", f"  {choice.command}"]
+
+
+def _cost(evaluation: Evaluation) -> list[str]:
+    """The most memory and disk that a run took, as far as it is known."""
+    found = evaluation.ledger.measured.values()
+    peaks = [one.peak for one in found if one.peak is not None]
+    logits = [one.logits for one in found if one.logits is not None]
+    if not peaks or not logits:
+        return []
+    stored = f"{max(logits) / 2**20:.0f} MiB of stored logits" if max(logits) else "no logits were stored"
+    return [f"a run had at most {max(peaks) / 2**20:.0f} MiB resident, and {stored}"]
 
 
 def _more(count: int) -> list[str]:
@@ -214,6 +232,16 @@ def decoding(evaluation: Evaluation) -> list[list[str]]:
             most = f"{found.maximum:.6f}" if found else NOTHING
             start = [path.corpus, str(path.configuration), str(at_once)]
             lines.append([*start, spreads[0], most, *spreads[1:], path.verdict])
+    return lines
+
+
+def by_position(evaluation: Evaluation, corpus: Corpus) -> list[list[str]]:
+    """KLD by position of each cell on a text, the heading first; nothing else where no program told of it."""
+    lines = [["cache", "rotation", "positions", "tokens", "mean KLD (nats)", "same top (%)"]]
+    for row in rows(evaluation, corpus):
+        for one in row.measured.divergence.positions if row.measured else ():
+            start = [row.job.configuration.cache, row.job.configuration.rotation, f"{one.begin} to {one.end - 1}"]
+            lines.append([*start, str(one.tokens), shown(one.kld, 6), shown(one.same_top, 2)])
     return lines
 
 

@@ -16,7 +16,9 @@ from turbotool.evaluation.report.document import (
 )
 from turbotool.evaluation.report.html import page
 from turbotool.evaluation.report.table import (
+    BY_POSITION,
     DECODED,
+    by_position,
     comma_separated,
     conclusions,
     decoding,
@@ -52,6 +54,7 @@ def facts(evaluation: Evaluation) -> tuple[tuple[str, str], ...]:
         ("model", f"{sweep.model.path.name}, sha256 {sweep.model_sha256}"),
         *(("text", f"{corpus.name}, sha256 {corpus.sha256}") for corpus in sweep.corpora),
         ("chunks", f"at most {sweep.chunks} of {sweep.ctx} tokens, of which the second half counts"),
+        ("logits of f16", "computed beside each cache, none stored" if sweep.streamed else "stored"),
         ("no difference", str(evaluation.criteria.equal)),
         ("programs", f"sha256 {sweep.binaries}, backend {binaries.backend}"),
         *([("tree", binaries.tree)] if binaries.tree else []),
@@ -76,6 +79,8 @@ def markdown(evaluation: Evaluation) -> str:
     parts.append("\n".join(f"- {line.strip()}" for line in lines))
     for corpus in evaluation.sweep.corpora:
         parts += [f"## {corpus.name}", markdown_table(rows(evaluation, corpus))]
+        if len(positions := by_position(evaluation, corpus)) > 1:
+            parts += [f"### KLD by position on {corpus.name}", BY_POSITION + ".", markdown_lines(positions)]
     parts += ["## Differences", summary(evaluation.comparisons) + "."]
     parts.append(markdown_lines(intervals(evaluation.comparisons)))
     parts += ["## Decode path", DECODED + ".", markdown_lines(decoding(evaluation))]

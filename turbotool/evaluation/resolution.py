@@ -87,28 +87,29 @@ def resolve(
     Raises what `run_sweep` raises.
     """
     tally = _Tally(EvalLedger())
-    contest = Contest(sweep, tally.ledger, criteria)
-    asked, wanted, taken = sweep.configurations, 0, 0
+    contest = Contest(sweep, tally.ledger, criteria, tally.ends)
+    taken = 0
     for chunks in criteria.looks.chunks:
-        if chunks < min(wanted, criteria.looks.chunks[-1]):
-            continue  # too few to answer what is open: a look that is not taken makes no mistake
-        done: set[Configuration] = set()
-        # once what was open at the smallest size is out, a larger one may be open at the same look
+        asked, done = _asked(contest, chunks) if taken else sweep.configurations, set[Configuration]()
+        # what is found of the smallest size may leave a larger one to be asked for at the same look
         while asked := tuple(one for one in asked if one not in done):
             out.say(f"look at {chunks} chunks: {', '.join(map(str, asked))}")
             part = replace(sweep, configurations=asked, chunks=chunks, controls=not taken)
             tally.enter(run_sweep(part, store, sweep.runner.work, out, scheduler), chunks)
             done.update(asked)
             taken = chunks
-            asked, wanted = _open(contest)
-        asked, wanted = _open(contest)
-        if not asked or tally.ends.keys() >= set(sweep.corpora):
+            asked = _asked(contest, chunks)
+        if not contest.questions() or tally.ends.keys() >= set(sweep.corpora):
             break
     return tally.ledger, tally.resolution(contest, taken)
 
 
-def _open(contest: Contest) -> tuple[tuple[Configuration, ...], int]:
-    """The configurations whose chunks may change the recommendation, and about how many of them would tell."""
-    questions = contest.questions()
-    asked = dict.fromkeys(one for question in questions for one in question.about)
-    return tuple(asked), max((question.chunks for question in questions), default=0)
+def _asked(contest: Contest, chunks: int) -> tuple[Configuration, ...]:
+    """The configurations that so many chunks may tell something of which may change the recommendation.
+
+    A look that cannot answer a question, by what chunks vary, is not taken for it: that makes no mistake. The last look
+    is taken for all of them.
+    """
+    last = chunks >= contest.criteria.looks.chunks[-1]
+    questions = [question for question in contest.questions() if last or question.chunks <= chunks]
+    return tuple(dict.fromkeys(one for question in questions for one in question.about))

@@ -133,6 +133,26 @@ def test_what_no_number_of_chunks_settles_ends_with_the_last_look(
     assert str(found).startswith("not settled after 32 of at most 32 chunks")
 
 
+@pytest.mark.parametrize("longest", [32, 20])
+def test_a_larger_size_is_asked_for_when_there_are_no_more_chunks_for_the_smaller_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest: int
+) -> None:
+    site = Site({Q8: kld(0.004), MIXED: kld(0.016, 0.004), TURBO: kld(0.02, 0.004)}, longest)
+    found, contest = site.resolve(tmp_path, monkeypatch)
+    assert [cells for _, cells, _ in site.asked[1:]] == [["turbo4"], ["q8_0/turbo4"]]
+    assert not contest.is_winner(TURBO)
+    assert contest.is_winner(MIXED)
+    assert not found.settled  # turbo4 may yet be inside
+
+
+def test_a_question_waits_for_the_look_that_may_answer_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the rotation is worth it is seen at 8 chunks; whether the cache is inside, not before the last look."""
+
+    site = Site({MIXED: kld(0.02, 0.004), ROTATED: kld(0.0198, 0.00426)})
+    site.resolve(tmp_path, monkeypatch)
+    assert [(chunks, len(cells)) for chunks, cells, _ in site.asked] == [(4, 2), (8, 2), (32, 1)]
+
+
 def test_a_text_that_ends_ends_the_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = Site({Q8: kld(0.02, 0.004)}, longest=6)
     found, _ = site.resolve(tmp_path, monkeypatch)

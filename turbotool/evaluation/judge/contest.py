@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
@@ -14,7 +14,7 @@ from turbotool.evaluation.judge.looks import Looks
 from turbotool.evaluation.judge.stats import paired
 from turbotool.evaluation.judge.tolerance import INSIDE, OPEN, OUTSIDE, Standing, Tolerance
 from turbotool.evaluation.measure.work import EvalLedger
-from turbotool.evaluation.sweep import Sweep
+from turbotool.evaluation.sweep import Corpus, Sweep
 from turbotool.kv.cachetype import F16
 
 YES, NO = "yes", "no"  # or OPEN
@@ -39,11 +39,15 @@ class Question:
 
 @dataclass(frozen=True)
 class Contest:
-    """The configurations that are smaller than f16, judged by what was measured of them so far."""
+    """The configurations that are smaller than f16, judged by what was measured of them so far.
+
+    `ends` are the chunks of texts that have fewer than were asked for.
+    """
 
     sweep: Sweep
     ledger: EvalLedger
     criteria: Criteria
+    ends: Mapping[Corpus, int] = field(default_factory=dict)
 
     @property
     def smaller(self) -> list[Configuration]:
@@ -128,18 +132,31 @@ class Contest:
     def questions(self) -> tuple[Question, ...]:
         """What may change the recommendation; nothing can if there is no question.
 
-        Only the smallest size of which one may be recommended counts: larger ones are asked for when it is out.
+        The smallest size of which one may be recommended counts. Larger ones are asked for when it is out, or when
+        there are no more chunks to tell.
         """
+        found: list[Question] = []
         for group in self.sizes():
             possible = [one for one in group if self.is_possible(one)]
-            unsure = [one for one in possible if not self.is_winner(one)]
-            if unsure:
-                return tuple(question for one in unsure for question in self._doubts(one))
-            if possible:
-                best = self.best(possible)
-                rivals = [one for one in possible if one != best and self.beats(one, best) == OPEN]
-                return tuple(self._between(one, best) for one in rivals)
-        return ()
+            winners = [one for one in possible if self.is_winner(one)]
+            unsure = [one for one in possible if one not in winners]
+            found += [question for one in unsure for question in self._doubts(one)]
+            if not all(map(self.is_exhausted, unsure)):
+                break
+            if winners:
+                best = self.best(winners)
+                rivals = [one for one in winners if one != best and self.beats(one, best) == OPEN]
+                found += [self._between(one, best) for one in rivals]
+                break
+        return tuple(found)
+
+    def is_exhausted(self, configuration: Configuration) -> bool:
+        """Whether it was measured over as many chunks as there may be, or as its texts have."""
+        most = self.criteria.looks.chunks[-1]
+        return all(
+            one.chunks >= self.ends.get(corpus, most)
+            for corpus, one in zip(self.sweep.corpora, self.found(configuration), strict=True)
+        )
 
     @property
     def settled(self) -> bool:

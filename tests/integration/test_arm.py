@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -16,13 +17,13 @@ pytestmark = pytest.mark.slow
 PREFIX = "aarch64-linux-gnu"
 EMULATOR = ("qemu-aarch64", "-L", f"/usr/{PREFIX}")
 SECONDS = 1200
-# ggml with its two test programs, without the libraries above it
+# ggml with the programs that are run, without the libraries above it
 CMAKELISTS = """
 cmake_minimum_required(VERSION 3.18)
 project(arm C CXX)
 set(CMAKE_CXX_STANDARD 17)
 add_subdirectory(${LLAMA}/ggml ggml)
-foreach(name test-turbo test-backend-ops)
+foreach(name test-turbo test-backend-ops test-attention-speed)
     add_executable(${name} ${LLAMA}/tests/${name}.cpp)
     target_include_directories(${name} PRIVATE ${LLAMA}/ggml/src)
     target_link_libraries(${name} PRIVATE ggml)
@@ -40,8 +41,10 @@ CHOICES = {
     "GGML_NATIVE": "OFF",
     "GGML_OPENMP": "OFF",
 }
-# The oldest ARM that runs 64-bit code, and one with dot products of bytes.
-ARCHITECTURES = ("armv8-a", "armv8.2-a+dotprod+fp16")
+# The oldest ARM that runs 64-bit code, one with dot products of bytes, and one with products of matrices of bytes. With
+# each the instructions for a cell of turbo4, heads of 64 values, three query heads: a tenth more than GCC 12 needs.
+ARCHITECTURES = {"armv8-a": 360, "armv8.2-a+dotprod+fp16": 255, "armv8.6-a": 240}
+ATTENTION_ONCE = "--types turbo4 --heads 64 --groups 3 --heads-kv 1 --depths 512 --mib 1"
 ATTENTION = (
     r"hsk=64,hsv=64,nh=4,nr23=\[[14],1\],kv=512,nb=(1|75),mask=1,sinks=1.*type_K=(turbo|q8_0|q4_0|q5_0)"
     r"|hsk=64,.*nb=3,.*type_K=turbo"
@@ -50,7 +53,7 @@ ATTENTION = (
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the two programs, built for one ARM architecture from the patched tree."""
+    """The folder of the programs, built for one ARM architecture from the patched tree."""
     if not shutil.which(CHOICES["CMAKE_C_COMPILER"]) or not shutil.which(EMULATOR[0]):
         pytest.skip(f"needs {PREFIX}-g++ and {EMULATOR[0]}: apt-get install g++-aarch64-linux-gnu qemu-user")
     document("patch", "apply", timeout=SECONDS)
@@ -59,7 +62,7 @@ def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     choices = {**CHOICES, "GGML_CPU_ARM_ARCH": request.param, "LLAMA": find_layout().tree}
     flags = [f"-D{name}={value}" for name, value in choices.items()]
     run("cmake", "-G", "Ninja", "-S", source, "-B", build, *flags)
-    run("cmake", "--build", build, "--target", "test-turbo", "test-backend-ops")
+    run("cmake", "--build", build, "--target", "test-turbo", "test-backend-ops", "test-attention-speed")
     return build
 
 
@@ -80,3 +83,31 @@ def test_attention_on_arm_matches_the_one_row_path(programs: Path) -> None:
     output = run(*EMULATOR, programs / "test-backend-ops", "-b", "CPU", "-o", "FLASH_ATTN_EXT", "-p", ATTENTION)
     assert "1/1 backends passed" in output
     assert all(f"type_K={name}," in output for name in ("turbo2", "turbo3", "turbo4", "q8_0", "q4_0"))
+
+
+def count_instructions(program: Path, plugin: Path, rounds: int) -> float:
+    """Instructions for each cell that `rounds` rounds and what comes before them take, less those of the program."""
+    counts = plugin.with_suffix(".txt")
+    options = [*ATTENTION_ONCE.split(), "--rounds", str(rounds)]
+    command = [*EMULATOR, "-plugin", f"{plugin},out={counts}", str(program), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    if "API version" in done.stderr:
+        pytest.skip("this qemu takes plugins of another version of its interface")
+    assert done.returncode == 0, done.stderr[-4000:]
+    shape = json.loads(done.stdout)
+    lines = (line.split(" ", 1) for line in counts.read_text(encoding="utf-8").splitlines())
+    total = sum(int(count) for count, name in lines if name != "main" and "attention" not in name)
+    return total / int(shape["layers"] * shape["depth"])
+
+
+def test_attention_on_arm_takes_no_more_instructions_than_it_did(
+    programs: Path, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    plugin = tmp_path / "instructions.so"
+    source = find_layout().root / "ci" / "instructions.c"
+    run("gcc", "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-o", plugin, source)
+    program = programs / "test-attention-speed"
+    # the difference of two numbers of rounds is one round
+    one_round = count_instructions(program, plugin, 2) - count_instructions(program, plugin, 1)
+    most = ARCHITECTURES[request.node.callspec.params["programs"]]
+    assert most / 2 < one_round <= most

@@ -19,12 +19,12 @@ constexpr int64_t FEW_ROWS = 8;  // float keys: up to here dot products beat a m
 
 constexpr uint16_t F16_NEG_INF = 0xfc00;
 
-// ARM computes with half floats, which upstream's kernel for an F16 cache makes use of; elsewhere it converts them for each
-// row anew.
-#if defined(__ARM_NEON)
-constexpr bool UPSTREAM_F16 = true;
+// Upstream's kernel for an F16 cache reads it anew for each query row. ARM computes with half floats, eight at a time, which is
+// less work for so many rows of a KV head; elsewhere upstream converts them first.
+#if defined(__ARM_FEATURE_FP16_VECTOR_ARITHMETIC)
+constexpr int64_t UPSTREAM_F16_ROWS = 2;
 #else
-constexpr bool UPSTREAM_F16 = false;
+constexpr int64_t UPSTREAM_F16_ROWS = 0;
 #endif
 
 // Upstream's kernel computes what these do not know, or refuses it.
@@ -33,7 +33,8 @@ bool is_supported(const ggml_tensor * dst) {
     const ggml_tensor * k = dst->src[1];
     const ggml_tensor * v = dst->src[2];
 
-    if (k->type == v->type && (k->type == GGML_TYPE_F32 || (k->type == GGML_TYPE_F16 && UPSTREAM_F16))) {
+    const bool few_rows = q->ne[1] * q->ne[2] <= UPSTREAM_F16_ROWS * k->ne[2];
+    if (k->type == v->type && (k->type == GGML_TYPE_F32 || (k->type == GGML_TYPE_F16 && few_rows))) {
         return false;
     }
 
@@ -278,7 +279,7 @@ class fa_worker {
             top = std::max(top, float_bits(x[i]) & 0x7fffffff);
         }
         if (top == 0 || top >= 0x7f800000) {
-            memset(levels, 0, n);
+            std::fill_n(levels, n, (int8_t) 0);
             return top == 0 ? 0.0f : NAN;
         }
         float amax;

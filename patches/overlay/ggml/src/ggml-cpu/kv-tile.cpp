@@ -184,8 +184,9 @@ template <typename block, int FIRST, typename F> void put_value_vectors(const F 
 
 #elif defined(__ARM_NEON) && defined(__aarch64__)
 
-// 32 values of 4 cells
+// 32 values of KV_KEY_CELLS cells
 template <typename block, int FIRST, typename F> void put_key_vectors(const F & cell, int8_t * to) {
+#    if defined(KV_DOTPROD)
     int32x4x4_t lo, hi;
     for (int j = 0; j < 4; j++) {
         const i8x32 v = get_levels(cell(j), FIRST);
@@ -194,9 +195,34 @@ template <typename block, int FIRST, typename F> void put_key_vectors(const F & 
     }
     vst4q_s32((int32_t *) to, lo);
     vst4q_s32((int32_t *) (to + 64), hi);
+#    else
+    int64x2x2_t lo, hi;
+    for (int j = 0; j < 2; j++) {
+        const i8x32 v = get_levels(cell(j), FIRST);
+        lo.val[j]     = vreinterpretq_s64_s8(v.val[0]);
+        hi.val[j]     = vreinterpretq_s64_s8(v.val[1]);
+    }
+    vst2q_s64((int64_t *) to, lo);
+    vst2q_s64((int64_t *) (to + 32), hi);
+#    endif
 }
 
+// 32 values of KV_VALUE_CELLS cells
 template <typename block, int FIRST, typename F> void put_value_vectors(const F & cell, int8_t * to) {
+#    if defined(KV_I8MM)
+    int16x8x4_t pairs[4];  // of eight values each
+    for (int j = 0; j < 4; j++) {
+        const i8x32 a = get_levels(cell(2 * j), FIRST);
+        const i8x32 b = get_levels(cell(2 * j + 1), FIRST);
+        for (int h = 0; h < 2; h++) {
+            pairs[2 * h].val[j]     = vreinterpretq_s16_s8(vzip1q_s8(a.val[h], b.val[h]));
+            pairs[2 * h + 1].val[j] = vreinterpretq_s16_s8(vzip2q_s8(a.val[h], b.val[h]));
+        }
+    }
+    for (int j = 0; j < 4; j++) {
+        vst4q_s16((int16_t *) (to + 64 * j), pairs[j]);
+    }
+#    elif defined(KV_DOTPROD)
     int8x16x4_t lo, hi;
     for (int j = 0; j < 4; j++) {
         const i8x32 v = get_levels(cell(j), FIRST);
@@ -205,6 +231,9 @@ template <typename block, int FIRST, typename F> void put_value_vectors(const F 
     }
     vst4q_s8(to, lo);
     vst4q_s8(to + 64, hi);
+#    else
+    i8x32_store(to, get_levels(cell(0), FIRST));
+#    endif
 }
 
 #else
@@ -250,9 +279,13 @@ void unpack(const char *    base,
     const char * next = base + (rows[n_rows - 1] + 1) * nb;
 
     for (int64_t r = 0; r < n_rows; r += CELLS) {
+        const block * cells[CELLS];
+        for (int c = 0; c < CELLS; c++) {
+            cells[c] = (const block *) (base + rows[r + c] * nb);
+        }
         for (int64_t i = 0; i < n / width; i++) {
-            const auto cell = [=](int c) {
-                return (const block *) (base + rows[r + c] * nb) + i;
+            const auto cell = [&](int c) {
+                return cells[c] + i;
             };
             for (int c = 0; c < CELLS; c++) {
                 const uint32_t d = cell(c)->d;

@@ -7,7 +7,9 @@ printed.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -16,7 +18,7 @@ from turbotool.inputs.model import Model
 from turbotool.kv.cachetype import CachePair
 from turbotool.kv.calibration import UNCALIBRATED, Calibration
 from turbotool.kv.rotation import OFF, Knobs
-from turbotool.programs.divergence import Divergence, Estimate, Position, Quantiles, Running
+from turbotool.programs.divergence import Divergence, Position, Running
 from turbotool.programs.perplexity import Text
 from turbotool.programs.runner import Run, Runner, last_lines
 from turbotool.system.lines import whole_lines
@@ -27,30 +29,13 @@ FLOAT = 4  # bytes of a logit
 BOTH = 2  # caches are computed
 
 
-class Totals(msgspec.Struct, frozen=True):
-    """What counts, as `Divergence` has it, and of how many chunks."""
-
-    chunks: int
-    ppl: Estimate
-    ppl_base: Estimate
-    correlation: float
-    ln_ratio: Estimate
-    ratio: Estimate
-    difference: Estimate
-    mean: Estimate
-    kld: Quantiles
-    mean_dp: Estimate
-    dp: Quantiles
-    rms_dp: Estimate
-    same_top: Estimate
-
-
 class Line(msgspec.Struct, frozen=True):
-    """A line that the program prints: means up to a chunk, a range of positions, or, last, all that counts."""
+    """A line that the program prints: means up to a chunk, a range of positions, or, last, all that counts: a
+    `Divergence` without those, and of how many `chunks`."""
 
     running: Running | None = None
     position: Position | None = None
-    divergence: Totals | None = None
+    divergence: dict[str, Any] | None = None
 
 
 def batch_of(text: Text) -> int:
@@ -87,15 +72,15 @@ def parse_streamed(output: str) -> Divergence:
             for line in whole_lines(output)
             if line.startswith(('{"running"', '{"position"', '{"divergence"'))
         ]
+        running = tuple(line.running for line in lines if line.running)
+        positions = tuple(line.position for line in lines if line.position)
+        totals = lines[-1].divergence if lines else None
+        if totals is None or totals.get("chunks") != len(running) or not positions:
+            raise BinaryFailed(f"{PROGRAM} ended well but printed no statistics\n{last_lines(output)}", how="no result")
+        found = msgspec.convert({**totals, "running": ()}, Divergence, strict=False)
     except msgspec.MsgspecError as error:
         raise BinaryFailed(f"{PROGRAM} printed what is no result: {error}", how="no result") from error
-    running = tuple(line.running for line in lines if line.running)
-    positions = tuple(line.position for line in lines if line.position)
-    totals = lines[-1].divergence if lines else None
-    if totals is None or totals.chunks != len(running) or not positions:
-        raise BinaryFailed(f"{PROGRAM} ended well but printed no statistics\n{last_lines(output)}", how="no result")
-    figures = {name: value for name, value in msgspec.structs.asdict(totals).items() if name != "chunks"}
-    return Divergence(**figures, running=running, positions=positions)
+    return replace(found, running=running, positions=positions)
 
 
 def logits_in_memory(vocabulary: int, tokens: int) -> int:

@@ -45,6 +45,7 @@ from turbotool.evaluation.resolution import Resolution
 from turbotool.evaluation.sweep import CONTROL, Corpus, EvalJob, Sweep
 from turbotool.kv.cachetype import CachePair
 from turbotool.kv.calibration import Calibration
+from turbotool.kv.size import MIB
 from turbotool.programs.divergence import Divergence, Position
 from turbotool.programs.perplexity import NOISE_MAX, most_noise
 from turbotool.report import private
@@ -176,7 +177,7 @@ def statistics(measured: Measured | None) -> dict[str, Any]:
 
 
 def _mib(size: int | None) -> float | None:
-    return None if size is None else round(size / 2**20, 1)
+    return None if size is None else round(size / MIB, 1)
 
 
 def _position(one: Position) -> PositionFields:

@@ -16,6 +16,7 @@ from turbotool.evaluation.measure.probe import Probe
 from turbotool.evaluation.report.document import cell_of, decode_paths, failure, noise_floor, without_folders
 from turbotool.evaluation.sweep import CONTROL, Corpus, EvalJob
 from turbotool.kv.effective import Effective, Rotation
+from turbotool.kv.size import MIB
 from turbotool.programs.divergence import Estimate
 from turbotool.report import table
 from turbotool.report.table import NOTHING, Column, shown_columns
@@ -187,8 +188,8 @@ def _cost(evaluation: Evaluation) -> list[str]:
     logits = [one.logits for one in found if one.logits is not None]
     if not peaks or not logits:
         return []
-    stored = f"{max(logits) / 2**20:.0f} MiB of stored logits" if max(logits) else "no logits were stored"
-    return [f"a run had at most {max(peaks) / 2**20:.0f} MiB resident, and {stored}"]
+    stored = f"{max(logits) / MIB:.0f} MiB of stored logits" if max(logits) else "no logits were stored"
+    return [f"a run had at most {max(peaks) / MIB:.0f} MiB resident, and {stored}"]
 
 
 def _more(count: int) -> list[str]:

@@ -107,8 +107,8 @@ def resolve(
 def _asked(contest: Contest, chunks: int) -> tuple[Configuration, ...]:
     """The configurations that so many chunks may tell something of which may change the recommendation.
 
-    A look that cannot answer a question, by what chunks vary, is not taken for it: that makes no mistake. The last look
-    is taken for all of them.
+    A look that cannot answer a question, by what chunks vary, and cannot show that it is futile, is not taken for it:
+    that makes no mistake. The last look is taken for all of them.
     """
     last = chunks >= contest.criteria.looks.chunks[-1]
     questions = [question for question in contest.questions() if last or question.chunks <= chunks]

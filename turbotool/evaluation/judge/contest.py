@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from turbotool.evaluation.cell import Configuration, Measured
 from turbotool.evaluation.judge import stats as evalstats
 from turbotool.evaluation.judge.finding import Equivalence, chunks_more
+from turbotool.evaluation.judge.futility import FUTILE, Horizon, chance_below
 from turbotool.evaluation.judge.interval import Interval, ratio_interval
 from turbotool.evaluation.judge.looks import Looks
 from turbotool.evaluation.judge.stats import paired
@@ -132,31 +133,60 @@ class Contest:
     def questions(self) -> tuple[Question, ...]:
         """What may change the recommendation; nothing can if there is no question.
 
-        The smallest size of which one may be recommended counts. Larger ones are asked for when it is out, or when
-        there are no more chunks to tell.
+        The smallest size of which one may be recommended counts. Larger ones are asked for when it is out or futile,
+        or when there are no more chunks to tell.
         """
         found: list[Question] = []
         for group in self.sizes():
-            possible = [one for one in group if self.is_possible(one)]
-            winners = [one for one in possible if self.is_winner(one)]
-            unsure = [one for one in possible if one not in winners]
+            winners = [one for one in group if self.is_winner(one)]
+            unsure = [one for one in group if one not in winners and self.is_possible(one) and not self.is_futile(one)]
             found += [question for one in unsure for question in self._doubts(one)]
             if not all(map(self.is_exhausted, unsure)):
                 break
             if winners:
                 best = self.best(winners)
-                rivals = [one for one in winners if one != best and self.beats(one, best) == OPEN]
+                rivals = [one for one in winners if one != best and self._may_beat(one, best)]
                 found += [self._between(one, best) for one in rivals]
                 break
         return tuple(found)
 
     def is_exhausted(self, configuration: Configuration) -> bool:
         """Whether it was measured over as many chunks as there may be, or as its texts have."""
-        most = self.criteria.looks.chunks[-1]
-        return all(
-            one.chunks >= self.ends.get(corpus, most)
-            for corpus, one in zip(self.sweep.corpora, self.found(configuration), strict=True)
+        found = zip(self.found(configuration), self._horizons(), strict=True)
+        return all(one.chunks >= horizon.chunks for one, horizon in found)
+
+    def is_futile(self, configuration: Configuration) -> bool:
+        """Whether it would hardly be recommended after all chunks, by those that were measured."""
+        if self.is_exhausted(configuration):
+            return False
+        plain = replace(configuration, rotation="off")
+        is_worth = self.worth(configuration) != OPEN or self._may_beat(configuration, plain)
+        return self._chance_inside(configuration) < FUTILE or not is_worth
+
+    def _chance_inside(self, configuration: Configuration, seen: int = 0) -> float:
+        """That it is found inside the tolerance after all chunks; `seen` as `chance_below` has it, here and below."""
+        found = zip(self.found(configuration), self._horizons(), strict=True)
+        return min(self.criteria.tolerance.chance(one, self.sweep.ctx, horizon, seen) for one, horizon in found)
+
+    def _may_beat(self, one: Configuration, other: Configuration) -> bool:
+        """Whether it is open that one beats the other, and not futile to ask."""
+        is_open = self.beats(one, other) == OPEN
+        return is_open and (self.is_exhausted(one) or self._chance_to_beat(one, other) >= FUTILE)
+
+    def _chance_to_beat(self, one: Configuration, other: Configuration, seen: int = 0) -> float:
+        """That its KLD is found lower by enough after all chunks."""
+        known = [*zip(self._ratios(one, other), self._horizons(), strict=True)]
+        lower, by_enough = (
+            [chance_below(edge, ratio, horizon, seen) if ratio else 1.0 for ratio, horizon in known]
+            for edge in (0.0, -self.criteria.equal.ln_kld)
         )
+        return min(*lower, max(by_enough))
+
+    def _horizons(self) -> tuple[Horizon, ...]:
+        """Of each text."""
+        looks = self.criteria.looks
+        chunks = [self.ends.get(corpus, looks.chunks[-1]) for corpus in self.sweep.corpora]
+        return tuple(Horizon(most, looks.confidence) for most in chunks)
 
     @property
     def settled(self) -> bool:
@@ -168,8 +198,8 @@ class Contest:
         """Whether it is inside the tolerance, and whether its rotation is worth it."""
         standing = self.standing(one)
         if standing.state == OPEN:
-            chunks = max(found.chunks for found in self.found(one))
-            yield Question((one,), chunks + (standing.chunks_more or 0))
+            chunks = max(found.chunks for found in self.found(one)) + (standing.chunks_more or 0)
+            yield Question((one,), self._soonest(chunks, lambda seen: self._chance_inside(one, seen)))
         if self.worth(one) == OPEN:
             yield self._between(one, replace(one, rotation="off"))
 
@@ -178,4 +208,10 @@ class Contest:
         least = -self.criteria.equal.ln_kld
         known = [interval for interval in self._ratios(one, other) if interval]
         needed = [found.chunks + chunks_more(found, abs(found.mean - least)) for found in known]
-        return Question((one, other), max(needed, default=0))
+        chunks = self._soonest(max(needed, default=0), lambda seen: self._chance_to_beat(one, other, seen))
+        return Question((one, other), chunks)
+
+    def _soonest(self, chunks: int, chance: Callable[[int], float]) -> int:
+        """The chunks that answer a question, or fewer at a look which may show that it is futile."""
+        before = (look for look in self.criteria.looks.chunks if look < chunks)
+        return next((look for look in before if chance(look) < FUTILE), chunks)

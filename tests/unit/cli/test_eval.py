@@ -501,7 +501,7 @@ def test_a_file_is_measured_by_its_content_and_the_report_names_no_folder(
     site: EvalSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("turbotool.evaluation.run.require_files", lambda _: None)
-    file, words = site.folder / "x.kvcal.gguf", (*BOTH[:-2], "--report", site.folder / "report", "--json")
+    file, words = site.folder / "x.kvcal.gguf", (*BOTH[:-2], "--json")
     file.write_bytes(b"one")
     first = site.eval(*words, "--calibration", file)
     cell = by_calibration(first)["x.kvcal.gguf"]
@@ -512,7 +512,7 @@ def test_a_file_is_measured_by_its_content_and_the_report_names_no_folder(
     assert site.eval(*words, "--calibration", site.folder / "y.gguf").code == 0
     assert len(eval_runs(site.folder)) == runs
     (site.folder / "y.gguf").write_bytes(b"two")
-    site.eval(*words, "--calibration", site.folder / "y.gguf")
+    site.eval(*words, "--calibration", site.folder / "y.gguf", "--report", site.folder / "report")
     assert [run["what"] for run in eval_runs(site.folder)[runs:]] == ["base", "cell"]
     for path in (site.folder / "report").iterdir():
         assert str(site.folder) not in path.read_text(encoding="utf-8")

@@ -249,21 +249,63 @@ template <typename block, int FIRST, typename F> void put_value_vectors(const F 
 
 #endif
 
-// A tile is read in a moment, and then memory would have nothing to do until the next one: ask for n bytes of that.
-inline void prefetch(const char * next, size_t n) {
+// A tile is read in a moment, and then memory would have nothing to do until the next one: ask for the line of that which
+// a byte stands in.
+inline void prefetch(const char * next) {
 #if defined(__GNUC__)
-    constexpr size_t line = 64;
-
-    for (size_t i = 0; i < n + line - 1; i += line) {
-        __builtin_prefetch(next + std::min(i, n - 1));
-    }
+    __builtin_prefetch(next);
 #else
     GGML_UNUSED(next);
-    GGML_UNUSED(n);
 #endif
 }
 
-// `put` takes a block of CELLS rows
+// Keeps x in a register of its kind: GCC moves 16 bits through mask registers, of which it can set one in a cycle.
+inline uint32_t in_register(uint32_t x) {
+#if defined(__GNUC__) && defined(KV_AVX512)
+    __asm__("" : "+r"(x));
+#endif
+    return x;
+}
+
+// `row` is where a row begins; `put` takes a block of CELLS rows. The rows of the next tile are taken to follow the last one.
+template <typename block, int CELLS, typename R, typename F>
+void unpack(const R & row,
+            size_t    nb,
+            int64_t   n_rows,
+            int64_t   n,
+            int8_t *  levels,
+            float *   steps,
+            int64_t   stride,
+            const F & put) {
+    constexpr int width = 32 * n_vectors<block>;
+
+    const char *  next    = row(n_rows - 1) + nb;
+    const int64_t n_cells = (n_rows + CELLS - 1) / CELLS * CELLS;
+
+    for (int64_t i = 0; i < n / width; i++) {
+        for (int64_t r = 0; r < n_cells; r++) {
+            const uint32_t d = in_register(((const block *) row(r) + i)->d);
+            memcpy(steps + i * stride + r, &d, sizeof(d));
+        }
+    }
+    for (int64_t r = 0; r < n_cells; r += CELLS) {
+        for (int64_t i = 0; i < n / width; i++) {
+            const auto cell = [&](int c) {
+                return (const block *) row(r + c) + i;
+            };
+            put(cell, levels + r * n + i * width * CELLS, steps + i * stride + r);
+            for (int c = 0; c < CELLS; c++) {
+                // the line before is that of another block
+                prefetch(next + (r + c) * nb + (i + 1) * sizeof(block) - 1);
+            }
+        }
+    }
+    for (int64_t i = 0; i < n / width; i++) {
+        get_steps<block>(steps + i * stride, n_rows);
+    }
+}
+
+// the same for rows by their numbers
 template <typename block, int CELLS, typename F>
 void unpack(const char *    base,
             size_t          nb,
@@ -274,31 +316,14 @@ void unpack(const char *    base,
             float *         steps,
             int64_t         stride,
             const F &       put) {
-    constexpr int width = 32 * n_vectors<block>;
-
-    const char * next = base + (rows[n_rows - 1] + 1) * nb;
-
-    for (int64_t r = 0; r < n_rows; r += CELLS) {
-        const block * cells[CELLS];
-        for (int c = 0; c < CELLS; c++) {
-            cells[c] = (const block *) (base + rows[r + c] * nb);
-        }
-        for (int64_t i = 0; i < n / width; i++) {
-            const auto cell = [&](int c) {
-                return cells[c] + i;
-            };
-            for (int c = 0; c < CELLS; c++) {
-                const uint32_t d = cell(c)->d;
-                memcpy(steps + i * stride + r + c, &d, sizeof(d));
-            }
-            put(cell, levels + r * n + i * width * CELLS, steps + i * stride + r);
-            for (int c = 0; c < CELLS; c++) {
-                prefetch(next + (r + c) * nb + i * sizeof(block), sizeof(block));
-            }
-        }
-    }
-    for (int64_t i = 0; i < n / width; i++) {
-        get_steps<block>(steps + i * stride, n_rows);
+    const auto apply = [&](const auto & row) {
+        unpack<block, CELLS>(row, nb, n_rows, n, levels, steps, stride, put);
+    };
+    if (n_rows % CELLS == 0 && rows[n_rows - 1] - rows[0] == n_rows - 1) {
+        const char * first = base + rows[0] * nb;
+        apply([=](int64_t r) { return first + r * nb; });
+    } else {
+        apply([=](int64_t r) { return base + rows[r] * nb; });
     }
 }
 
@@ -343,11 +368,11 @@ template <> struct tile<block_turbo4> {
 
     // stores the levels of the low four bits of `codes`, and those of the high ones `apart` bytes on; the choices are fifth bits
     static void put(__m512i codes, __m512i low_choice, __m512i high_choice, int8_t * to, int apart) {
-        constexpr int if_else = 0xca;
-        const __m512i mask    = _mm512_set1_epi8(15);
-        const __m512i high    = _mm512_srli_epi16(codes, 4);
-        _mm512_storeu_si512(to, lookup(_mm512_ternarylogic_epi32(mask, codes, low_choice, if_else)));
-        _mm512_storeu_si512(to + apart, lookup(_mm512_ternarylogic_epi32(mask, high, high_choice, if_else)));
+        constexpr int where_set = 0xe2;  // the first where the second is set, the third elsewhere
+        const __m512i mask      = _mm512_set1_epi8(15);
+        const __m512i high      = _mm512_srli_epi16(codes, 4);
+        _mm512_storeu_si512(to, lookup(_mm512_ternarylogic_epi32(codes, mask, low_choice, where_set)));
+        _mm512_storeu_si512(to + apart, lookup(_mm512_ternarylogic_epi32(high, mask, high_choice, where_set)));
     }
 
     template <typename F> static void put_keys(const F & cell, int8_t * to, const float * d) {
@@ -371,15 +396,14 @@ template <> struct tile<block_turbo4> {
         return _mm512_inserti64x4(_mm512_set1_epi16(low), _mm256_set1_epi16(high), 1);
     }
 
-    template <typename F> static void put_values(const F & cell, int8_t * to, const float *) {
+    template <typename F> static void put_values(const F & cell, int8_t * to, const float * d) {
         __m512i codes[2];
         interleave(pair(cell(0), cell(2)), pair(cell(1), cell(3)), codes);
 
-        const uint32_t d =
-            (uint8_t) cell(0)->d | (uint8_t) cell(1)->d << 8 | (uint8_t) cell(2)->d << 16 | (uint32_t) cell(3)->d << 24;
-        const __m512i choice = _mm512_set1_epi32((int) d);
-        const __m512i low    = _mm512_sllv_epi16(choice, halves(4, 3));
-        const __m512i high   = _mm512_sllv_epi16(choice, halves(2, 1));
+        const __m128i low_bytes = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *) d), _mm_set1_epi32(0x0c080400));
+        const __m512i choice    = _mm512_broadcastd_epi32(low_bytes);
+        const __m512i low       = _mm512_sllv_epi16(choice, halves(4, 3));
+        const __m512i high      = _mm512_sllv_epi16(choice, halves(2, 1));
         put(codes[0], low, high, to, 128);
         put(codes[1], low, high, to + 64, 128);
     }

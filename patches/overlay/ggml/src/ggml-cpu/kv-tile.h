@@ -52,8 +52,8 @@ constexpr int kv_value_order[8] = { 0, 4, 8, 12, 16, 20, 24, 28 };
 // values: that of the i-th value in order is byte
 //         (r/KV_VALUE_CELLS*n + i)*KV_VALUE_CELLS + r%KV_VALUE_CELLS; up to a multiple of 16 rows steps are 0
 //
-// Past n_rows, rows goes on up to a multiple of 16, with rows that may be read: where rows end within cells that stand side
-// by side, these fill their places.
+// rows ascend. Past n_rows they go on up to a multiple of 16, with rows that may be read: where rows end within cells that
+// stand side by side, these fill their places.
 typedef void (*ggml_kv_unpack_t)(const char *    base,
                                  size_t          nb,
                                  const int32_t * rows,

@@ -19,6 +19,7 @@ from turbotool.evaluation.judge.stats import HALF_5, Series, recover
 
 np = pytest.importorskip("numpy")
 pytest.importorskip("scipy")
+pytestmark = pytest.mark.slow  # thousands of trials each
 
 TRIALS, TOKENS = 2000, 255
 CHUNKS = (4, 8, 32)

@@ -29,6 +29,7 @@ def trials(chunks: int, truth: float) -> list[tuple[float, bool]]:
     return [(chance_below(EDGE, interval(one[:chunks]), ALL), interval(one).high <= EDGE) for one in every]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunks", [4, 8, 16])
 @pytest.mark.parametrize("truth", [-0.2, 0.0, 0.15, 0.3])
 def test_what_is_given_up_would_seldom_have_been_shown(chunks: int, truth: float) -> None:
@@ -36,6 +37,7 @@ def test_what_is_given_up_would_seldom_have_been_shown(chunks: int, truth: float
     assert sum(given_up) <= 2 * FUTILE * TRIALS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunks", [4, 8, 16])
 def test_the_chance_is_how_often_it_happens(chunks: int) -> None:
     """Over truths of which none is likelier than another, as the prediction takes them."""

@@ -230,6 +230,7 @@ def chunked(klds: list[float], tops: list[int]) -> Measured:
     return replace(plain, divergence=found, seconds=float(len(klds)))
 
 
+@pytest.mark.slow
 def test_the_recommendation_is_that_of_all_chunks_for_less_than_half_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,6 +84,27 @@ static std::vector<float> read_array(const gguf_context * file, const std::strin
     return res;
 }
 
+// of a file that has them
+static std::vector<int16_t> read_correlations(const gguf_context * file, const std::string & key, size_t n) {
+    if (gguf_find_key(file, key.c_str()) < 0) {
+        return {};
+    }
+    const int64_t id = require_key(file, key, GGUF_TYPE_ARRAY);
+    if (gguf_get_arr_type(file, id) != GGUF_TYPE_INT16 || gguf_get_arr_n(file, id) != n) {
+        throw std::runtime_error(format("%s is not %zu correlations", key.c_str(), n));
+    }
+
+    const int16_t *      data = (const int16_t *) gguf_get_arr_data(file, id);
+    std::vector<int16_t> res(data, data + n);
+    for (const int16_t x : res) {
+        if (std::abs((float) x) > LLAMA_KV_CORR_ONE) {
+            throw std::runtime_error(format("%s holds a value that cannot be", key.c_str()));
+        }
+    }
+
+    return res;
+}
+
 static gguf_context_ptr open_file(const std::string & path) {
     std::error_code ec;
     if (!fs::is_regular_file(fs::u8path(path), ec)) {
@@ -132,6 +153,9 @@ static llama_kv_calibration read_file(const gguf_context * file) {
             *values = read_array(file, key_of(il, name), (size_t) layer.n_embd_head * layer.n_head_kv,
                                  std::strstr(name, "_sq") == nullptr);
         }
+        if (layer.n_embd_head <= LLAMA_KV_CORR_MAX) {
+            layer.q_corr = read_correlations(file, key_of(il, "q_corr"), layer.n_corr() * layer.n_head_kv);
+        }
     }
 
     return res;
@@ -159,6 +183,10 @@ static void set_keys(gguf_context * file, const llama_kv_calibration & calibrati
         gguf_set_val_u32(file, key_of(il, "n_embd_head").c_str(), layer.n_embd_head);
         for (const auto & [name, values] : arrays_of(layer)) {
             gguf_set_arr_data(file, key_of(il, name).c_str(), GGUF_TYPE_FLOAT32, values->data(), values->size());
+        }
+        if (!layer.q_corr.empty()) {
+            gguf_set_arr_data(file, key_of(il, "q_corr").c_str(), GGUF_TYPE_INT16, layer.q_corr.data(),
+                              layer.q_corr.size());
         }
     }
     gguf_set_arr_data(file, KEY_LAYERS, GGUF_TYPE_UINT32, layers.data(), layers.size());

@@ -204,6 +204,8 @@ static std::vector<int32_t> positions_of(uint32_t n_ctx) {
 struct rope_average {
     rope_table          table;
     std::vector<double> c, s, cc, ss, cs;
+
+    std::vector<float> turns;  // see add_turns
 };
 
 static rope_average average_of(rope_table && table) {
@@ -229,6 +231,37 @@ static rope_average average_of(rope_table && table) {
     res.table = std::move(table);
 
     return res;
+}
+
+// RoPE makes a*x[j] + b*x[partner] of value j. For each two values the averages of a*a, a*b, b*a and b*b, over every so many
+// positions: their sum with a second moment is that moment after RoPE, and as much of one as it was.
+static void add_turns(rope_average & rope) {
+    const auto & table  = rope.table;
+    const size_t n      = table.n_embd_head;
+    const size_t n_pos  = table.cos.size() / n;
+    const size_t stride = std::max<size_t>(1, n_pos / 256);
+    const size_t start  = stride / 2;
+    const float  part   = 1.0f / (float) ((n_pos - start + stride - 1) / stride);
+
+    rope.turns.assign(4 * n * n, 0.0f);
+    std::vector<float> b(n);
+    for (size_t p = start; p < n_pos; p += stride) {
+        const float * a = &table.cos[p * n];
+        for (size_t j = 0; j < n; ++j) {
+            b[j] = (table.first[j] ? -1.0f : 1.0f) * table.sin[p * n + j];
+        }
+        for (size_t j = 0; j < n; ++j) {
+            float *     sum = &rope.turns[4 * n * j];
+            const float aj  = part * a[j];
+            const float bj  = part * b[j];
+            for (size_t k = 0; k < n; ++k) {
+                sum[k] += aj * a[k];
+                sum[k + n] += aj * b[k];
+                sum[k + 2 * n] += bj * a[k];
+                sum[k + 3 * n] += bj * b[k];
+            }
+        }
+    }
 }
 
 // mean squares of the values of a head after RoPE
@@ -324,6 +357,39 @@ static void add_head(llama_kv_affine & affine, const kv_head & head) {
     }
 }
 
+// the second moment of the queries of a head, which are divided by its scale
+static void add_queries(llama_kv_affine &        affine,
+                        const rope_average &     rope,
+                        const llama_kv_moments & moments,
+                        size_t                   head) {
+    const size_t    n     = moments.n_embd_head;
+    const float *   sq    = &moments.q_sq[head * n];
+    const float *   scale = &affine.scale[head * n];
+    const int16_t * corr  = &moments.q_corr[head * moments.n_corr()];
+
+    std::vector<float> at0(n * n);
+    for (size_t j = 0; j < n; ++j) {
+        at0[j * n + j] = sq[j];
+        for (size_t k = 0; k < j; ++k) {
+            const float product = (float) *corr++ / LLAMA_KV_CORR_ONE * std::sqrt(sq[j]) * std::sqrt(sq[k]);
+
+            at0[j * n + k] = at0[k * n + j] = product;
+        }
+    }
+    for (size_t j = 0; j < n; ++j) {
+        const float * turn = &rope.turns[4 * n * j];
+        const float * one  = &at0[j * n];
+        const float * two  = &at0[(size_t) rope.table.partner[j] * n];
+        for (size_t k = 0; k < n; ++k) {
+            const size_t other = (size_t) rope.table.partner[k];
+            const float  sum =
+                turn[k] * one[k] + turn[k + n] * one[other] + turn[k + 2 * n] * two[k] + turn[k + 3 * n] * two[other];
+
+            affine.q_moment.push_back(sum / (scale[j] * scale[k]));
+        }
+    }
+}
+
 static void describe_head(const llama_kv_describe & describe,
                           uint32_t                  il,
                           uint32_t                  head,
@@ -362,6 +428,7 @@ static void check_shape(const llama_model & model, uint32_t il, const llama_kv_m
         throw std::runtime_error(format("layer %u has %u heads of %u values, which this model does not have", il,
                                         moments.n_head_kv, moments.n_embd_head));
     }
+    GGML_ASSERT(moments.q_corr.empty() || moments.q_corr.size() == moments.n_corr() * moments.n_head_kv);
 }
 
 llama_kv_affines llama_kv_affines_at(const llama_model &          model,
@@ -387,11 +454,19 @@ llama_kv_affines llama_kv_affines_at(const llama_model &          model,
             it = ropes.emplace(key, average_of(rope_table_of(model, cparams, il, pos))).first;
         }
 
+        const bool queries = !moments.q_corr.empty();
+        if (queries && it->second.turns.empty()) {
+            add_turns(it->second);
+        }
+
         auto &     affine  = res.layers[il];
         const bool centred = !hparams.attn_soft_cap && model.layers[il].attn_sinks == nullptr;
         for (uint32_t head = 0; head < moments.n_head_kv; ++head) {
             const auto rows = head_of(it->second, moments, head * moments.n_embd_head, centred);
             add_head(affine, rows);
+            if (queries) {
+                add_queries(affine, it->second, moments, head);
+            }
             describe_head(describe, il, head, rows, affine);
         }
         hash.add(&il, sizeof(il));
@@ -412,7 +487,9 @@ llama_kv_affines llama_kv_affines_at(const llama_model &          model,
 struct kv_sums {
     std::vector<double> mean, sq, cross, first, first_sq;
 
-    double n       = 0;  // for each KV head
+    std::vector<float> products;  // of values i >= j of Q, n_embd_head^2 for each KV head
+
+    double n       = 0;           // for each KV head
     double n_first = 0;
 
     uint32_t n_seen = 0;  // tokens of this sequence
@@ -482,8 +559,12 @@ void kv_observer::add(const ggml_tensor * rows, char side, uint32_t il) {
         values->resize((size_t) n * n_head_kv, 0.0);
     }
 
+    const bool products = side == 'q' && n <= LLAMA_KV_CORR_MAX;
+    sum.products.resize(products ? (size_t) n * n * n_head_kv : 0, 0.0f);
+
     const rope_table &  rope = rope_of(il);
     std::vector<double> at0(n);
+    std::vector<float>  values(n);
     for (int64_t t = 0; t < n_tokens; ++t) {
         const float * token = &data[(size_t) (t * n_head) * n];
         const auto    pos   = sum.n_seen++ % n_ctx;
@@ -507,6 +588,13 @@ void kv_observer::add(const ggml_tensor * rows, char side, uint32_t il) {
                 sum.mean[at + j] += at0[j];
                 sum.sq[at + j] += at0[j] * at0[j];
                 sum.cross[at + j] += other == j ? 0.0 : at0[j] * at0[other];
+                values[j] = (float) at0[j];
+            }
+            for (size_t j = 0; j < n && products; ++j) {
+                float * row = &sum.products[(at + j) * n];
+                for (size_t k = 0; k <= j; ++k) {
+                    row[k] += values[j] * values[k];
+                }
             }
         }
         sum.n += (double) group;
@@ -543,6 +631,22 @@ static std::vector<float> mean_of(const std::vector<double> & sum, double n) {
     std::vector<float> res(sum.size());
     for (size_t i = 0; i < sum.size(); ++i) {
         res[i] = (float) (sum[i] / n);
+    }
+
+    return res;
+}
+
+static std::vector<int16_t> correlations_of(const std::vector<float> & products, size_t n) {
+    std::vector<int16_t> res;
+    for (size_t at = 0; at < products.size(); at += n * n) {
+        for (size_t j = 0; j < n; ++j) {
+            for (size_t k = 0; k < j; ++k) {
+                const float both = std::sqrt(products[at + j * n + j]) * std::sqrt(products[at + k * n + k]);
+                const float r    = both > 0.0f ? products[at + j * n + k] / both : 0.0f;
+
+                res.push_back((int16_t) std::lround(LLAMA_KV_CORR_ONE * std::max(-1.0f, std::min(r, 1.0f))));
+            }
+        }
     }
 
     return res;
@@ -632,6 +736,7 @@ llama_kv_calibration llama_kv_calibration_measure(llama_model &                 
         layer.k_cross     = mean_of(sum.k.cross, sum.k.n);
         layer.q_sq        = mean_of(sum.q.sq, sum.q.n);
         layer.q_cross     = mean_of(sum.q.cross, sum.q.n);
+        layer.q_corr      = correlations_of(sum.q.products, layer.n_embd_head);
         layer.k_first     = mean_of(sum.k.first, sum.k.n_first);
         layer.k_first_sq  = mean_of(sum.k.first_sq, sum.k.n_first);
     }

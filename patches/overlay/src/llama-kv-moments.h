@@ -17,7 +17,12 @@ struct llama_model;
 
 // Exported functions are for their test.
 
-// Of one layer; each vector has a head of values for each KV head
+// Heads of more values have no correlations: what they take grows with the square
+constexpr uint32_t LLAMA_KV_CORR_MAX = 256;
+
+constexpr float LLAMA_KV_CORR_ONE = 32767.0f;
+
+// Of one layer; each vector but q_corr has a head of values for each KV head
 struct llama_kv_moments {
     uint32_t n_embd_head = 0;
     uint32_t n_head_kv   = 0;
@@ -29,6 +34,12 @@ struct llama_kv_moments {
     std::vector<float> q_cross;
     std::vector<float> k_first;     // the first key of a sequence, which is nearly the same in each
     std::vector<float> k_first_sq;  // mean squares of first keys
+
+    // of values i > j of Q, row by row, n_corr() for each KV head: the mean product by the root of both mean squares, in
+    // parts of LLAMA_KV_CORR_ONE; empty if nobody measured them
+    std::vector<int16_t> q_corr;
+
+    size_t n_corr() const { return (size_t) n_embd_head * (n_embd_head - 1) / 2; }
 };
 
 struct llama_kv_calibration {
@@ -49,12 +60,16 @@ struct llama_kv_affine {
 
     // the first key of a sequence, stored like that but not quantized; 0 in a head where it is not the same in each
     std::vector<float> first;
+
+    // second moment of the queries that read a head, divided by scale: n_embd_head^2 values for each KV head; may be empty
+    std::vector<float> q_moment;
 };
 
 struct llama_kv_affines {
     std::map<uint32_t, llama_kv_affine> layers;
 
-    uint64_t hash = 0;  // of all values; not 0 if there is a layer
+    uint64_t hash =
+        0;  // of what rows mean: not of q_moment, which says how they are rounded; not 0 if there is a layer
 };
 
 using llama_kv_describe = std::function<void(const llama_kv_calibration_head &)>;

@@ -323,6 +323,47 @@ static void fix_first(const llama_kv_affine & affine,
     }
 }
 
+// The factors of each block of a row: the second moment of the queries in the basis in which rows are stored, what it says
+// of values of different blocks left out
+static std::vector<float> factors_of(const llama_kv_affine & affine, size_t n_rot, size_t width) {
+    const size_t n     = affine.n_embd_head;
+    const size_t n_row = 64;  // of a block's moment
+
+    std::vector<float> res;
+    for (size_t head = 0; head < affine.n_head_kv; ++head) {
+        const float *      moment = &affine.q_moment[head * n * n];
+        std::vector<float> basis(moment, moment + n * n);
+        for (int side = 0; side < 2; ++side) {
+            // n is a multiple of the widths
+            transform(basis, n_rot);
+            multiply_signs(basis, width);
+            transform(basis, width);
+            std::vector<float> transposed(n * n);
+            for (size_t i = 0; i < n * n; ++i) {
+                transposed[i % n * n + i / n] = basis[i];
+            }
+            basis = std::move(transposed);
+        }
+
+        std::vector<double> block(n_row * n_row);
+        for (size_t at = 0; at < n; at += n_row) {
+            for (size_t i = 0; i < n_row * n_row; ++i) {
+                block[i] = basis[(at + i / n_row) * n + at + i % n_row];
+            }
+            res.resize(res.size() + GGML_TURBO_FACTOR);
+            ggml_turbo_factor(block.data(), &res[res.size() - GGML_TURBO_FACTOR]);
+        }
+    }
+
+    return res;
+}
+
+void llama_turbo_rots::log_calibration(size_t n_layers) const {
+    if (hash != 0 && n_factors > 0) {
+        LLAMA_LOG_INFO("llama_kv_cache: turbo K rounded for its scores in %zu of %zu layers\n", n_factors, n_layers);
+    }
+}
+
 void llama_turbo_rots::calibrate(const llama_hparams & hparams,
                                  uint32_t              n_rot,
                                  uint32_t              il,
@@ -352,6 +393,20 @@ void llama_turbo_rots::calibrate(const llama_hparams & hparams,
     for (size_t i = 0; i < mul.size(); ++i) {
         add[i] *= -mul[i];
     }
+    // of other devices no kernel rounds like that; with MLA a row of K is V as well
+    const bool cpu = buft == ggml_backend_cpu_buffer_type();
+    if (ggml_is_turbo(rows->type) && cpu && !hparams.is_mla() && !affine->q_moment.empty() &&
+        affine->n_embd_head % (uint32_t) ggml_blck_size(rows->type) == 0 &&
+        rows->ne[0] == (int64_t) affine->n_embd_head * affine->n_head_kv) {
+        const auto values = factors_of(*affine, n_rot, (size_t) rot.width());
+
+        rot.factors = constants(buft, no_alloc,
+                                {
+                                    { format("kv_factors-%u", il), GGML_TURBO_FACTOR, values }
+        })[0];
+        n_factors++;
+    }
+
     const auto made = constants(buft, no_alloc,
                                 {
                                     { format("kv_calibration_mul-%u", il), affine->n_embd_head, mul },
@@ -431,6 +486,15 @@ ggml_tensor * llama_turbo_apply(ggml_context * ctx, ggml_tensor * cur, const lla
     }
 
     return rotate(ctx, cur, rot);
+}
+
+ggml_tensor * llama_turbo_store(ggml_context *          ctx,
+                                ggml_tensor *           cache,
+                                ggml_tensor *           rows,
+                                ggml_tensor *           idxs,
+                                const llama_turbo_rot & rot) {
+    return rot.factors ? ggml_turbo_set_rows(ctx, cache, rows, idxs, rot.factors) :
+                         ggml_set_rows(ctx, cache, rows, idxs);
 }
 
 ggml_tensor * llama_turbo_query(ggml_context * ctx, ggml_tensor * cur, const llama_turbo_rot & rot) {

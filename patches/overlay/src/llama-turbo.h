@@ -54,6 +54,8 @@ struct llama_turbo_rot {
     ggml_tensor * hadamard = nullptr;  // H: as wide as the rotation, which divides a head
     ggml_tensor * mul      = nullptr;  // a head for each KV head
     ggml_tensor * add      = nullptr;
+    ggml_tensor * factors =
+        nullptr;  // of K's blocks, for ggml_turbo_set_rows; null where they are rounded to the nearest
     ggml_tensor * upstream = nullptr;  // upstream's rotation, in which rows come and go where it is on; not before mul
 
     int32_t observed = -1;             // the layer, where K and Q are measured
@@ -96,6 +98,7 @@ class llama_turbo_rots {
         for (auto & layer : layers) {
             calibrate(hparams, n_rot, layer.il, layer.k, layer.rot.rot);
         }
+        log_calibration(layers.size());
         return n_rot;
     }
 
@@ -121,8 +124,11 @@ class llama_turbo_rots {
                    const ggml_tensor *   rows,
                    llama_kv_rot &        rots);
 
-    bool     logged = false;
-    uint64_t hash   = 0;
+    void log_calibration(size_t n_layers) const;
+
+    bool     logged    = false;
+    uint64_t hash      = 0;
+    size_t   n_factors = 0;  // layers that have factors
 
     std::map<std::tuple<ggml_backend_buffer_type_t, int64_t, int64_t>, llama_turbo_rot> rots;
 
@@ -135,6 +141,13 @@ class llama_turbo_rots {
 // several heads beside each other. What attention makes of the rows is brought back like them.
 ggml_tensor * llama_turbo_apply(ggml_context * ctx, ggml_tensor * cur, const llama_turbo_rot & rot);
 ggml_tensor * llama_turbo_undo(ggml_context * ctx, ggml_tensor * cur, const llama_turbo_rot & rot);
+
+// Stores rows of K that were rotated like that, as ggml_set_rows
+ggml_tensor * llama_turbo_store(ggml_context *          ctx,
+                                ggml_tensor *           cache,
+                                ggml_tensor *           rows,
+                                ggml_tensor *           idxs,
+                                const llama_turbo_rot & rot);
 
 // Queries (heads, tokens) for rows that are stored like that
 ggml_tensor * llama_turbo_query(ggml_context * ctx, ggml_tensor * cur, const llama_turbo_rot & rot);

@@ -184,6 +184,93 @@ static void test_average(llama_model * model, const llama_kv_calibration & calib
     }
 }
 
+// the second moment of Q against sums over every position
+static void test_queries(llama_model * model, const llama_kv_calibration & calibration) {
+    llama_cparams cparams = context_of(model, "off", GGML_TYPE_F16)->get_cparams();
+    cparams.n_ctx_seq     = 512;
+
+    const auto    affines = llama_kv_affines_at(*model, cparams, calibration);
+    const auto &  layer   = calibration.layers.begin()->second;
+    const auto &  affine  = affines.layers.begin()->second;
+    const size_t  n       = layer.n_embd_head;
+    const size_t  head    = layer.n_head_kv - 1;
+    const float * sq      = &layer.q_sq[head * n];
+
+    std::vector<floats> rows(n, floats(n));  // at position 0
+    const int16_t *     corr = &layer.q_corr[head * layer.n_corr()];
+    for (size_t i = 0; i < n; i++) {
+        for (size_t j = 0; j < i; j++) {
+            rows[i][j] = rows[j][i] = (float) *corr++ / 32767.0f * std::sqrt(sq[i] * sq[j]);
+        }
+        rows[i][i] = sq[i];
+    }
+
+    // both sides are turned: the rows, and then the columns of what they have become
+    std::vector<double> sum(n * n, 0.0);
+    double              weight = 0.0;
+    for (uint32_t p = 0; p < 512; p++) {
+        const double w = std::log((p + 1 + 64.0) / (p + 64.0));
+        weight += w;
+        std::vector<floats> half(n, floats(n));
+        for (size_t i = 0; i < n; i++) {
+            for (size_t j = 0; j < n; j++) {
+                half[j][i] = (float) turned(model->hparams, cparams, rows[i].data(), j, p);
+            }
+        }
+        for (size_t i = 0; i < n; i++) {
+            for (size_t j = 0; j < n; j++) {
+                sum[i * n + j] += w * turned(model->hparams, cparams, half[i].data(), j, p);
+            }
+        }
+    }
+    double error = 0.0;
+    double norm  = 0.0;
+    for (size_t i = 0; i < n * n; i++) {
+        const double s = (double) affine.scale[head * n + i / n] * affine.scale[head * n + i % n];
+        const double x = sum[i] / weight / s;
+        error += (x - affine.q_moment[head * n * n + i]) * (x - affine.q_moment[head * n * n + i]);
+        norm += x * x;
+    }
+    at_most(error / norm, 1e-3, "the second moment of queries is that over 512 positions");
+}
+
+// the mean squared error of logits with the correlations of Q, and without
+static void test_scores(llama_model *                model,
+                        const fs::path &             folder,
+                        const llama_kv_calibration & calibration,
+                        const tokens &               text) {
+    auto without = calibration;
+    for (auto & [il, layer] : without.layers) {
+        layer.q_corr.clear();
+    }
+    const auto path  = (folder / "with.gguf").string();
+    const auto other = (folder / "without.gguf").string();
+    llama_kv_calibration_write(calibration, path);
+    llama_kv_calibration_write(without, other);
+    check(
+        llama_kv_calibration_read(other).layers.begin()->second.q_corr.empty() &&
+            llama_kv_calibration_read(path).layers.begin()->second.q_corr == calibration.layers.begin()->second.q_corr,
+        "correlations of queries may be in a file, or not");
+
+    const auto exact = logits_of(context_of(model, "off", GGML_TYPE_F32, false).get(), text);
+    for (const ggml_type type : { GGML_TYPE_TURBO4, GGML_TYPE_TURBO3, GGML_TYPE_TURBO2 }) {
+        for (const char * rotated : { "0", "1" }) {
+            test_set_env("LLAMA_ATTN_ROT_K_OVERRIDE", rotated);
+            const double nearest = nmse(exact, logits_of(context_of(model, other, type).get(), text));
+            const double scores  = nmse(exact, logits_of(context_of(model, path, type).get(), text));
+            at_most(scores / nearest, type == GGML_TYPE_TURBO4 ? 0.95 : 0.85,
+                    std::string(ggml_type_name(type)) + (*rotated == '1' ? " with upstream's rotation" : "") +
+                        " rounded for scores loses less");
+        }
+    }
+    test_set_env("LLAMA_ATTN_ROT_K_OVERRIDE", "0");
+
+    const auto q4 = [&](const std::string & how) {
+        return logits_of(context_of(model, how, GGML_TYPE_Q4_0).get(), text);
+    };
+    check(q4(path) == q4(other), "q4_0 is rounded as it was");
+}
+
 // beyond the first layers the first key of a sequence hardly depends on its token
 static void test_first(llama_model * model, const llama_kv_calibration & calibration) {
     const auto affines =
@@ -252,6 +339,10 @@ static void test_files(llama_model *                model,
     });
     changed("cannot be", "a negative square",
             [](llama_kv_calibration & c) { c.layers.begin()->second.q_sq[3] = -1.0f; });
+    changed("correlations", "correlations of too few values",
+            [](llama_kv_calibration & c) { c.layers.begin()->second.q_corr.pop_back(); });
+    changed("cannot be", "a correlation above one",
+            [](llama_kv_calibration & c) { c.layers.begin()->second.q_corr[5] = -32768; });
     changed("values", "an array that is too short",
             [](llama_kv_calibration & c) { c.layers.begin()->second.k_sq.pop_back(); });
     changed("heads of", "a layer of another shape", [](llama_kv_calibration & c) {
@@ -260,6 +351,7 @@ static void test_files(llama_model *                model,
         for (auto * values : arrays_of(layer)) {
             values->resize(2 * values->size(), 1.0f);
         }
+        layer.q_corr.resize(2 * layer.q_corr.size());
     });
     changed("heads of", "a layer that the model does not have",
             [](llama_kv_calibration & c) { c.layers[LLAMA_MAX_LAYERS - 1] = c.layers.begin()->second; });
@@ -481,8 +573,10 @@ int main(int argc, char ** argv) {
 
     const auto calibration = llama_kv_calibration_read(path.string());
     test_average(model.get(), calibration);
+    test_queries(model.get(), calibration);
     test_first(model.get(), calibration);
     test_attention(model.get(), path.string(), text);
+    test_scores(model.get(), folder, calibration, text);
     test_shift(model.get(), path.string(), text);
     test_states(model.get(), path.string(), other.string(), text);
     test_described(model.get(), path.string());

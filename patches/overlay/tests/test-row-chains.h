@@ -6,6 +6,7 @@
 #include "ggml-alloc.h"
 #include "ggml-backend.h"
 #include "ggml-cpp.h"
+#include "ggml-turbo.h"
 #include "ggml.h"
 
 #include <array>
@@ -80,7 +81,13 @@ static row_chain_graph row_chain_build(const row_chain_case & c, bool single) {
         ggml_tensor * cache = input(c.type, { c.head * c.n_head_kv, 2 * c.n_tokens });
         ggml_tensor * x     = op(ggml_mul(ctx, rows(c.n_head_kv), mul));
         x                   = hadamard(c.calibrated ? op(ggml_add(ctx, x, add)) : x);
-        result(ggml_set_rows(ctx, cache, ggml_view_2d(ctx, x, c.head * c.n_head_kv, c.n_tokens, x->nb[2], 0), idxs));
+        x                   = ggml_view_2d(ctx, x, c.head * c.n_head_kv, c.n_tokens, x->nb[2], 0);
+        if (side == 0 && c.calibrated && ggml_is_turbo(c.type)) {
+            ggml_tensor * factors = input(GGML_TYPE_F32, { GGML_TURBO_FACTOR, c.head * c.n_head_kv / 64 });
+            result(ggml_turbo_set_rows(ctx, cache, x, idxs, factors));
+        } else {
+            result(ggml_set_rows(ctx, cache, x, idxs));
+        }
     }
 
     const int64_t n_group = c.n_head / c.n_head_kv;

@@ -3,6 +3,7 @@
 // test-turbo --vectors prints test-turbo-vectors.h as the reference makes it.
 
 #include "../ggml/src/ggml-backend-impl.h"
+#include "../ggml/src/ggml-turbo-impl.h"
 #include "ggml-alloc.h"
 #include "ggml-backend.h"
 #include "ggml-cpp.h"
@@ -271,6 +272,19 @@ static void test_other_backends() {
         check(allowed, std::string(ours) + " answers for itself");
     }
 
+    const auto for_scores = [&] {
+        ggml_tensor * rows = rows_of(GGML_TYPE_TURBO4);
+        return ggml_turbo_set_rows(ctx.get(), rows->src[2], rows->src[0], rows->src[1],
+                                   ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, GGML_TURBO_FACTOR, 1));
+    };
+    check(ggml_backend_dev_supports_op(&dev, for_scores()), "a CPU rounds for scores");
+    dev.iface.get_type = [](ggml_backend_dev_t) {
+        return GGML_BACKEND_DEVICE_TYPE_GPU;
+    };
+    check(!ggml_backend_dev_supports_op(&dev, for_scores()) &&
+              ggml_backend_dev_supports_op(&dev, rows_of(GGML_TYPE_TURBO4)),
+          "another device does not");
+
     dev.reg = nullptr;
     check(!ggml_backend_dev_supports_op(&dev, rows_of(GGML_TYPE_TURBO4)), "a device of no backend is not asked");
     dev.iface.get_type = [](ggml_backend_dev_t) {
@@ -320,6 +334,114 @@ static void test_bits(const codec & c) {
     }
     check(n_differ == 0, std::string(ggml_type_name(c.type)) + " CPU quantizer gives the reference's bytes for " +
                              std::to_string(n_blocks) + " blocks: " + std::to_string(n_differ) + " differ");
+}
+
+//
+// rounding for scores
+//
+
+// second moments of queries that have little in common, much, and nothing to say
+static std::vector<double> query_moment(int kind, std::mt19937 & gen) {
+    std::normal_distribution<double> normal;
+    std::vector<double>              a(64 * 64, 0.0);
+    for (int q = 0; q < 40 && kind > 0; q++) {
+        double x[64];
+        for (int j = 0; j < 64; j++) {
+            x[j] = normal(gen) * (kind == 2 ? std::exp(-j / 8.0) : 1.0) + (kind == 2 && j > 0 ? 0.7 * x[j - 1] : 0.0);
+        }
+        for (int i = 0; i < 64 * 64; i++) {
+            a[i] += x[i / 64] * x[i % 64] / 40;
+        }
+    }
+    return a;
+}
+
+static std::vector<uint8_t> store_for_scores(ggml_type                    type,
+                                             const std::vector<float> &   x,
+                                             int64_t                      n,
+                                             const std::vector<float> &   factors,
+                                             const std::vector<int64_t> & idxs) {
+    const int64_t              n_rows = (int64_t) idxs.size();
+    const std::vector<uint8_t> empty(ggml_row_size(type, n) * n_rows);
+    cpu_graph                  graph;
+    ggml_context *             ctx   = graph.ctx.get();
+    ggml_tensor * const        cache = ggml_reshape_2d(ctx, graph.input(type, n * n_rows, empty.data()), n, n_rows);
+    ggml_tensor * const        rows = ggml_reshape_2d(ctx, graph.input(GGML_TYPE_F32, n * n_rows, x.data()), n, n_rows);
+    ggml_tensor * const        where = graph.input(GGML_TYPE_I64, n_rows, idxs.data());
+    ggml_tensor * const f = ggml_reshape_2d(ctx, graph.input(GGML_TYPE_F32, (int64_t) factors.size(), factors.data()),
+                                            GGML_TURBO_FACTOR, n / 64);
+
+    return graph.compute(ggml_turbo_set_rows(ctx, cache, rows, where, f));
+}
+
+static void test_scores(const codec & c) {
+    const std::string name     = ggml_type_name(c.type);
+    const int         n_blocks = 3 * 4000;
+
+    std::mt19937                     gen(3);
+    std::vector<float>               factors;
+    std::vector<std::vector<double>> moments;
+    for (int kind = 0; kind < 3; kind++) {
+        moments.push_back(query_moment(kind, gen));
+        factors.resize(factors.size() + GGML_TURBO_FACTOR);
+        ggml_turbo_factor(moments.back().data(), &factors[factors.size() - GGML_TURBO_FACTOR]);
+    }
+
+    // rows of three blocks, stored from the last to the first
+    std::vector<int64_t> idxs(n_blocks / 3);
+    for (size_t i = 0; i < idxs.size(); i++) {
+        idxs[i] = (int64_t) (idxs.size() - 1 - i);
+    }
+    const auto compare = [&](const std::vector<float> & x, const std::string & what) {
+        std::vector<uint8_t> ref(ggml_row_size(c.type, 192) * idxs.size());
+        for (size_t i = 0; i < idxs.size(); i++) {
+            quantize_turbo_scores_ref(c.type, &x[192 * i], &ref[(size_t) idxs[i] * 3 * c.bytes], 192, factors.data());
+        }
+        const auto got      = store_for_scores(c.type, x, 192, factors, idxs);
+        int        n_differ = 0;
+        for (size_t i = 0; i < ref.size(); i += c.bytes) {
+            n_differ += memcmp(got.data() + i, ref.data() + i, c.bytes) != 0;
+        }
+        check(n_differ == 0 && ggml_validate_row_data(c.type, ref.data(), ref.size()) == (what != "not finite"),
+              name + " for scores on the CPU gives the reference's bytes, " + what + ": " + std::to_string(n_differ) +
+                  " differ");
+        return ref;
+    };
+
+    auto               special = turbo_test_blocks(c.levels, n_blocks);
+    std::vector<float> finite  = special;
+    for (float & v : finite) {
+        v = std::isfinite(v) ? v : 0.0f;
+    }
+    compare(special, "not finite");
+    compare(finite, "finite");
+
+    std::normal_distribution<float> normal;
+    std::vector<float>              x(64 * n_blocks);
+    for (float & v : x) {
+        v = normal(gen);
+    }
+    const auto rounded = dequantize(c.type, compare(x, "Gaussian"));
+    const auto nearest = dequantize(c.type, quantize(c.type, x));
+
+    // what queries see of the errors, as a part of what they see if each value is rounded to the nearest
+    for (int kind = 1; kind < 3; kind++) {
+        double before = 0.0;
+        double after  = 0.0;
+        for (size_t i = 0; i < idxs.size(); i++) {
+            const size_t at = 192 * i + 64 * kind;
+            const size_t to = 192 * (size_t) idxs[i] + 64 * kind;
+            for (int j = 0; j < 64 * 64; j++) {
+                before += moments[kind][j] * (x[at + j / 64] - nearest[at + j / 64]) *
+                          (x[at + j % 64] - nearest[at + j % 64]);
+                after += moments[kind][j] * (x[at + j / 64] - rounded[to + j / 64]) *
+                         (x[at + j % 64] - rounded[to + j % 64]);
+            }
+        }
+        const double most = kind == 1 ? .75 : .5;
+        check(after < most * before, name + " for scores loses " + std::to_string(after / before) +
+                                         " of what the nearest levels lose, less than " + std::to_string(most));
+    }
 }
 
 static std::vector<float> vector_input(size_t i) {
@@ -548,6 +670,7 @@ int main(int argc, char ** argv) {
         test_gaussian(c);
         test_vectors(c);
         test_bits(c);
+        test_scores(c);
         test_cast(c.type);
         test_vec_dot(c);
     }

@@ -30,6 +30,23 @@ GGML_API float ggml_turbo_sign(int64_t i);
 // widest turbo rotation for vectors of n values: the largest power of two that divides n, at most GGML_TURBO_ROT_MAX
 GGML_API int64_t ggml_turbo_rot_width(int64_t n);
 
+// Rounding for scores: what a rounding error e of a block of K does to the scores of queries is e^T*A*e, where A is the
+// second moment of the 64 values of those queries. A = U*D*U^T with a unit upper triangle U is kept as floats: the rows of
+// U, row i from value 8*(i/8) on; D; and the inverse of A's diagonal.
+#define GGML_TURBO_FACTOR_ROWS 2304
+#define GGML_TURBO_FACTOR      (GGML_TURBO_FACTOR_ROWS + 2 * 64)
+
+// The factor of 64*64 values plus a part of their mean diagonal, the scale of which does not matter. Where they are no
+// second moment, that of the unit matrix.
+GGML_API void ggml_turbo_factor(const double * a, float * factor);
+
+// As ggml_set_rows, into a turbo type, rounded for scores: factors has one for each block of a row. For the CPU only.
+GGML_API struct ggml_tensor * ggml_turbo_set_rows(struct ggml_context * ctx,
+                                                  struct ggml_tensor *  a,
+                                                  struct ggml_tensor *  b,
+                                                  struct ggml_tensor *  c,
+                                                  struct ggml_tensor *  factors);
+
 #ifdef __cplusplus
 }
 #endif

@@ -36,6 +36,20 @@ GGML_API void quantize_row_turbo2_ref(const float * GGML_RESTRICT x, block_turbo
 GGML_API void quantize_row_turbo3_ref(const float * GGML_RESTRICT x, block_turbo3 * GGML_RESTRICT y, int64_t k);
 GGML_API void quantize_row_turbo4_ref(const float * GGML_RESTRICT x, block_turbo4 * GGML_RESTRICT y, int64_t k);
 
+// where row i of U begins in a factor, which has the values from 8*(i/8) on
+#define GGML_TURBO_FACTOR_ROW(i) \
+    (8 * (64 * ((i) / 8) - 4 * ((i) / 8) * ((i) / 8 - 1)) + ((i) % 8) * (64 - 8 * ((i) / 8)))
+
+// The step for scores: of squares and products of values and levels, weighted; 0 where they say nothing
+GGML_API uint16_t ggml_turbo_scores_step(const ggml_turbo_codebook * cb, float step, float xx, float xl, float ll);
+
+// Rows that ggml_turbo_set_rows stores, with the factor of each block
+GGML_API void quantize_turbo_scores_ref(enum ggml_type              type,
+                                        const float * GGML_RESTRICT x,
+                                        void * GGML_RESTRICT        y,
+                                        int64_t                     k,
+                                        const float *               factors);
+
 GGML_API void dequantize_row_turbo2(const block_turbo2 * GGML_RESTRICT x, float * GGML_RESTRICT y, int64_t k);
 GGML_API void dequantize_row_turbo3(const block_turbo3 * GGML_RESTRICT x, float * GGML_RESTRICT y, int64_t k);
 GGML_API void dequantize_row_turbo4(const block_turbo4 * GGML_RESTRICT x, float * GGML_RESTRICT y, int64_t k);

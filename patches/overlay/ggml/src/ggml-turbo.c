@@ -59,6 +59,11 @@ bool ggml_turbo_allows(ggml_backend_dev_t dev, const struct ggml_tensor * op) {
 
     // a cache is stored, read, copied and attended to: nobody calculates with its blocks
     switch (op->op) {
+        case GGML_OP_SET_ROWS:
+            if (op->src[3] && ggml_backend_dev_type(dev) != GGML_BACKEND_DEVICE_TYPE_CPU) {
+                return false;
+            }
+            break;
         case GGML_OP_ACC:
         case GGML_OP_ADD:
         case GGML_OP_ADD1:
@@ -232,48 +237,233 @@ static bool turbo_quantize_block(const ggml_turbo_codebook * cb, const float * x
     return true;
 }
 
-void quantize_row_turbo2_ref(const float * GGML_RESTRICT x, block_turbo2 * GGML_RESTRICT y, int64_t k) {
-    assert(k % QK_TURBO == 0);
-
-    for (int64_t i = 0; i < k / QK_TURBO; i++) {
-        uint8_t codes[QK_TURBO];
-        memset(&y[i], 0, sizeof(y[i]));
-        if (!turbo_quantize_block(&ggml_turbo2_codebook, x + i * QK_TURBO, codes, &y[i].d)) {
-            continue;
-        }
-        for (int j = 0; j < QK_TURBO; j++) {
-            y[i].qs[GGML_TURBO2_BYTE(j)] |= (uint8_t) (codes[j] << GGML_TURBO2_BIT(j));
-        }
+static void turbo2_pack(const uint8_t * codes, block_turbo2 * y) {
+    for (int j = 0; j < QK_TURBO; j++) {
+        y->qs[GGML_TURBO2_BYTE(j)] |= (uint8_t) (codes[j] << GGML_TURBO2_BIT(j));
     }
 }
 
-void quantize_row_turbo3_ref(const float * GGML_RESTRICT x, block_turbo3 * GGML_RESTRICT y, int64_t k) {
-    assert(k % QK_TURBO == 0);
-
-    for (int64_t i = 0; i < k / QK_TURBO; i++) {
-        uint8_t codes[QK_TURBO];
-        memset(&y[i], 0, sizeof(y[i]));
-        if (!turbo_quantize_block(&ggml_turbo3_codebook, x + i * QK_TURBO, codes, &y[i].d)) {
-            continue;
-        }
-        for (int j = 0; j < QK_TURBO; j++) {
-            y[i].qs[GGML_TURBO2_BYTE(j)] |= (uint8_t) ((codes[j] & 3) << GGML_TURBO2_BIT(j));
-            y[i].qh[j / 8] |= (uint8_t) ((codes[j] >> 2) << (j % 8));
-        }
+static void turbo3_pack(const uint8_t * codes, block_turbo3 * y) {
+    for (int j = 0; j < QK_TURBO; j++) {
+        y->qs[GGML_TURBO2_BYTE(j)] |= (uint8_t) ((codes[j] & 3) << GGML_TURBO2_BIT(j));
+        y->qh[j / 8] |= (uint8_t) ((codes[j] >> 2) << (j % 8));
     }
 }
 
-void quantize_row_turbo4_ref(const float * GGML_RESTRICT x, block_turbo4 * GGML_RESTRICT y, int64_t k) {
-    assert(k % QK_TURBO == 0);
+static void turbo4_pack(const uint8_t * codes, block_turbo4 * y) {
+    for (int j = 0; j < QK_TURBO; j++) {
+        y->qs[GGML_TURBO4_BYTE(j)] |= (uint8_t) (codes[j] << GGML_TURBO4_BIT(j));
+    }
+}
 
-    for (int64_t i = 0; i < k / QK_TURBO; i++) {
-        uint8_t codes[QK_TURBO];
-        memset(&y[i], 0, sizeof(y[i]));
-        if (!turbo_quantize_block(&ggml_turbo4_codebook, x + i * QK_TURBO, codes, &y[i].d)) {
-            continue;
-        }
+#define TURBO_QUANTIZE_ROW(N)                                                                                      \
+    void quantize_row_turbo##N##_ref(const float * GGML_RESTRICT x, block_turbo##N * GGML_RESTRICT y, int64_t k) { \
+        assert(k % QK_TURBO == 0);                                                                                 \
+                                                                                                                   \
+        for (int64_t i = 0; i < k / QK_TURBO; i++) {                                                               \
+            uint8_t codes[QK_TURBO];                                                                               \
+            memset(&y[i], 0, sizeof(y[i]));                                                                        \
+            if (turbo_quantize_block(&ggml_turbo##N##_codebook, x + i * QK_TURBO, codes, &y[i].d)) {               \
+                turbo##N##_pack(codes, &y[i]);                                                                     \
+            }                                                                                                      \
+        }                                                                                                          \
+    }
+
+TURBO_QUANTIZE_ROW(2)
+TURBO_QUANTIZE_ROW(3)
+TURBO_QUANTIZE_ROW(4)
+
+//
+// rounding for scores
+//
+
+// part of the mean diagonal that is added to a moment: it stands for what the measured text has not shown
+#define TURBO_FACTOR_PART 0.2
+
+void ggml_turbo_factor(const double * a, float * factor) {
+    double m[QK_TURBO][QK_TURBO];
+    double u[QK_TURBO][QK_TURBO] = { { 0 } };
+    double d[QK_TURBO];
+
+    double mean   = 0.0;
+    bool   finite = true;
+    for (int i = 0; i < QK_TURBO * QK_TURBO; i++) {
+        finite = finite && isfinite(a[i]);
+        mean += i % (QK_TURBO + 1) == 0 ? a[i] / QK_TURBO : 0.0;
+    }
+    const bool known = finite && isfinite(mean) && mean > 1e-30;
+    for (int i = 0; i < QK_TURBO; i++) {
         for (int j = 0; j < QK_TURBO; j++) {
-            y[i].qs[GGML_TURBO4_BYTE(j)] |= (uint8_t) (codes[j] << GGML_TURBO4_BIT(j));
+            const double one = i == j ? 1.0 : 0.0;
+            m[i][j]          = known ? a[i * QK_TURBO + j] / mean + TURBO_FACTOR_PART * one : one;
+        }
+    }
+
+    float * inv = factor + GGML_TURBO_FACTOR_ROWS + QK_TURBO;
+    for (int i = 0; i < QK_TURBO; i++) {
+        inv[i] = (float) (1.0 / fmax(m[i][i], TURBO_FACTOR_PART));
+    }
+
+    // column by column from the last; a moment that was rounded may have lost a little of being one
+    for (int j = QK_TURBO - 1; j >= 0; j--) {
+        d[j] = fmax(m[j][j], 0.5 * TURBO_FACTOR_PART);
+        for (int i = 0; i < j; i++) {
+            u[i][j] = m[i][j] / d[j];
+        }
+        u[j][j] = 1.0;
+        for (int i = 0; i < j; i++) {
+            for (int k = 0; k < j; k++) {
+                m[i][k] -= u[i][j] * u[k][j] * d[j];
+            }
+        }
+    }
+
+    for (int i = 0; i < QK_TURBO; i++) {
+        for (int j = i / 8 * 8; j < QK_TURBO; j++) {
+            factor[GGML_TURBO_FACTOR_ROW(i) + j - i / 8 * 8] = (float) u[i][j];
+        }
+        factor[GGML_TURBO_FACTOR_ROWS + i] = (float) d[i];
+    }
+}
+
+struct ggml_tensor * ggml_turbo_set_rows(struct ggml_context * ctx,
+                                         struct ggml_tensor *  a,
+                                         struct ggml_tensor *  b,
+                                         struct ggml_tensor *  c,
+                                         struct ggml_tensor *  factors) {
+    GGML_ASSERT(ggml_is_turbo(a->type) && b->type == GGML_TYPE_F32 && a->ne[2] == 1 && a->ne[3] == 1);
+    GGML_ASSERT(factors->type == GGML_TYPE_F32 && ggml_is_contiguous(factors));
+    GGML_ASSERT(factors->ne[0] == GGML_TURBO_FACTOR && ggml_nrows(factors) * QK_TURBO == a->ne[0]);
+
+    struct ggml_tensor * res = ggml_set_rows(ctx, a, b, c);
+    res->src[3]              = factors;
+
+    return res;
+}
+
+uint16_t ggml_turbo_scores_step(const ggml_turbo_codebook * cb, float step, float xx, float xl, float ll) {
+    const float squares = xl / ll;
+    const float norm    = sqrtf(xx / ll);
+    const float fit     = squares + cb->norm_weight * (norm - squares);
+
+    // not if levels and values have little in common, nor if they are not finite
+    return fit > 0.5f && fit < 2.0f ? ggml_turbo_round_step(step * fit) : 0;
+}
+
+// code of the level of group table w that is nearest to t, in steps
+static int turbo_level(const ggml_turbo_codebook * cb, int w, float t, float * level) {
+    const int   m = turbo_nearest(cb, w, fabsf(t));
+    const float l = cb->magnitudes[w][m];
+    *level        = t < 0.0f ? -l : l;
+    return t < 0.0f ? cb->n - 1 - m : cb->n + m;
+}
+
+// Rounds again for the step and the tables of d: each value is rounded after it has got what the errors of those before it
+// can be made up for with, and once more when all are. The step is then fitted as seen by the queries.
+static void turbo_round_scores(const ggml_turbo_codebook * cb,
+                               const float *               x,
+                               const float *               factor,
+                               uint8_t *                   codes,
+                               uint16_t *                  d) {
+    const float * diagonal = factor + GGML_TURBO_FACTOR_ROWS;
+    const float * inverse  = diagonal + QK_TURBO;
+    const int     wide     = *d & 15;
+    const float   step     = GGML_FP16_TO_FP32(GGML_TURBO_STEP(*d)) * GGML_TURBO_STEP_UNIT;
+    if (step == 0.0f) {
+        return;
+    }
+
+    // in steps: values, what is rounded, U^T times the values, and U^T times the errors
+    const float inv_step = 1.0f / step;
+    float       z[QK_TURBO];
+    float       t[QK_TURBO];
+    float       u[QK_TURBO] = { 0 };
+    float       r[QK_TURBO];
+    float       w[QK_TURBO];  // r times D
+    float       l[QK_TURBO];
+    for (int j = 0; j < QK_TURBO; j++) {
+        z[j] = x[j] * inv_step;
+        t[j] = z[j];
+    }
+    for (int i = 0; i < QK_TURBO; i++) {
+        const int     first = i / 8 * 8;
+        const float * row   = factor + GGML_TURBO_FACTOR_ROW(i);
+
+        codes[i]      = (uint8_t) turbo_level(cb, GGML_TURBO_WIDE(wide, i), t[i], &l[i]);
+        r[i]          = t[i] - l[i];
+        w[i]          = r[i] * diagonal[i];
+        const float e = z[i] - l[i];
+        for (int j = first; j < QK_TURBO; j++) {
+            t[j] += row[j - first] * e;
+            u[j] += row[j - first] * z[i];
+        }
+    }
+
+    for (int i = 0; i < QK_TURBO; i++) {
+        const int     first = i / 8 * 8;
+        const float * row   = factor + GGML_TURBO_FACTOR_ROW(i);
+
+        float lane[8] = { 0 };
+        for (int j = first; j < QK_TURBO; j++) {
+            lane[j % 8] += row[j - first] * w[j];
+        }
+        float     level;
+        const int code = turbo_level(cb, GGML_TURBO_WIDE(wide, i), l[i] + turbo_sum_lanes(lane) * inverse[i], &level);
+        if (code != codes[i]) {
+            const float move = l[i] - level;
+            for (int j = first; j < QK_TURBO; j++) {
+                r[j] += row[j - first] * move;
+                w[j] = r[j] * diagonal[j];
+            }
+            codes[i] = (uint8_t) code;
+            l[i]     = level;
+        }
+    }
+
+    float xx[8] = { 0 };
+    float xl[8] = { 0 };
+    float ll[8] = { 0 };
+    for (int j = 0; j < QK_TURBO; j++) {
+        const float v  = u[j] - r[j];
+        const float dv = diagonal[j] * v;
+        xx[j % 8] += diagonal[j] * u[j] * u[j];
+        xl[j % 8] += dv * u[j];
+        ll[j % 8] += dv * v;
+    }
+    const uint16_t fit =
+        ggml_turbo_scores_step(cb, step, turbo_sum_lanes(xx), turbo_sum_lanes(xl), turbo_sum_lanes(ll));
+    *d = fit != 0 ? (uint16_t) (fit << 1 | wide) : *d;
+}
+
+#define TURBO_SCORES_BLOCK(N)                                                        \
+    case GGML_TYPE_TURBO##N:                                                         \
+        {                                                                            \
+            block_turbo##N * b = (block_turbo##N *) y + i;                           \
+            if (turbo_quantize_block(&ggml_turbo##N##_codebook, xi, codes, &b->d)) { \
+                turbo_round_scores(&ggml_turbo##N##_codebook, xi, f, codes, &b->d);  \
+                turbo##N##_pack(codes, b);                                           \
+            }                                                                        \
+        }                                                                            \
+        break;
+
+void quantize_turbo_scores_ref(enum ggml_type              type,
+                               const float * GGML_RESTRICT x,
+                               void * GGML_RESTRICT        y,
+                               int64_t                     k,
+                               const float *               factors) {
+    assert(k % QK_TURBO == 0 && ggml_is_turbo(type));
+
+    memset(y, 0, ggml_row_size(type, k));
+    for (int64_t i = 0; i < k / QK_TURBO; i++) {
+        const float * xi = x + i * QK_TURBO;
+        const float * f  = factors + i * GGML_TURBO_FACTOR;
+        uint8_t       codes[QK_TURBO];
+        switch (type) {
+            TURBO_SCORES_BLOCK(2)
+            TURBO_SCORES_BLOCK(3)
+            TURBO_SCORES_BLOCK(4)
+            default:
+                GGML_ABORT("fatal error");
         }
     }
 }

@@ -3,7 +3,9 @@
 #include "ggml-cpu-impl.h"
 #include "ggml-cpu.h"
 #include "ggml-impl.h"
+#include "ggml-turbo-impl.h"
 #include "ops.h"
+#include "turbo.h"
 
 #include <algorithm>
 #include <cstring>
@@ -154,7 +156,8 @@ static bool overwrites_input(const ggml_tensor * out, const row_chain & chain, b
         }
     }
 
-    return chain.store && overlap(out, chain.store->src[1]);
+    return chain.store &&
+           (overlap(out, chain.store->src[1]) || (chain.store->src[3] != nullptr && overlap(out, chain.store->src[3])));
 }
 
 // whether chains may be computed in any order
@@ -226,6 +229,11 @@ static void store_row(const ggml_tensor * t, int64_t n, int64_t r, const float *
     GGML_ASSERT(i1 >= 0 && i1 < t->ne[1]);
 
     char * to = (char *) t->data + i1 * t->nb[1] + ggml_row_size(t->type, r % per_row * n);
+    if (t->src[3]) {
+        const float * factors = (const float *) t->src[3]->data;
+        quantize_turbo_scores(t->type, x, to, n, factors + r % per_row * (n / QK_TURBO) * GGML_TURBO_FACTOR);
+        return;
+    }
     ggml_get_type_traits_cpu(t->type)->from_float(x, to, n);
 }
 

@@ -31,6 +31,10 @@ static inline f32x8 f32x8_load(const float * p) {
     return _mm256_loadu_ps(p);
 }
 
+static inline void f32x8_store(float * p, f32x8 a) {
+    _mm256_storeu_ps(p, a);
+}
+
 static inline f32x8 f32x8_set(float x) {
     return _mm256_set1_ps(x);
 }
@@ -114,6 +118,11 @@ typedef int32x4x2_t   i32x8;
 
 static inline f32x8 f32x8_load(const float * p) {
     return F32X8(vld1q_f32(p), vld1q_f32(p + 4));
+}
+
+static inline void f32x8_store(float * p, f32x8 a) {
+    vst1q_f32(p, a.val[0]);
+    vst1q_f32(p + 4, a.val[1]);
 }
 
 static inline f32x8 f32x8_set(float x) {
@@ -344,51 +353,169 @@ static inline void turbo_pack_2bit(const int32_t * codes, uint8_t * q) {
     }
 }
 
-void quantize_row_turbo2(const float * GGML_RESTRICT x, void * GGML_RESTRICT vy, int64_t k) {
-    assert(k % QK_TURBO == 0);
+// turbo_level of ggml-turbo.c
+static inline int turbo_level(const ggml_turbo_codebook * cb, int n, int w, float t, float * level) {
+    const float a = fabsf(t);
+    int         m = 0;
+#    if defined(__AVX2__)
+    // the vector reaches into what is behind the edges
+    const __m256 above = _mm256_cmp_ps(_mm256_set1_ps(a), _mm256_loadu_ps(cb->edges[w]), _CMP_GT_OQ);
+    m                  = (int) _mm_popcnt_u32((unsigned) _mm256_movemask_ps(above) & ((1u << (n - 1)) - 1));
+#    else
+    for (int i = 0; i < n - 1; i++) {
+        m += a > cb->edges[w][i];
+    }
+#    endif
+    const float l = cb->magnitudes[w][m];
+    *level        = t < 0.0f ? -l : l;
+    return t < 0.0f ? n - 1 - m : n + m;
+}
 
-    block_turbo2 * y = vy;
-    for (int64_t i = 0; i < k / QK_TURBO; i++) {
-        int32_t codes[QK_TURBO];
-        if (turbo_quantize_block(&ggml_turbo2_codebook, 2, x + i * QK_TURBO, codes, &y[i].d)) {
-            turbo_pack_2bit(codes, y[i].qs);
-        } else {
-            memset(y[i].qs, 0, sizeof(y[i].qs));
+// turbo_round_scores of ggml-turbo.c
+static inline void turbo_round_scores(const ggml_turbo_codebook * cb,
+                                      int                         n,
+                                      const float *               x,
+                                      const float *               factor,
+                                      int32_t *                   codes,
+                                      uint16_t *                  d) {
+    const float * diagonal = factor + GGML_TURBO_FACTOR_ROWS;
+    const float * inverse  = diagonal + QK_TURBO;
+    const int     wide     = *d & 15;
+    const float   step     = kv_step(GGML_TURBO_STEP(*d)) * GGML_TURBO_STEP_UNIT;
+    if (step == 0.0f) {
+        return;
+    }
+
+    const f32x8 inv_step = f32x8_set(1.0f / step);
+    float       z[QK_TURBO];
+    float       t[QK_TURBO];
+    float       r[QK_TURBO];
+    float       w[QK_TURBO];
+    float       l[QK_TURBO];
+    f32x8       u[N_BLOCK];
+    for (int v = 0; v < N_BLOCK; v++) {
+        const f32x8 zv = f32x8_mul(f32x8_load(x + 8 * v), inv_step);
+        f32x8_store(z + 8 * v, zv);
+        f32x8_store(t + 8 * v, zv);
+        u[v] = f32x8_set(0.0f);
+    }
+    for (int band = 0; band < N_BLOCK; band++) {
+        for (int i = 8 * band; i < 8 * band + 8; i++) {
+            const float * row = factor + GGML_TURBO_FACTOR_ROW(i) - 8 * band;
+
+            codes[i]       = turbo_level(cb, n, GGML_TURBO_WIDE(wide, i), t[i], &l[i]);
+            r[i]           = t[i] - l[i];
+            w[i]           = r[i] * diagonal[i];
+            const f32x8 e  = f32x8_set(z[i] - l[i]);
+            const f32x8 zi = f32x8_set(z[i]);
+            for (int v = band; v < N_BLOCK; v++) {
+                const f32x8 rv = f32x8_load(row + 8 * v);
+                f32x8_store(t + 8 * v, f32x8_add(f32x8_load(t + 8 * v), f32x8_mul(rv, e)));
+                u[v] = f32x8_add(u[v], f32x8_mul(rv, zi));
+            }
         }
+    }
+
+    for (int band = 0; band < N_BLOCK; band++) {
+        for (int i = 8 * band; i < 8 * band + 8; i++) {
+            const float * row = factor + GGML_TURBO_FACTOR_ROW(i) - 8 * band;
+
+            f32x8 sum = f32x8_set(0.0f);
+            for (int v = band; v < N_BLOCK; v++) {
+                sum = f32x8_add(sum, f32x8_mul(f32x8_load(row + 8 * v), f32x8_load(w + 8 * v)));
+            }
+            float     level;
+            const int code = turbo_level(cb, n, GGML_TURBO_WIDE(wide, i), l[i] + f32x8_sum(sum) * inverse[i], &level);
+            if (code != codes[i]) {
+                const f32x8 move = f32x8_set(l[i] - level);
+                for (int v = band; v < N_BLOCK; v++) {
+                    const f32x8 rv = f32x8_add(f32x8_load(r + 8 * v), f32x8_mul(f32x8_load(row + 8 * v), move));
+                    f32x8_store(r + 8 * v, rv);
+                    f32x8_store(w + 8 * v, f32x8_mul(rv, f32x8_load(diagonal + 8 * v)));
+                }
+                codes[i] = code;
+                l[i]     = level;
+            }
+        }
+    }
+
+    f32x8 xx = f32x8_set(0.0f);
+    f32x8 xl = f32x8_set(0.0f);
+    f32x8 ll = f32x8_set(0.0f);
+    for (int v = 0; v < N_BLOCK; v++) {
+        const f32x8 dv = f32x8_load(diagonal + 8 * v);
+        const f32x8 lv = f32x8_add(u[v], f32x8_mul(f32x8_load(r + 8 * v), f32x8_set(-1.0f)));
+        const f32x8 dl = f32x8_mul(dv, lv);
+        xx             = f32x8_add(xx, f32x8_mul(f32x8_mul(dv, u[v]), u[v]));
+        xl             = f32x8_add(xl, f32x8_mul(dl, u[v]));
+        ll             = f32x8_add(ll, f32x8_mul(dl, lv));
+    }
+    const uint16_t fit = ggml_turbo_scores_step(cb, step, f32x8_sum(xx), f32x8_sum(xl), f32x8_sum(ll));
+    *d                 = fit != 0 ? (uint16_t) (fit << 1 | wide) : *d;
+}
+
+static inline void turbo2_pack(const int32_t * codes, block_turbo2 * y) {
+    turbo_pack_2bit(codes, y->qs);
+}
+
+static inline void turbo3_pack(const int32_t * codes, block_turbo3 * y) {
+    turbo_pack_2bit(codes, y->qs);
+    for (int j = 0; j < QK_TURBO; j++) {
+        y->qh[j / 8] |= (uint8_t) ((codes[j] >> 2) << (j % 8));
     }
 }
 
-void quantize_row_turbo3(const float * GGML_RESTRICT x, void * GGML_RESTRICT vy, int64_t k) {
-    assert(k % QK_TURBO == 0);
-
-    block_turbo3 * y = vy;
-    for (int64_t i = 0; i < k / QK_TURBO; i++) {
-        int32_t codes[QK_TURBO];
-        memset(y[i].qh, 0, sizeof(y[i].qh));
-        if (turbo_quantize_block(&ggml_turbo3_codebook, 4, x + i * QK_TURBO, codes, &y[i].d)) {
-            turbo_pack_2bit(codes, y[i].qs);
-            for (int j = 0; j < QK_TURBO; j++) {
-                y[i].qh[j / 8] |= (uint8_t) ((codes[j] >> 2) << (j % 8));
-            }
-        } else {
-            memset(y[i].qs, 0, sizeof(y[i].qs));
-        }
+static inline void turbo4_pack(const int32_t * codes, block_turbo4 * y) {
+    for (int j = 0; j < QK_TURBO / 2; j++) {
+        y->qs[j] = (uint8_t) (codes[j] | codes[j + 32] << 4);
     }
 }
 
-void quantize_row_turbo4(const float * GGML_RESTRICT x, void * GGML_RESTRICT vy, int64_t k) {
+// without factors, to the nearest
+#    define TURBO_QUANTIZE_ROW(N)                                                                                \
+        static void turbo##N##_quantize(const float * x, block_turbo##N * y, int64_t k, const float * factors) { \
+            const ggml_turbo_codebook * cb = &ggml_turbo##N##_codebook;                                          \
+            for (int64_t i = 0; i < k / QK_TURBO; i++) {                                                         \
+                const float * xi = x + i * QK_TURBO;                                                             \
+                int32_t       codes[QK_TURBO];                                                                   \
+                memset(&y[i], 0, sizeof(y[i]));                                                                  \
+                if (turbo_quantize_block(cb, GGML_TURBO##N##_N, xi, codes, &y[i].d)) {                           \
+                    if (factors) {                                                                               \
+                        turbo_round_scores(cb, GGML_TURBO##N##_N, xi, factors + i * GGML_TURBO_FACTOR, codes,    \
+                                           &y[i].d);                                                             \
+                    }                                                                                            \
+                    turbo##N##_pack(codes, &y[i]);                                                               \
+                }                                                                                                \
+            }                                                                                                    \
+        }                                                                                                        \
+        void quantize_row_turbo##N(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k) {           \
+            assert(k % QK_TURBO == 0);                                                                           \
+            turbo##N##_quantize(x, y, k, NULL);                                                                  \
+        }
+
+TURBO_QUANTIZE_ROW(2)
+TURBO_QUANTIZE_ROW(3)
+TURBO_QUANTIZE_ROW(4)
+
+void quantize_turbo_scores(enum ggml_type              type,
+                           const float * GGML_RESTRICT x,
+                           void * GGML_RESTRICT        y,
+                           int64_t                     k,
+                           const float *               factors) {
     assert(k % QK_TURBO == 0);
 
-    block_turbo4 * y = vy;
-    for (int64_t i = 0; i < k / QK_TURBO; i++) {
-        int32_t codes[QK_TURBO];
-        if (turbo_quantize_block(&ggml_turbo4_codebook, 8, x + i * QK_TURBO, codes, &y[i].d)) {
-            for (int j = 0; j < QK_TURBO / 2; j++) {
-                y[i].qs[j] = (uint8_t) (codes[j] | codes[j + 32] << 4);
-            }
-        } else {
-            memset(y[i].qs, 0, sizeof(y[i].qs));
-        }
+    switch (type) {
+        case GGML_TYPE_TURBO2:
+            turbo2_quantize(x, y, k, factors);
+            break;
+        case GGML_TYPE_TURBO3:
+            turbo3_quantize(x, y, k, factors);
+            break;
+        case GGML_TYPE_TURBO4:
+            turbo4_quantize(x, y, k, factors);
+            break;
+        default:
+            GGML_ABORT("fatal error");
     }
 }
 
@@ -406,7 +533,32 @@ void quantize_row_turbo4(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, 
     quantize_row_turbo4_ref(x, y, k);
 }
 
+void quantize_turbo_scores(enum ggml_type              type,
+                           const float * GGML_RESTRICT x,
+                           void * GGML_RESTRICT        y,
+                           int64_t                     k,
+                           const float *               factors) {
+    quantize_turbo_scores_ref(type, x, y, k, factors);
+}
+
 #endif
+
+void ggml_compute_forward_turbo_set_rows(const struct ggml_compute_params * params, struct ggml_tensor * dst) {
+    const struct ggml_tensor * rows = dst->src[0];
+    const struct ggml_tensor * idxs = dst->src[1];
+    const int64_t              n    = rows->ne[1];
+
+    GGML_ASSERT(ggml_is_turbo(dst->type) && rows->type == GGML_TYPE_F32 && rows->nb[0] == sizeof(float));
+
+    for (int64_t i = n * params->ith / params->nth; i < n * (params->ith + 1) / params->nth; i++) {
+        const char *  at = (const char *) idxs->data + i * idxs->nb[0];
+        const int64_t to = idxs->type == GGML_TYPE_I64 ? *(const int64_t *) at : *(const int32_t *) at;
+        GGML_ASSERT(to >= 0 && to < dst->ne[1]);
+
+        quantize_turbo_scores(dst->type, (const float *) ((const char *) rows->data + i * rows->nb[1]),
+                              (char *) dst->data + to * dst->nb[1], rows->ne[0], (const float *) dst->src[3]->data);
+    }
+}
 
 //
 // dot products

@@ -6,9 +6,21 @@
 extern "C" {
 #endif
 
+struct ggml_compute_params;
+
 void quantize_row_turbo2(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k);
 void quantize_row_turbo3(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k);
 void quantize_row_turbo4(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k);
+
+// as quantize_turbo_scores_ref of ggml-turbo-impl.h, with its bits
+void quantize_turbo_scores(enum ggml_type              type,
+                           const float * GGML_RESTRICT x,
+                           void * GGML_RESTRICT        y,
+                           int64_t                     k,
+                           const float *               factors);
+
+// ggml_turbo_set_rows
+void ggml_compute_forward_turbo_set_rows(const struct ggml_compute_params * params, struct ggml_tensor * dst);
 
 void ggml_vec_dot_turbo2_q8_0(int                        n,
                               float * GGML_RESTRICT      s,

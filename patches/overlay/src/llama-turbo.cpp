@@ -329,7 +329,9 @@ static std::vector<float> factors_of(const llama_kv_affine & affine, size_t n_ro
     const size_t n     = affine.n_embd_head;
     const size_t n_row = 64;  // of a block's moment
 
-    std::vector<float> res;
+    constexpr size_t   n_group  = GGML_TURBO_FACTOR_GROUP;
+    const size_t       n_blocks = affine.n_head_kv * n / n_row;
+    std::vector<float> res((n_blocks + n_group - 1) / n_group * n_group * GGML_TURBO_FACTOR, 0.0f);
     for (size_t head = 0; head < affine.n_head_kv; ++head) {
         const float *      moment = &affine.q_moment[head * n * n];
         std::vector<float> basis(moment, moment + n * n);
@@ -350,8 +352,7 @@ static std::vector<float> factors_of(const llama_kv_affine & affine, size_t n_ro
             for (size_t i = 0; i < n_row * n_row; ++i) {
                 block[i] = basis[(at + i / n_row) * n + at + i % n_row];
             }
-            res.resize(res.size() + GGML_TURBO_FACTOR);
-            ggml_turbo_factor(block.data(), &res[res.size() - GGML_TURBO_FACTOR]);
+            ggml_turbo_factor(block.data(), res.data(), (int64_t) ((head * n + at) / n_row));
         }
     }
 
@@ -400,9 +401,10 @@ void llama_turbo_rots::calibrate(const llama_hparams & hparams,
         rows->ne[0] == (int64_t) affine->n_embd_head * affine->n_head_kv) {
         const auto values = factors_of(*affine, n_rot, (size_t) rot.width());
 
-        rot.factors = constants(buft, no_alloc,
-                                {
-                                    { format("kv_factors-%u", il), GGML_TURBO_FACTOR, values }
+        rot.factors =
+            constants(buft, no_alloc,
+                      {
+                          { format("kv_factors-%u", il), GGML_TURBO_FACTOR * GGML_TURBO_FACTOR_GROUP, values }
         })[0];
         n_factors++;
     }

@@ -274,8 +274,9 @@ static void test_other_backends() {
 
     const auto for_scores = [&] {
         ggml_tensor * rows = rows_of(GGML_TYPE_TURBO4);
-        return ggml_turbo_set_rows(ctx.get(), rows->src[2], rows->src[0], rows->src[1],
-                                   ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, GGML_TURBO_FACTOR, 1));
+        return ggml_turbo_set_rows(
+            ctx.get(), rows->src[2], rows->src[0], rows->src[1],
+            ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, GGML_TURBO_FACTOR * GGML_TURBO_FACTOR_GROUP, 1));
     };
     check(ggml_backend_dev_supports_op(&dev, for_scores()), "a CPU rounds for scores");
     dev.iface.get_type = [](ggml_backend_dev_t) {
@@ -369,35 +370,40 @@ static std::vector<uint8_t> store_for_scores(ggml_type                    type,
     ggml_tensor * const        rows = ggml_reshape_2d(ctx, graph.input(GGML_TYPE_F32, n * n_rows, x.data()), n, n_rows);
     ggml_tensor * const        where = graph.input(GGML_TYPE_I64, n_rows, idxs.data());
     ggml_tensor * const f = ggml_reshape_2d(ctx, graph.input(GGML_TYPE_F32, (int64_t) factors.size(), factors.data()),
-                                            GGML_TURBO_FACTOR, n / 64);
+                                            GGML_TURBO_FACTOR * GGML_TURBO_FACTOR_GROUP, (n / 64 + 7) / 8);
 
     return graph.compute(ggml_turbo_set_rows(ctx, cache, rows, where, f));
 }
 
 static void test_scores(const codec & c) {
     const std::string name     = ggml_type_name(c.type);
-    const int         n_blocks = 3 * 4000;
+    const int         n_kinds  = 3;
+    const int         per_row  = 12;  // more than a group of factors has
+    const int64_t     width    = 64 * per_row;
+    const int         n_blocks = 1000 * per_row;
 
     std::mt19937                     gen(3);
-    std::vector<float>               factors;
+    std::vector<float>               factors(2 * GGML_TURBO_FACTOR_GROUP * GGML_TURBO_FACTOR);
     std::vector<std::vector<double>> moments;
-    for (int kind = 0; kind < 3; kind++) {
+    for (int kind = 0; kind < n_kinds; kind++) {
         moments.push_back(query_moment(kind, gen));
-        factors.resize(factors.size() + GGML_TURBO_FACTOR);
-        ggml_turbo_factor(moments.back().data(), &factors[factors.size() - GGML_TURBO_FACTOR]);
+    }
+    for (int b = 0; b < per_row; b++) {
+        ggml_turbo_factor(moments[b % n_kinds].data(), factors.data(), b);
     }
 
-    // rows of three blocks, stored from the last to the first
-    std::vector<int64_t> idxs(n_blocks / 3);
+    // rows are stored from the last to the first
+    std::vector<int64_t> idxs(n_blocks / per_row);
     for (size_t i = 0; i < idxs.size(); i++) {
         idxs[i] = (int64_t) (idxs.size() - 1 - i);
     }
     const auto compare = [&](const std::vector<float> & x, const std::string & what) {
-        std::vector<uint8_t> ref(ggml_row_size(c.type, 192) * idxs.size());
+        std::vector<uint8_t> ref(ggml_row_size(c.type, width) * idxs.size());
         for (size_t i = 0; i < idxs.size(); i++) {
-            quantize_turbo_scores_ref(c.type, &x[192 * i], &ref[(size_t) idxs[i] * 3 * c.bytes], 192, factors.data());
+            quantize_turbo_scores_ref(c.type, &x[width * i], &ref[(size_t) idxs[i] * per_row * c.bytes], width,
+                                      factors.data(), 0);
         }
-        const auto got      = store_for_scores(c.type, x, 192, factors, idxs);
+        const auto got      = store_for_scores(c.type, x, width, factors, idxs);
         int        n_differ = 0;
         for (size_t i = 0; i < ref.size(); i += c.bytes) {
             n_differ += memcmp(got.data() + i, ref.data() + i, c.bytes) != 0;
@@ -425,12 +431,12 @@ static void test_scores(const codec & c) {
     const auto nearest = dequantize(c.type, quantize(c.type, x));
 
     // what queries see of the errors, as a part of what they see if each value is rounded to the nearest
-    for (int kind = 1; kind < 3; kind++) {
+    for (int kind = 1; kind < n_kinds; kind++) {
         double before = 0.0;
         double after  = 0.0;
         for (size_t i = 0; i < idxs.size(); i++) {
-            const size_t at = 192 * i + 64 * kind;
-            const size_t to = 192 * (size_t) idxs[i] + 64 * kind;
+            const size_t at = width * i + 64 * (kind + n_kinds * (i % 4));
+            const size_t to = at - width * i + width * (size_t) idxs[i];
             for (int j = 0; j < 64 * 64; j++) {
                 before += moments[kind][j] * (x[at + j / 64] - nearest[at + j / 64]) *
                           (x[at + j % 64] - nearest[at + j % 64]);

@@ -31,16 +31,17 @@ GGML_API float ggml_turbo_sign(int64_t i);
 GGML_API int64_t ggml_turbo_rot_width(int64_t n);
 
 // Rounding for scores: what a rounding error e of a block of K does to the scores of queries is e^T*A*e, where A is the
-// second moment of the 64 values of those queries. A = U*D*U^T with a unit upper triangle U is kept as floats: the rows of
-// U, row i from value 8*(i/8) on; D; and the inverse of A's diagonal.
-#define GGML_TURBO_FACTOR_ROWS 2304
-#define GGML_TURBO_FACTOR      (GGML_TURBO_FACTOR_ROWS + 2 * 64)
+// second moment of the 64 values of those queries. A = U*D*U^T with a unit upper triangle U is kept as floats: what is right
+// of the diagonal of U, row by row, and D. The factors of a row's blocks are kept in groups of so many blocks, whose floats
+// stand side by side; float i of block b is at (b/GROUP*FACTOR + i)*GROUP + b%GROUP.
+#define GGML_TURBO_FACTOR       (63 * 64 / 2 + 64)
+#define GGML_TURBO_FACTOR_GROUP 8
 
-// The factor of 64*64 values plus a part of their mean diagonal, the scale of which does not matter. Where they are no
-// second moment, that of the unit matrix.
-GGML_API void ggml_turbo_factor(const double * a, float * factor);
+// Sets the factor of a block: that of 64*64 values plus a part of their mean diagonal, the scale of which does not matter.
+// Where they are no second moment, that of the unit matrix.
+GGML_API void ggml_turbo_factor(const double * a, float * factors, int64_t block);
 
-// As ggml_set_rows, into a turbo type, rounded for scores: factors has one for each block of a row. For the CPU only.
+// As ggml_set_rows, into a turbo type, rounded for scores: a row of factors for each group of blocks. For the CPU only.
 GGML_API struct ggml_tensor * ggml_turbo_set_rows(struct ggml_context * ctx,
                                                   struct ggml_tensor *  a,
                                                   struct ggml_tensor *  b,

@@ -36,19 +36,20 @@ GGML_API void quantize_row_turbo2_ref(const float * GGML_RESTRICT x, block_turbo
 GGML_API void quantize_row_turbo3_ref(const float * GGML_RESTRICT x, block_turbo3 * GGML_RESTRICT y, int64_t k);
 GGML_API void quantize_row_turbo4_ref(const float * GGML_RESTRICT x, block_turbo4 * GGML_RESTRICT y, int64_t k);
 
-// where row i of U begins in a factor, which has the values from 8*(i/8) on
-#define GGML_TURBO_FACTOR_ROW(i) \
-    (8 * (64 * ((i) / 8) - 4 * ((i) / 8) * ((i) / 8 - 1)) + ((i) % 8) * (64 - 8 * ((i) / 8)))
+// the float of a block's factor: a product of value i's error with value j, j > i, and of D
+#define GGML_TURBO_FACTOR_U(i, j) ((i) * (125 - (i)) / 2 + (j) - 1)
+#define GGML_TURBO_FACTOR_D(i)    (63 * 64 / 2 + (i))
 
 // The step for scores: of squares and products of values and levels, weighted; 0 where they say nothing
 GGML_API uint16_t ggml_turbo_scores_step(const ggml_turbo_codebook * cb, float step, float xx, float xl, float ll);
 
-// Rows that ggml_turbo_set_rows stores, with the factor of each block
+// Blocks that ggml_turbo_set_rows stores, of which the first is block `first` of a row
 GGML_API void quantize_turbo_scores_ref(enum ggml_type              type,
                                         const float * GGML_RESTRICT x,
                                         void * GGML_RESTRICT        y,
                                         int64_t                     k,
-                                        const float *               factors);
+                                        const float *               factors,
+                                        int64_t                     first);
 
 GGML_API void dequantize_row_turbo2(const block_turbo2 * GGML_RESTRICT x, float * GGML_RESTRICT y, int64_t k);
 GGML_API void dequantize_row_turbo3(const block_turbo3 * GGML_RESTRICT x, float * GGML_RESTRICT y, int64_t k);

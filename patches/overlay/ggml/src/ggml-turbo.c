@@ -355,6 +355,7 @@ static int turbo_level(const ggml_turbo_codebook * cb, int w, float t, float * l
 static void turbo_round_scores(const ggml_turbo_codebook * cb,
                                const float *               x,
                                const float *               factor,
+                               bool                        fused,
                                uint8_t *                   codes,
                                uint16_t *                  d) {
     const int   wide = *d & 15;
@@ -382,8 +383,8 @@ static void turbo_round_scores(const ggml_turbo_codebook * cb,
         const float e    = z[i] - level;
         for (int j = i + 1; j < QK_TURBO; j++) {
             const float f = factor[GGML_TURBO_FACTOR_U(i, j) * GGML_TURBO_FACTOR_GROUP];
-            t[j]          = fmaf(f, e, t[j]);
-            u[j]          = fmaf(f, z[i], u[j]);
+            t[j]          = fused ? fmaf(f, e, t[j]) : f * e + t[j];
+            u[j]          = fused ? fmaf(f, z[i], u[j]) : f * z[i] + u[j];
         }
         codes[i] = (uint8_t) code;
 
@@ -399,15 +400,15 @@ static void turbo_round_scores(const ggml_turbo_codebook * cb,
     *d                 = fit != 0 ? (uint16_t) (fit << 1 | wide) : *d;
 }
 
-#define TURBO_SCORES_BLOCK(N)                                                        \
-    case GGML_TYPE_TURBO##N:                                                         \
-        {                                                                            \
-            block_turbo##N * b = (block_turbo##N *) y + i;                           \
-            if (turbo_quantize_block(&ggml_turbo##N##_codebook, xi, codes, &b->d)) { \
-                turbo_round_scores(&ggml_turbo##N##_codebook, xi, f, codes, &b->d);  \
-                turbo##N##_pack(codes, b);                                           \
-            }                                                                        \
-        }                                                                            \
+#define TURBO_SCORES_BLOCK(N)                                                              \
+    case GGML_TYPE_TURBO##N:                                                               \
+        {                                                                                  \
+            block_turbo##N * b = (block_turbo##N *) y + i;                                 \
+            if (turbo_quantize_block(&ggml_turbo##N##_codebook, xi, codes, &b->d)) {       \
+                turbo_round_scores(&ggml_turbo##N##_codebook, xi, f, fused, codes, &b->d); \
+                turbo##N##_pack(codes, b);                                                 \
+            }                                                                              \
+        }                                                                                  \
         break;
 
 void quantize_turbo_scores_ref(enum ggml_type              type,
@@ -415,7 +416,8 @@ void quantize_turbo_scores_ref(enum ggml_type              type,
                                void * GGML_RESTRICT        y,
                                int64_t                     k,
                                const float *               factors,
-                               int64_t                     first) {
+                               int64_t                     first,
+                               bool                        fused) {
     assert(k % QK_TURBO == 0 && ggml_is_turbo(type));
 
     memset(y, 0, ggml_row_size(type, k));

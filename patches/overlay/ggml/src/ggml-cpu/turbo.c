@@ -640,7 +640,7 @@ void quantize_turbo_scores(enum ggml_type              type,
                            int64_t                     k,
                            const float *               factors,
                            int64_t                     first) {
-    quantize_turbo_scores_ref(type, x, y, k, factors, first);
+    quantize_turbo_scores_ref(type, x, y, k, factors, first, false);
 }
 
 #endif

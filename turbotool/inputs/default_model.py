@@ -14,6 +14,9 @@ from turbotool.system.digest import sha256_file
 from turbotool.system.files import space_guard, write_file
 from turbotool.system.session import Session
 
+# sha256 of calibrations that turbotool put there once
+OUTDATED = frozenset({"e18f9a7e96090f93db872d081b4a2125f3332d822b2c893a741a8e8d31e0b517"})
+
 
 def default_model(session: Session) -> Path:
     """The path of the locked default model: fetched, unpacked and verified on first use, then read from the cache.
@@ -47,12 +50,12 @@ def default_model(session: Session) -> Path:
 
 
 def place_calibration(session: Session, model: Path, sha256: str) -> None:
-    """Put the locked calibration beside its model, unless there is one, which may be the user's own.
+    """Put the locked calibration beside its model, unless there is one that is the user's own.
 
     Raises HashMismatch if the bytes differ from the lock, NoSpace.
     """
     target = model.with_suffix(".kvcal.gguf")
-    if not sha256 or target.exists():
+    if not sha256 or (target.exists() and sha256_file(target) not in OUTDATED):
         return
     source = session.layout.lock_file.parent / "calibrations" / target.name
     found = sha256_file(source)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from turbotool.errors import HashMismatch
+from turbotool.inputs import default_model
 from turbotool.inputs.default_model import place_calibration
 from turbotool.inputs.gguf import read_header
 from turbotool.kv.calibration import FILE_TYPE
@@ -36,6 +37,17 @@ def test_it_is_put_beside_the_model_once(session: Session, tmp_path: Path) -> No
     target.write_bytes(b"the user's own")
     place_calibration(session, target.with_name("m.gguf"), digest(session))
     assert target.read_bytes() == b"the user's own"
+
+
+def test_one_that_an_earlier_version_put_there_is_replaced(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "models" / "m.kvcal.gguf"
+    target.parent.mkdir()
+    target.write_bytes(b"of before")
+    monkeypatch.setattr(default_model, "OUTDATED", frozenset({sha256_file(target)}))
+    place_calibration(session, target.with_name("m.gguf"), digest(session))
+    assert target.read_bytes() == b"moments"
 
 
 def test_other_bytes_than_the_locked_ones_are_refused(session: Session, tmp_path: Path) -> None:

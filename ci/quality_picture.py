@@ -15,12 +15,11 @@ RESULT = ROOT / "docs" / "results" / "SmolLM2-135M-Instruct.Q4_1" / "eval.json"
 PICTURE = ROOT / "docs" / "images" / "quality.svg"
 WIDTH, HEIGHT = 760, 380
 LEFT, RIGHT, TOP, BOTTOM = 74, 738, 52, 326  # of the field between the axes
-BITS = (4.0, 9.0)
-KLD = (0.002, 0.2)  # nats; the axis is logarithmic
-DECADES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
-COLOURS = {"off": svg.INK, "k": svg.BLUE, "v": svg.AMBER, "kv": svg.GREEN}
-NAMES = {"off": "no rotation", "k": "K rotated", "v": "V rotated", "kv": "K and V rotated"}
-DODGE = 0.07  # bits from rotation to rotation
+BITS = (2.0, 9.0)
+KLD = (0.002, 2.0)  # nats; the axis is logarithmic
+DECADES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+COLOURS = {"off": svg.INK, "auto": svg.GREEN}
+NAMES = {"off": "K as it comes", "auto": "K calibrated"}
 SIZE = 4.5
 
 
@@ -34,13 +33,12 @@ def up(kld: float) -> float:
 
 
 def draw(result: Mapping[str, Any]) -> str:
-    """The picture of one text: a dot for each cache and rotation, with its standard error."""
+    """The picture of one text: a dot for each cache with and without calibration, with its standard error."""
     chosen = result["recommendation"]
     rows = [*result["cells"], *(row for row in result["controls"]["q4_0"] if row not in result["cells"])]
     parts = [*_axes(), *_tolerance(chosen["max_kld"]), *_legend()]
     for row in rows:
-        alone = sum((other["k"], other["v"]) == (row["k"], row["v"]) for other in rows) == 1
-        parts += _dot(row, 0 if alone else DODGE, all(row[key] == chosen[key] for key in ("k", "v", "rotation")))
+        parts += _dot(row, all(row[key] == chosen[key] for key in ("k", "v", "rotation", "calibration")))
     for name, bits, top in _caches(rows):
         parts.append(svg.text(across(bits), up(top) - 14, name, text_anchor="middle", font_weight="600"))
     title = f"KV caches of {result['model']['name']}: mean KL divergence from f16 over bits per value"
@@ -72,15 +70,15 @@ def _tolerance(kld: float) -> list[str]:
 
 def _legend() -> list[str]:
     parts = []
-    for place, (rotation, name) in enumerate(NAMES.items()):
+    for place, (calibration, name) in enumerate(NAMES.items()):
         x = LEFT + 12 + 150 * place
-        parts += [svg.tag("circle", cx=x, cy=24, r=SIZE, fill=COLOURS[rotation]), svg.text(x + 11, 28.5, name)]
+        parts += [svg.tag("circle", cx=x, cy=24, r=SIZE, fill=COLOURS[calibration]), svg.text(x + 11, 28.5, name)]
     return parts
 
 
-def _dot(row: Mapping[str, Any], dodge: float, recommended: bool) -> list[str]:
-    colour = COLOURS[row["rotation"]]
-    x = across(row["bits_per_value"] + dodge * (list(COLOURS).index(row["rotation"]) - 1.5))
+def _dot(row: Mapping[str, Any], recommended: bool) -> list[str]:
+    colour = COLOURS[row["calibration"]]
+    x = across(row["bits_per_value"])
     kld, error = row["mean_kld"], row["mean_kld_error"]
     whisker = f"M{svg.number(x)} {svg.number(up(kld - error))}V{svg.number(up(kld + error))}"
     parts = [svg.tag("path", d=whisker, stroke=colour, stroke_width=1.5)]

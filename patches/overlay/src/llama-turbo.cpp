@@ -329,8 +329,8 @@ static std::vector<float> factors_of(const llama_kv_affine & affine, size_t n_ro
     const size_t n     = affine.n_embd_head;
     const size_t n_row = 64;  // of a block's moment
 
-    constexpr size_t   n_group  = GGML_TURBO_FACTOR_GROUP;
     const size_t       n_blocks = affine.n_head_kv * n / n_row;
+    const size_t       n_group  = (size_t) ggml_turbo_factor_group((int64_t) n_blocks);
     std::vector<float> res((n_blocks + n_group - 1) / n_group * n_group * GGML_TURBO_FACTOR, 0.0f);
     for (size_t head = 0; head < affine.n_head_kv; ++head) {
         const float *      moment = &affine.q_moment[head * n * n];
@@ -352,7 +352,7 @@ static std::vector<float> factors_of(const llama_kv_affine & affine, size_t n_ro
             for (size_t i = 0; i < n_row * n_row; ++i) {
                 block[i] = basis[(at + i / n_row) * n + at + i % n_row];
             }
-            ggml_turbo_factor(block.data(), res.data(), (int64_t) ((head * n + at) / n_row));
+            ggml_turbo_factor(block.data(), res.data(), (int64_t) ((head * n + at) / n_row), (int64_t) n_blocks);
         }
     }
 
@@ -401,10 +401,10 @@ void llama_turbo_rots::calibrate(const llama_hparams & hparams,
         rows->ne[0] == (int64_t) affine->n_embd_head * affine->n_head_kv) {
         const auto values = factors_of(*affine, n_rot, (size_t) rot.width());
 
-        rot.factors =
-            constants(buft, no_alloc,
-                      {
-                          { format("kv_factors-%u", il), GGML_TURBO_FACTOR * GGML_TURBO_FACTOR_GROUP, values }
+        rot.factors = constants(buft, no_alloc,
+                                {
+                                    { format("kv_factors-%u", il),
+                                     GGML_TURBO_FACTOR * ggml_turbo_factor_group(rows->ne[0] / 64), values }
         })[0];
         n_factors++;
     }

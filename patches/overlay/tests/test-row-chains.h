@@ -83,9 +83,9 @@ static row_chain_graph row_chain_build(const row_chain_case & c, bool single) {
         x                   = hadamard(c.calibrated ? op(ggml_add(ctx, x, add)) : x);
         x                   = ggml_view_2d(ctx, x, c.head * c.n_head_kv, c.n_tokens, x->nb[2], 0);
         if (side == 0 && c.calibrated && ggml_is_turbo(c.type)) {
-            ggml_tensor * factors = input(
-                GGML_TYPE_F32, { GGML_TURBO_FACTOR * GGML_TURBO_FACTOR_GROUP,
-                                 (c.head * c.n_head_kv / 64 + GGML_TURBO_FACTOR_GROUP - 1) / GGML_TURBO_FACTOR_GROUP });
+            const int64_t n_blocks = c.head * c.n_head_kv / 64;
+            const int64_t group    = ggml_turbo_factor_group(n_blocks);
+            ggml_tensor * factors = input(GGML_TYPE_F32, { GGML_TURBO_FACTOR * group, (n_blocks + group - 1) / group });
             result(ggml_turbo_set_rows(ctx, cache, x, idxs, factors));
         } else {
             result(ggml_set_rows(ctx, cache, x, idxs));

@@ -274,9 +274,8 @@ static void test_other_backends() {
 
     const auto for_scores = [&] {
         ggml_tensor * rows = rows_of(GGML_TYPE_TURBO4);
-        return ggml_turbo_set_rows(
-            ctx.get(), rows->src[2], rows->src[0], rows->src[1],
-            ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, GGML_TURBO_FACTOR * GGML_TURBO_FACTOR_GROUP, 1));
+        return ggml_turbo_set_rows(ctx.get(), rows->src[2], rows->src[0], rows->src[1],
+                                   ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, GGML_TURBO_FACTOR, 1));
     };
     check(ggml_backend_dev_supports_op(&dev, for_scores()), "a CPU rounds for scores");
     dev.iface.get_type = [](ggml_backend_dev_t) {
@@ -370,7 +369,7 @@ static std::vector<uint8_t> store_for_scores(ggml_type                    type,
     ggml_tensor * const        rows = ggml_reshape_2d(ctx, graph.input(GGML_TYPE_F32, n * n_rows, x.data()), n, n_rows);
     ggml_tensor * const        where = graph.input(GGML_TYPE_I64, n_rows, idxs.data());
     ggml_tensor * const f = ggml_reshape_2d(ctx, graph.input(GGML_TYPE_F32, (int64_t) factors.size(), factors.data()),
-                                            GGML_TURBO_FACTOR * GGML_TURBO_FACTOR_GROUP, (n / 64 + 7) / 8);
+                                            GGML_TURBO_FACTOR * ggml_turbo_factor_group(n / 64), (n / 64 + 7) / 8);
 
     return graph.compute(ggml_turbo_set_rows(ctx, cache, rows, where, f));
 }
@@ -387,21 +386,21 @@ static bool cpu_has(const char * feature) {
     return false;
 }
 
-static void test_scores(const codec & c) {
+static void test_scores(const codec & c, int per_row) {
     const std::string name     = ggml_type_name(c.type);
     const int         n_kinds  = 3;
-    const int         per_row  = 12;  // more than a group of factors has
     const int64_t     width    = 64 * per_row;
     const int         n_blocks = 1000 * per_row;
 
     std::mt19937                     gen(3);
-    std::vector<float>               factors(2 * GGML_TURBO_FACTOR_GROUP * GGML_TURBO_FACTOR);
+    const int64_t                    group = ggml_turbo_factor_group(per_row);
+    std::vector<float>               factors((per_row + group - 1) / group * group * GGML_TURBO_FACTOR);
     std::vector<std::vector<double>> moments;
     for (int kind = 0; kind < n_kinds; kind++) {
         moments.push_back(query_moment(kind, gen));
     }
     for (int b = 0; b < per_row; b++) {
-        ggml_turbo_factor(moments[b % n_kinds].data(), factors.data(), b);
+        ggml_turbo_factor(moments[b % n_kinds].data(), factors.data(), b, per_row);
     }
 
     // rows are stored from the last to the first
@@ -413,7 +412,7 @@ static void test_scores(const codec & c) {
         std::vector<uint8_t> ref(ggml_row_size(c.type, width) * idxs.size());
         for (size_t i = 0; i < idxs.size(); i++) {
             quantize_turbo_scores_ref(c.type, &x[width * i], &ref[(size_t) idxs[i] * per_row * c.bytes], width,
-                                      factors.data(), 0, true);
+                                      factors.data(), 0, group, true);
         }
         const auto got      = store_for_scores(c.type, x, width, factors, idxs);
         int        n_differ = 0;
@@ -450,7 +449,7 @@ static void test_scores(const codec & c) {
         double before = 0.0;
         double after  = 0.0;
         for (size_t i = 0; i < idxs.size(); i++) {
-            const size_t at = width * i + 64 * (kind + n_kinds * (i % 4));
+            const size_t at = width * i + 64 * (kind + n_kinds * (i % (per_row / n_kinds)));
             const size_t to = at - width * i + width * (size_t) idxs[i];
             for (int j = 0; j < 64 * 64; j++) {
                 before += moments[kind][j] * (x[at + j / 64] - nearest[at + j / 64]) *
@@ -691,7 +690,8 @@ int main(int argc, char ** argv) {
         test_gaussian(c);
         test_vectors(c);
         test_bits(c);
-        test_scores(c);
+        test_scores(c, 3);
+        test_scores(c, 12);  // more than a group of factors has
         test_cast(c.type);
         test_vec_dot(c);
     }

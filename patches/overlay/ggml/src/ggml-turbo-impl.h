@@ -43,7 +43,8 @@ GGML_API void quantize_row_turbo4_ref(const float * GGML_RESTRICT x, block_turbo
 // The step for scores: of squares and products of values and levels, weighted; 0 where they say nothing
 GGML_API uint16_t ggml_turbo_scores_step(const ggml_turbo_codebook * cb, float step, float xx, float xl, float ll);
 
-// Blocks that ggml_turbo_set_rows stores, of which the first is block `first` of a row. Kernels multiply and add in one step,
+// Blocks that ggml_turbo_set_rows stores, of which the first is block `first` of a row,
+// whose factors are in groups of `group` blocks. Kernels multiply and add in one step,
 // which is slow where the CPU cannot: without `fused` in two, so that a value between two levels may become the other one.
 GGML_API void quantize_turbo_scores_ref(enum ggml_type              type,
                                         const float * GGML_RESTRICT x,
@@ -51,6 +52,7 @@ GGML_API void quantize_turbo_scores_ref(enum ggml_type              type,
                                         int64_t                     k,
                                         const float *               factors,
                                         int64_t                     first,
+                                        int64_t                     group,
                                         bool                        fused);
 
 GGML_API void dequantize_row_turbo2(const block_turbo2 * GGML_RESTRICT x, float * GGML_RESTRICT y, int64_t k);

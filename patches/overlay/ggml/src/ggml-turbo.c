@@ -280,13 +280,16 @@ TURBO_QUANTIZE_ROW(4)
 // part of the mean diagonal that is added to a moment: it stands for what the measured text has not shown
 #define TURBO_FACTOR_PART 0.2
 
-// where the factor of a block begins; its floats are GGML_TURBO_FACTOR_GROUP apart
-static float * turbo_factor_of(float * factors, int64_t block) {
-    const int64_t group = block / GGML_TURBO_FACTOR_GROUP;
-    return factors + group * GGML_TURBO_FACTOR * GGML_TURBO_FACTOR_GROUP + block % GGML_TURBO_FACTOR_GROUP;
+int64_t ggml_turbo_factor_group(int64_t n_blocks) {
+    return n_blocks < GGML_TURBO_FACTOR_GROUP ? n_blocks : GGML_TURBO_FACTOR_GROUP;
 }
 
-void ggml_turbo_factor(const double * a, float * factors, int64_t block) {
+// where the factor of a block begins; its floats are `group` apart
+static int64_t turbo_factor_at(int64_t block, int64_t group) {
+    return block / group * GGML_TURBO_FACTOR * group + block % group;
+}
+
+void ggml_turbo_factor(const double * a, float * factors, int64_t block, int64_t n_blocks) {
     double m[QK_TURBO][QK_TURBO];
 
     double mean   = 0.0;
@@ -304,16 +307,17 @@ void ggml_turbo_factor(const double * a, float * factors, int64_t block) {
     }
 
     // column by column from the last; a moment that was rounded may have lost a little of being one
-    float * factor = turbo_factor_of(factors, block);
+    const int64_t group  = ggml_turbo_factor_group(n_blocks);
+    float *       factor = factors + turbo_factor_at(block, group);
     for (int j = QK_TURBO - 1; j >= 0; j--) {
         const double d = fmax(m[j][j], 0.5 * TURBO_FACTOR_PART);
         for (int i = 0; i < j; i++) {
             for (int k = 0; k < j; k++) {
                 m[i][k] -= m[i][j] * m[k][j] / d;
             }
-            factor[GGML_TURBO_FACTOR_U(i, j) * GGML_TURBO_FACTOR_GROUP] = (float) (m[i][j] / d);
+            factor[GGML_TURBO_FACTOR_U(i, j) * group] = (float) (m[i][j] / d);
         }
-        factor[GGML_TURBO_FACTOR_D(j) * GGML_TURBO_FACTOR_GROUP] = (float) d;
+        factor[GGML_TURBO_FACTOR_D(j) * group] = (float) d;
     }
 }
 
@@ -324,8 +328,8 @@ struct ggml_tensor * ggml_turbo_set_rows(struct ggml_context * ctx,
                                          struct ggml_tensor *  factors) {
     GGML_ASSERT(ggml_is_turbo(a->type) && b->type == GGML_TYPE_F32 && a->ne[2] == 1 && a->ne[3] == 1);
     GGML_ASSERT(factors->type == GGML_TYPE_F32 && ggml_is_contiguous(factors));
-    GGML_ASSERT(factors->ne[0] == GGML_TURBO_FACTOR * GGML_TURBO_FACTOR_GROUP);
-    GGML_ASSERT(ggml_nrows(factors) * GGML_TURBO_FACTOR_GROUP * QK_TURBO >= a->ne[0]);
+    const int64_t group = ggml_turbo_factor_group(a->ne[0] / QK_TURBO);
+    GGML_ASSERT(factors->ne[0] == GGML_TURBO_FACTOR * group && ggml_nrows(factors) * group * QK_TURBO >= a->ne[0]);
 
     struct ggml_tensor * res = ggml_set_rows(ctx, a, b, c);
     res->src[3]              = factors;
@@ -355,6 +359,7 @@ static int turbo_level(const ggml_turbo_codebook * cb, int w, float t, float * l
 static void turbo_round_scores(const ggml_turbo_codebook * cb,
                                const float *               x,
                                const float *               factor,
+                               int64_t                     group,
                                bool                        fused,
                                uint8_t *                   codes,
                                uint16_t *                  d) {
@@ -382,7 +387,7 @@ static void turbo_round_scores(const ggml_turbo_codebook * cb,
         const int   code = turbo_level(cb, GGML_TURBO_WIDE(wide, i), t[i], &level);
         const float e    = z[i] - level;
         for (int j = i + 1; j < QK_TURBO; j++) {
-            const float f = factor[GGML_TURBO_FACTOR_U(i, j) * GGML_TURBO_FACTOR_GROUP];
+            const float f = factor[GGML_TURBO_FACTOR_U(i, j) * group];
             t[j]          = fused ? fmaf(f, e, t[j]) : f * e + t[j];
             u[j]          = fused ? fmaf(f, z[i], u[j]) : f * z[i] + u[j];
         }
@@ -390,8 +395,8 @@ static void turbo_round_scores(const ggml_turbo_codebook * cb,
 
         // U^T times the levels is that times the values less that times the errors
         const float v  = u[i] - (t[i] - level);
-        const float du = factor[GGML_TURBO_FACTOR_D(i) * GGML_TURBO_FACTOR_GROUP] * u[i];
-        const float dv = factor[GGML_TURBO_FACTOR_D(i) * GGML_TURBO_FACTOR_GROUP] * v;
+        const float du = factor[GGML_TURBO_FACTOR_D(i) * group] * u[i];
+        const float dv = factor[GGML_TURBO_FACTOR_D(i) * group] * v;
         xx += du * u[i];
         xl += du * v;
         ll += dv * v;
@@ -400,15 +405,15 @@ static void turbo_round_scores(const ggml_turbo_codebook * cb,
     *d                 = fit != 0 ? (uint16_t) (fit << 1 | wide) : *d;
 }
 
-#define TURBO_SCORES_BLOCK(N)                                                              \
-    case GGML_TYPE_TURBO##N:                                                               \
-        {                                                                                  \
-            block_turbo##N * b = (block_turbo##N *) y + i;                                 \
-            if (turbo_quantize_block(&ggml_turbo##N##_codebook, xi, codes, &b->d)) {       \
-                turbo_round_scores(&ggml_turbo##N##_codebook, xi, f, fused, codes, &b->d); \
-                turbo##N##_pack(codes, b);                                                 \
-            }                                                                              \
-        }                                                                                  \
+#define TURBO_SCORES_BLOCK(N)                                                                     \
+    case GGML_TYPE_TURBO##N:                                                                      \
+        {                                                                                         \
+            block_turbo##N * b = (block_turbo##N *) y + i;                                        \
+            if (turbo_quantize_block(&ggml_turbo##N##_codebook, xi, codes, &b->d)) {              \
+                turbo_round_scores(&ggml_turbo##N##_codebook, xi, f, group, fused, codes, &b->d); \
+                turbo##N##_pack(codes, b);                                                        \
+            }                                                                                     \
+        }                                                                                         \
         break;
 
 void quantize_turbo_scores_ref(enum ggml_type              type,
@@ -417,13 +422,14 @@ void quantize_turbo_scores_ref(enum ggml_type              type,
                                int64_t                     k,
                                const float *               factors,
                                int64_t                     first,
+                               int64_t                     group,
                                bool                        fused) {
     assert(k % QK_TURBO == 0 && ggml_is_turbo(type));
 
     memset(y, 0, ggml_row_size(type, k));
     for (int64_t i = 0; i < k / QK_TURBO; i++) {
         const float * xi = x + i * QK_TURBO;
-        const float * f  = turbo_factor_of((float *) factors, first + i);
+        const float * f  = factors + turbo_factor_at(first + i, group);
         uint8_t       codes[QK_TURBO];
         switch (type) {
             TURBO_SCORES_BLOCK(2)

@@ -233,7 +233,8 @@ static int64_t store_rows(const ggml_tensor * t, int64_t n, int64_t r, int64_t n
     n_rows    = std::min(n_rows, per_row - r % per_row);
     if (t->src[3]) {
         const float * factors = (const float *) t->src[3]->data;
-        quantize_turbo_scores(t->type, x, to, n_rows * n, factors, r % per_row * (n / QK_TURBO));
+        quantize_turbo_scores(t->type, x, to, n_rows * n, factors, r % per_row * (n / QK_TURBO),
+                              t->src[3]->ne[0] / GGML_TURBO_FACTOR);
     } else {
         ggml_get_type_traits_cpu(t->type)->from_float(x, to, n_rows * n);
     }

@@ -430,7 +430,11 @@ typedef struct {
 } turbo_lanes;
 
 // turbo_round_scores of ggml-turbo.c for each lane, but for the fit of the step; factors of their group of blocks
-static inline void turbo_round_lanes(const ggml_turbo_codebook * cb, int n, const float * factors, turbo_lanes * x) {
+static inline void turbo_round_lanes(const ggml_turbo_codebook * cb,
+                                     int                         n,
+                                     const float *               factors,
+                                     int64_t                     group,
+                                     turbo_lanes *               x) {
     const i32x8 sign_bit = i32x8_set(INT32_MIN);
     f32x8       t[QK_TURBO], u[QK_TURBO];
     f32x8       xx = f32x8_set(0.0f), xl = xx, ll = xx;
@@ -450,7 +454,7 @@ static inline void turbo_round_lanes(const ggml_turbo_codebook * cb, int n, cons
         }
         const float * rows[8];  // from value 0 on
         for (int k = 0; k < 8; k++) {
-            rows[k] = factors + 8 * GGML_TURBO_FACTOR_U(begin + k, 0);
+            rows[k] = factors + group * GGML_TURBO_FACTOR_U(begin + k, 0);
         }
         f32x8 e[8], z[8];
         for (int i = begin; i < begin + 8; i++) {
@@ -470,14 +474,14 @@ static inline void turbo_round_lanes(const ggml_turbo_codebook * cb, int n, cons
             const f32x8 zi = f32x8_load(x->z[i]);
             const f32x8 ei = f32x8_sub(zi, l);
             for (int j = i + 1; j < begin + 8; j++) {
-                const f32x8 f = f32x8_load(rows[i - begin] + 8 * j);
+                const f32x8 f = f32x8_load(rows[i - begin] + group * j);
                 t[j]          = f32x8_fma(f, ei, t[j]);
                 u[j]          = f32x8_fma(f, zi, u[j]);
             }
             e[i - begin] = ei;
             z[i - begin] = zi;
 
-            const f32x8 d  = f32x8_load(factors + 8 * GGML_TURBO_FACTOR_D(i));
+            const f32x8 d  = f32x8_load(factors + group * GGML_TURBO_FACTOR_D(i));
             const f32x8 v  = f32x8_sub(u[i], f32x8_sub(t[i], l));
             const f32x8 du = f32x8_mul(d, u[i]);
             const f32x8 dv = f32x8_mul(d, v);
@@ -488,7 +492,7 @@ static inline void turbo_round_lanes(const ggml_turbo_codebook * cb, int n, cons
         for (int j = begin + 8; j < QK_TURBO; j++) {
             f32x8 tj = t[j], uj = u[j];
             for (int i = 0; i < 8; i++) {
-                const f32x8 f = f32x8_load(rows[i] + 8 * j);
+                const f32x8 f = f32x8_load(rows[i] + group * j);
                 tj            = f32x8_fma(f, e[i], tj);
                 uj            = f32x8_fma(f, z[i], uj);
             }
@@ -565,7 +569,7 @@ static inline void turbo4_pack(const int32_t * codes, block_turbo4 * y) {
                                                                                                                   \
         /* n blocks of a group, from lane `lane` on */                                                            \
         static void turbo##N##_quantize_scores(const float * x, block_turbo##N * y, int n, const float * factors, \
-                                               int lane) {                                                        \
+                                               int64_t group, int lane) {                                         \
             const ggml_turbo_codebook * cb = &ggml_turbo##N##_codebook;                                           \
                                                                                                                   \
             turbo_lanes lanes = { 0 };                                                                            \
@@ -574,7 +578,7 @@ static inline void turbo4_pack(const int32_t * codes, block_turbo4 * y) {
                 quantize_row_turbo##N(x + i * QK_TURBO, &y[i], QK_TURBO);                                         \
                 rounds[i] = turbo_set_lane(&lanes, lane + i, x + i * QK_TURBO, y[i].d);                           \
             }                                                                                                     \
-            turbo_round_lanes(cb, GGML_TURBO##N##_N, factors, &lanes);                                            \
+            turbo_round_lanes(cb, GGML_TURBO##N##_N, factors, group, &lanes);                                     \
             for (int i = 0; i < n; i++) {                                                                         \
                 if (rounds[i]) {                                                                                  \
                     int32_t codes[QK_TURBO];                                                                      \
@@ -594,24 +598,25 @@ void quantize_turbo_scores(enum ggml_type              type,
                            void * GGML_RESTRICT        y,
                            int64_t                     k,
                            const float *               factors,
-                           int64_t                     first) {
+                           int64_t                     first,
+                           int64_t                     group) {
     assert(k % QK_TURBO == 0);
 
     const int64_t end = first + k / QK_TURBO;
     for (int64_t i = first; i < end;) {
-        const int     lane = (int) (i % GGML_TURBO_FACTOR_GROUP);
-        const int     n    = (int) MIN(GGML_TURBO_FACTOR_GROUP - lane, end - i);
+        const int     lane = (int) (i % group);
+        const int     n    = (int) MIN(group - lane, end - i);
         const float * from = x + (i - first) * QK_TURBO;
         const float * f    = factors + (i - lane) * GGML_TURBO_FACTOR;
         switch (type) {
             case GGML_TYPE_TURBO2:
-                turbo2_quantize_scores(from, (block_turbo2 *) y + (i - first), n, f, lane);
+                turbo2_quantize_scores(from, (block_turbo2 *) y + (i - first), n, f, group, lane);
                 break;
             case GGML_TYPE_TURBO3:
-                turbo3_quantize_scores(from, (block_turbo3 *) y + (i - first), n, f, lane);
+                turbo3_quantize_scores(from, (block_turbo3 *) y + (i - first), n, f, group, lane);
                 break;
             case GGML_TYPE_TURBO4:
-                turbo4_quantize_scores(from, (block_turbo4 *) y + (i - first), n, f, lane);
+                turbo4_quantize_scores(from, (block_turbo4 *) y + (i - first), n, f, group, lane);
                 break;
             default:
                 GGML_ABORT("fatal error");
@@ -639,8 +644,9 @@ void quantize_turbo_scores(enum ggml_type              type,
                            void * GGML_RESTRICT        y,
                            int64_t                     k,
                            const float *               factors,
-                           int64_t                     first) {
-    quantize_turbo_scores_ref(type, x, y, k, factors, first, false);
+                           int64_t                     first,
+                           int64_t                     group) {
+    quantize_turbo_scores_ref(type, x, y, k, factors, first, group, false);
 }
 
 #endif
@@ -658,7 +664,8 @@ void ggml_compute_forward_turbo_set_rows(const struct ggml_compute_params * para
         GGML_ASSERT(to >= 0 && to < dst->ne[1]);
 
         quantize_turbo_scores(dst->type, (const float *) ((const char *) rows->data + i * rows->nb[1]),
-                              (char *) dst->data + to * dst->nb[1], rows->ne[0], (const float *) dst->src[3]->data, 0);
+                              (char *) dst->data + to * dst->nb[1], rows->ne[0], (const float *) dst->src[3]->data, 0,
+                              dst->src[3]->ne[0] / GGML_TURBO_FACTOR);
     }
 }
 

@@ -18,7 +18,8 @@ void quantize_turbo_scores(enum ggml_type              type,
                            void * GGML_RESTRICT        y,
                            int64_t                     k,
                            const float *               factors,
-                           int64_t                     first);
+                           int64_t                     first,
+                           int64_t                     group);
 
 // ggml_turbo_set_rows
 void ggml_compute_forward_turbo_set_rows(const struct ggml_compute_params * params, struct ggml_tensor * dst);

@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import NEED_A_DEVICE, document
+from command_line import NEED_A_DEVICE, document, finished, started
+from local_trust import Identity, LocalTrust
 
+from turbotool import __version__
 from turbotool.build.platforms import PLATFORMS
+from turbotool.errors import WrongSigner
 from turbotool.layout import find_layout
 
 pytestmark = [
@@ -72,6 +75,27 @@ def test_another_work_folder_gives_the_same_sha256(
     again = document("package", *WHEEL, "--no-verify", variables=elsewhere, timeout=HOURS)
     assert again["archive"] != wheel["archive"]
     assert again["sha256"] == wheel["sha256"]
+
+
+def test_package_is_fetched_checked_against_the_lock_and_proven(package: dict[str, Any], tmp_path: Path) -> None:
+    archive, trust, ours = Path(package["archive"]), LocalTrust(), Identity(ref=f"refs/tags/v{__version__}")
+    root, elsewhere = trust.write(tmp_path / "trusted_root.json"), {"TURBOTOOL_WORK": str(tmp_path / "work")}
+    attested = {
+        "good": trust.attestation(archive, ours),
+        "theirs": trust.attestation(archive, Identity("mallory/fork")),
+    }
+    proofs = {name: tmp_path / f"{name}.json" for name in attested}
+    for name, data in attested.items():
+        proofs[name].write_bytes(data)
+    get = ("fetch", archive, "--trust-root", root, "--attestation")
+    refused = finished(started(*get, proofs["theirs"], "--json", variables=elsewhere), WrongSigner.exit_code)
+    assert refused["error"]["class"] == "WrongSigner"
+    fetched = document(*get, proofs["good"], variables=elsewhere, timeout=HOURS)
+    held = {one["name"]: one["detail"] for one in fetched["held"]}
+    assert held["lock"].endswith("as in vendor/lock.toml")
+    assert (fetched["verified"], fetched["sha256"]) == (True, package["sha256"])
+    assert all(check["ok"] for check in fetched["checks"] if not check["skipped"])
+    assert {check["name"] for check in fetched["checks"] if check["skipped"]} <= NEED_A_DEVICE
 
 
 def test_package_is_proven_on_a_bare_debian_12(package: dict[str, Any], tmp_path: Path) -> None:

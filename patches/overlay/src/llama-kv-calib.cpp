@@ -28,7 +28,7 @@ namespace fs = std::filesystem;
 static const char * const LLAMA_KV_BUILT_IN_TEXT =
 #include "llama-kv-calib-text.inc"
     ;
-static const size_t LLAMA_KV_BUILT_IN_TOKENS = 256;
+static const size_t LLAMA_KV_BUILT_IN_TOKENS = 448;
 
 //
 // how
@@ -203,6 +203,9 @@ static void find_auto(llama_model & model, const llama_context_params & params) 
             auto found = llama_kv_calibration_read(place.u8string());
             if (*prefix == '\0' && found.model != fingerprint) {
                 throw std::runtime_error(format("%s is of another model", place.u8string().c_str()));
+            }
+            if (place == kept && found.text != llama_kv_text_hash(built_in_tokens(model))) {
+                throw std::runtime_error(format("%s is of another version", place.u8string().c_str()));
             }
             calib.calibration = share(std::move(found));
             calib.source      = prefix + place.u8string();

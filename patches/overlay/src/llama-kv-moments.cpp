@@ -652,6 +652,13 @@ static std::vector<int16_t> correlations_of(const std::vector<float> & products,
     return res;
 }
 
+std::string llama_kv_text_hash(const std::vector<llama_token> & tokens) {
+    llama_kv_hash hash;
+    hash.add(tokens.data(), tokens.size() * sizeof(llama_token));
+
+    return hash.str();
+}
+
 llama_kv_calibration llama_kv_calibration_measure(llama_model &                      model,
                                                   llama_context_params               params,
                                                   const std::vector<llama_token> &   tokens,

@@ -82,6 +82,9 @@ LLAMA_API llama_kv_affines llama_kv_affines_at(const llama_model &          mode
                                                const llama_kv_calibration & calibration,
                                                const llama_kv_describe &    describe = nullptr);
 
+// What a calibration that is measured on these tokens in one sequence has as its text
+std::string llama_kv_text_hash(const std::vector<llama_token> & tokens);
+
 // Decodes the tokens in sequences of n_ctx, the first of each left out of the moments. params: of the contexts to serve.
 // Throws std::runtime_error if the model cannot be measured or progress returns false.
 llama_kv_calibration llama_kv_calibration_measure(llama_model &                      model,

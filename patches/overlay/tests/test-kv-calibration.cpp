@@ -462,16 +462,26 @@ static void test_auto(llama_model * model, const fs::path & folder) {
         first          = first.empty() ? log_text : first;
         check(ctx && first.find(expected) != std::string::npos, std::string("auto says: ") + expected);
     }
-    size_t n_kept = 0;
+    std::vector<std::string> kept;
     for (const auto & entry : fs::recursive_directory_iterator(folder / "cache")) {
-        n_kept += entry.is_regular_file();
+        if (entry.is_regular_file()) {
+            kept.push_back(entry.path().string());
+        }
     }
-    check(n_kept == 1, "auto keeps one file, and nothing beside it");
+    check(kept.size() == 1, "auto keeps one file, and nothing beside it");
 
-    model->kv_calib.calibration = nullptr;
-    context_of(model, "auto", GGML_TYPE_TURBO4);
-    check(log_text.find("measured") == std::string::npos && log_text.find("on, K turbo4") != std::string::npos,
-          "auto takes what was kept");
+    const auto taken = [&] {
+        model->kv_calib.calibration = nullptr;
+        context_of(model, "auto", GGML_TYPE_TURBO4);
+        return log_text.find("measured") == std::string::npos && log_text.find("on, K turbo4") != std::string::npos;
+    };
+    check(taken(), "auto takes what was kept");
+
+    auto older = llama_kv_calibration_read(kept.at(0));
+    older.text = "0123456789abcdef";
+    llama_kv_calibration_write(older, kept.at(0));
+    check(!taken() && log_text.find("of another version") != std::string::npos, "auto measures another text again");
+    check(taken(), "auto keeps that instead");
 
     model->kv_calib.calibration = nullptr;
     write_bytes(folder / "file", { 'x' });

@@ -9,7 +9,7 @@
 #include <cstring>
 
 #if defined(KV_VNNI)
-#    include "flash-attn-vnni.h"
+#    include "flash-attn-amx.h"
 using fa_vnni::add_levels;
 using fa_vnni::dot_levels;
 #elif defined(__AVX2__) && defined(__FMA__)
@@ -24,6 +24,25 @@ using fa_neon::dot_levels;
 #    include "flash-attn-generic.h"
 using fa_generic::add_levels;
 using fa_generic::dot_levels;
+#endif
+
+#if defined(FA_AMX)
+using fa_amx::add_levels;
+using fa_amx::dot_levels;
+using fa_registers = fa_amx::registers;
+#else
+// what kernels need to be set up for a block
+struct fa_registers {
+    fa_registers(int64_t, int64_t) {}
+};
+
+template <int NV, typename... A> void dot_levels(const fa_registers &, const A &... args) {
+    dot_levels<NV>(args...);
+}
+
+template <int NV, typename... A> void add_levels(const fa_registers &, const A &... args) {
+    add_levels<NV>(args...);
+}
 #endif
 
 namespace {
@@ -101,13 +120,30 @@ inline void soft_cap(float * x, int64_t n, float cap) {
     }
 }
 
-// x becomes e to the power of x - top, for n values, a multiple of FA_PAD; returns the sum
+// x becomes e to the power of x - top, for N vectors; returns sum and theirs
+template <int N> vec exponentiate(float * x, vec top, vec sum) {
+    vec y[N];
+    for (int i = 0; i < N; i++) {
+        y[i] = (vec::load(x + i * vec::lanes) - top).exp_below();
+    }
+    for (int i = 0; i < N; i++) {
+        y[i].store(x + i * vec::lanes);
+        sum = sum + y[i];
+    }
+    return sum;
+}
+
+// x becomes e to the power of x - top, for n values, a multiple of FA_PAD and none above top; returns the sum
 inline float exponentiate(float * x, int64_t n, float top) {
-    vec sum = vec::set(0.0f);
-    for (int64_t i = 0; i < n; i += vec::lanes) {
-        const vec y = (vec::load(x + i) - vec::set(top)).exp();
-        y.store(x + i);
-        sum = sum + y;
+    constexpr int64_t step = 4 * vec::lanes;
+
+    vec     sum = vec::set(0.0f);
+    int64_t i   = 0;
+    for (; i + step <= n; i += step) {
+        sum = exponentiate<4>(x + i, vec::set(top), sum);
+    }
+    for (; i < n; i += vec::lanes) {
+        sum = exponentiate<1>(x + i, vec::set(top), sum);
     }
     return sum.sum();
 }

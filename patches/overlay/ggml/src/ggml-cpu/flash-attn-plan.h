@@ -12,7 +12,7 @@ constexpr int64_t FA_TILE       = 64;   // cells of the cache that are decoded t
 constexpr int64_t FA_PAD        = 16;   // floats: rows that vectors run over end at a multiple of it
 constexpr int64_t FA_MIN_SPLIT  = 256;  // cells of a range at least: shorter ones cost more than they save
 constexpr int64_t FA_MAX_TOKENS = 64;   // tokens of a block
-constexpr int64_t FA_CHUNK      = 256;  // cells that all KV heads read before the next ones, a multiple of FA_TILE
+constexpr int64_t FA_CHUNK      = 128;  // cells that all KV heads read before the next ones, a multiple of FA_TILE
 constexpr int64_t FA_RESIDENT   = 64 * 1024;  // floats of queries and accumulators that stay in the L2 cache
 
 inline int64_t fa_div_up(int64_t n, int64_t by) {
@@ -78,7 +78,8 @@ struct fa_scratch {
 
     int64_t thread() const { return k + v + row + s + bias + together * block(); }
 
-    int64_t size(int64_t n_threads) const { return n_threads * thread() + partials; }
+    // with room to begin at a line of the cache: ggml's memory does not, and vectors that cross lines take twice as long
+    int64_t size(int64_t n_threads) const { return n_threads * thread() + partials + FA_PAD; }
 };
 
 inline fa_plan fa_cut(const fa_shape & shape, int64_t heads, int64_t n_threads) {

@@ -35,6 +35,21 @@ struct vec {
 
     vec exp() const { return { ggml_v_expf(v) }; }
 
+    // the same of what is not above 0, without a look at what is far below: e^-150 is 0
+    vec exp_below() const {
+        const __m512 x     = _mm512_max_ps(_mm512_set1_ps(-150.0f), v);  // NaN stays
+        const __m512 magic = _mm512_set1_ps(0x1.8p23f);
+        const __m512 z     = _mm512_fmadd_ps(x, _mm512_set1_ps(0x1.715476p+0f), magic);
+        const __m512 n     = _mm512_sub_ps(z, magic);
+        const __m512 b =
+            _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.7f7d1cp-20f), _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.62e4p-1f), x));
+        const __m512 u   = _mm512_mul_ps(b, b);
+        const __m512 top = _mm512_fmadd_ps(_mm512_set1_ps(0x1.0e4020p-7f), b, _mm512_set1_ps(0x1.573e2ep-5f));
+        const __m512 mid = _mm512_fmadd_ps(_mm512_set1_ps(0x1.555e66p-3f), b, _mm512_set1_ps(0x1.fffdb6p-2f));
+        const __m512 low = _mm512_fmadd_ps(_mm512_set1_ps(0x1.ffffecp-1f), b, _mm512_set1_ps(1.0f));
+        return { _mm512_scalef_ps(_mm512_fmadd_ps(_mm512_fmadd_ps(top, u, mid), u, low), n) };
+    }
+
     float sum() const { return _mm512_reduce_add_ps(v); }
 
     float largest() const { return _mm512_reduce_max_ps(v); }
@@ -65,6 +80,8 @@ struct vec {
     vec largest(vec a) const { return { _mm256_max_ps(v, a.v) }; }
 
     vec exp() const { return { ggml_v_expf(v) }; }
+
+    vec exp_below() const { return exp(); }
 
     float sum() const {
         const __m128 x = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -105,6 +122,8 @@ struct vec {
     vec largest(vec a) const { return { vmaxq_f32(lo, a.lo), vmaxq_f32(hi, a.hi) }; }
 
     vec exp() const { return { exp4(lo), exp4(hi) }; }
+
+    vec exp_below() const { return exp(); }
 
     float sum() const { return vaddvq_f32(vaddq_f32(lo, hi)); }
 
@@ -179,6 +198,8 @@ struct vec {
         return each([&](int i) { return expf(v[i]); });
 #    endif
     }
+
+    vec exp_below() const { return exp(); }
 
     float sum() const {
         float x = 0.0f;

@@ -64,12 +64,17 @@ template <int N> ints shift_left(ints x) {
     return _mm512_slli_epi32(x, N);
 }
 
-template <int N> ints shift_right(ints x) {
-    return _mm512_srai_epi32(x, N);
-}
+// stores the bytes of integers of 16 bits: the high ones, so that the low ones may be negative, and those
+inline void store_bytes(int8_t * high, int8_t * low, const ints (&x)[FA_TILE / 16]) {
+    const ints a = _mm512_packs_epi32(x[0], x[1]), b = _mm512_packs_epi32(x[2], x[3]);
+    const ints round = _mm512_set1_epi16(128), byte = _mm512_set1_epi16(255);
+    const ints order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
 
-inline void store_low_bytes(int8_t * to, ints x) {
-    _mm_storeu_si128((__m128i *) to, _mm512_cvtepi32_epi8(x));
+    const ints h = _mm512_packs_epi16(_mm512_srai_epi16(_mm512_add_epi16(a, round), 8),
+                                      _mm512_srai_epi16(_mm512_add_epi16(b, round), 8));
+    const ints l = _mm512_packus_epi16(_mm512_and_si512(a, byte), _mm512_and_si512(b, byte));
+    _mm512_storeu_si512(high, _mm512_permutexvar_epi32(order, h));
+    _mm512_storeu_si512(low, _mm512_permutexvar_epi32(order, l));
 }
 
 // y + step*x of the first half at `lo`, of the other at `hi`
@@ -133,13 +138,17 @@ template <int N> ints shift_left(ints x) {
     return _mm256_slli_epi32(x, N);
 }
 
-template <int N> ints shift_right(ints x) {
-    return _mm256_srai_epi32(x, N);
-}
-
-inline void store_low_bytes(int8_t * to, ints x) {
-    const __m256i low = _mm256_shuffle_epi8(x, set(0x0c080400));
-    _mm_storel_epi64((__m128i *) to, _mm_unpacklo_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1)));
+inline void store_bytes(int8_t * high, int8_t * low, const ints (&x)[FA_TILE / 8]) {
+    const ints round = _mm256_set1_epi16(128), byte = _mm256_set1_epi16(255);
+    const ints order = _mm256_set_epi32(7, 3, 6, 2, 5, 1, 4, 0);
+    for (int i = 0; i < FA_TILE / 32; i++) {
+        const ints a = _mm256_packs_epi32(x[4 * i], x[4 * i + 1]), b = _mm256_packs_epi32(x[4 * i + 2], x[4 * i + 3]);
+        const ints h = _mm256_packs_epi16(_mm256_srai_epi16(_mm256_add_epi16(a, round), 8),
+                                          _mm256_srai_epi16(_mm256_add_epi16(b, round), 8));
+        const ints l = _mm256_packus_epi16(_mm256_and_si256(a, byte), _mm256_and_si256(b, byte));
+        _mm256_storeu_si256((__m256i *) (high + 32 * i), _mm256_permutevar8x32_epi32(h, order));
+        _mm256_storeu_si256((__m256i *) (low + 32 * i), _mm256_permutevar8x32_epi32(l, order));
+    }
 }
 
 inline void add_halves(float * lo, float * hi, vec step, vec x) {
@@ -207,13 +216,12 @@ void dot_levels(const fa_queries & q, const fa_levels & k, int64_t rows, int64_t
     });
 }
 
-struct fa_weights {
-    alignas(64) int8_t high[FA_TILE], low[FA_TILE];
+struct fa_scale {
     float   step;
     int32_t start;  // as fa_queries::starts
 };
 
-inline void round_weights(const float * w, const float * steps, int64_t n, fa_weights * to) {
+inline fa_scale round_weights(const float * w, const float * steps, int64_t n, int8_t * high, int8_t * low) {
     constexpr int n_vectors = FA_TILE / lanes;
 
     vec  p[n_vectors];
@@ -222,18 +230,22 @@ inline void round_weights(const float * w, const float * steps, int64_t n, fa_we
         p[i] = lanes * i < n ? vec::load(w + lanes * i) * vec::load(steps + lanes * i) : vec::set(0.0f);
         top  = larger(top, magnitude_bits(p[i]));
     }
-    to->step = fa_weight_step(largest(top));
-
-    const vec scale = vec::set(1.0f / to->step);
-    ints      sum   = set(0);
+    const float step  = fa_weight_step(largest(top));
+    const vec   scale = vec::set(1.0f / step);
+    ints        sum   = set(0);
+    ints        x[n_vectors];
     for (int i = 0; i < n_vectors; i++) {
-        const ints x = round(p[i] * scale);
-        store_low_bytes(to->high + lanes * i, shift_right<8>(add(x, set(128))));
-        store_low_bytes(to->low + lanes * i, x);
-        sum = add(sum, x);
+        x[i] = round(p[i] * scale);
+        sum  = add(sum, x[i]);
     }
-    to->start = -KV_OFFSET * total(sum);
+    store_bytes(high, low, x);
+    return { step, -KV_OFFSET * total(sum) };
 }
+
+struct fa_weights {
+    alignas(64) int8_t high[FA_TILE], low[FA_TILE];
+    fa_scale scale;
+};
 
 // where the first or the second half of vector i of values stands, of those in order
 constexpr int value_at(int i, int half) {
@@ -248,7 +260,7 @@ void add_block(fa_rows<float> y, const fa_weights * w, const int8_t * v, int64_t
     for (int r = 0; r < R; r++) {
         for (int c = 0; c < C; c++) {
             high[r][c] = set(0);
-            low[r][c]  = set(w[r].start);
+            low[r][c]  = set(w[r].scale.start);
         }
     }
     v += 4 * lanes * FIRST;
@@ -271,7 +283,7 @@ void add_block(fa_rows<float> y, const fa_weights * w, const int8_t * v, int64_t
         constexpr int lo = value_at(FIRST + c, 0), hi = value_at(FIRST + c, 1);
         fa_unroll<R>([&](auto r) {
             const vec x = to_float(add(shift_left<8>(high[r][c]), low[r][c]));
-            add_halves(y[r] + lo, y[r] + hi, vec::set(w[r].step), x);
+            add_halves(y[r] + lo, y[r] + hi, vec::set(w[r].scale.step), x);
         });
     });
 }
@@ -295,7 +307,8 @@ void add_levels(fa_rows<float>       y,
 
             fa_weights weights[R];
             for (int r = 0; r < R; r++) {
-                round_weights(w[row + r], v.steps + b * FA_TILE, n_cells, &weights[r]);
+                weights[r].scale =
+                    round_weights(w[row + r], v.steps + b * FA_TILE, n_cells, weights[r].high, weights[r].low);
             }
             for (int64_t j = b * 32 * NV; j < (b + 1) * 32 * NV; j += std::max(32, C * lanes)) {
                 fa_unroll<std::max(1, 32 / (C * lanes))>([&](auto i) {

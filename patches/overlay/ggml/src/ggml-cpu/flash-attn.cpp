@@ -87,7 +87,8 @@ class fa_worker {
         plan(plan) {
         const fa_scratch size(shape, plan);
 
-        float *    p    = (float *) params->wdata + params->ith * size.thread();
+        float *    base = align(params->wdata);
+        float *    p    = base + params->ith * size.thread();
         const auto take = [&p](int64_t n) {
             return (p += n) - n;
         };
@@ -97,7 +98,7 @@ class fa_worker {
         S        = take(size.s);
         bias     = take(size.bias);
         blocks   = p;
-        partials = (float *) params->wdata + params->nth * size.thread();
+        partials = base + params->nth * size.thread();
 
         if (dv_pad != dv) {
             std::fill(V, V + size.v, 0.0f);
@@ -118,11 +119,12 @@ class fa_worker {
             std::fill(L, L + rows, 0.0f);
             std::fill(acc, acc + rows * dv_pad, 0.0f);
         }
-        const int64_t end = std::min((split + 1) * plan.split, k->ne[1]);
+        const fa_registers regs(unpack_k || unpack_v ? plan.rows() : 0, unpack_k ? k_width : v_width);
+        const int64_t      end = std::min((split + 1) * plan.split, k->ne[1]);
         for (int64_t cell = split * plan.split; cell < end; cell += FA_CHUNK) {
             for (int64_t i = 0; i < n; i++) {
                 select_block(block, i);
-                read(cell, std::min(cell + FA_CHUNK, end));
+                read(regs, cell, std::min(cell + FA_CHUNK, end));
             }
         }
         for (int64_t i = 0; i < n; i++) {
@@ -211,6 +213,12 @@ class fa_worker {
     int64_t width;           // n_cells and padding
     bool    biased;          // bias is not all zero
 
+    // the next line of the cache, which FA_PAD floats fill
+    static float * align(void * p) {
+        constexpr uintptr_t line = FA_PAD * sizeof(float);
+        return (float *) (((uintptr_t) p + line - 1) / line * line);
+    }
+
     // block first + i, the i-th of those side by side
     void select_block(int64_t first_block, int64_t i) {
         const fa_scratch size(shape, plan);
@@ -243,11 +251,11 @@ class fa_worker {
     }
 
     // the cells from `first` on
-    void read(int64_t first, int64_t end) {
+    void read(const fa_registers & regs, int64_t first, int64_t end) {
         for (int64_t cell = first; cell < end; cell += FA_TILE) {
             if (select_cells(cell, std::min(FA_TILE, end - cell))) {
-                score();
-                accumulate();
+                score(regs);
+                accumulate(regs);
             }
         }
     }
@@ -359,11 +367,14 @@ class fa_worker {
     }
 
     // S = scaled products of queries and keys
-    void score() {
+    void score(const fa_registers & regs) {
         if (unpack_k) {
             unpack_k(k_base, k->nb[1], cells, n_cells, dk, k_levels.data, k_levels.steps, FA_TILE);
-            const auto dot = k_width == 32 ? dot_levels<1> : dot_levels<2>;
-            dot(q_levels, k_levels, rows, width, dk, S);
+            if (k_width == 32) {
+                dot_levels<1>(regs, q_levels, k_levels, rows, width, dk, S);
+            } else {
+                dot_levels<2>(regs, q_levels, k_levels, rows, width, dk, S);
+            }
         } else if (rows <= FEW_ROWS) {
             for (int64_t c = 0; c < n_cells; c++) {
                 decode(to_float_k, k_base + cells[c] * k->nb[1], row, dk);
@@ -430,14 +441,19 @@ class fa_worker {
     }
 
     // acc += weights*values
-    void accumulate() {
+    void accumulate(const fa_registers & regs) {
         if (!weigh()) {
             return;
         }
         if (unpack_v) {
             unpack_v(v_base, v->nb[1], cells, n_cells, dv, v_levels.data, v_levels.steps, FA_TILE);
-            const auto add = v_width == 32 ? add_levels<1> : add_levels<2>;
-            add({ acc, dv_pad }, { S, width }, v_levels, rows, dv, n_cells);
+            const fa_rows<float>       y{ acc, dv_pad };
+            const fa_rows<const float> w{ S, width };
+            if (v_width == 32) {
+                add_levels<1>(regs, y, w, v_levels, rows, dv, n_cells);
+            } else {
+                add_levels<2>(regs, y, w, v_levels, rows, dv, n_cells);
+            }
             return;
         }
         for (int64_t c = 0; c < n_cells; c++) {

@@ -3,6 +3,7 @@
 #include "kv-block.h"
 
 #include <algorithm>
+#include <type_traits>
 
 namespace {
 
@@ -37,59 +38,34 @@ template <typename block> __m512i get_pair(const block * a, const block * b, int
     return _mm512_xor_si512(v, _mm512_set1_epi8((char) KV_OFFSET));
 }
 
-// The levels of 32 values of two cells for each choice of their four groups, 16 bytes a group.
-struct choices {
-    alignas(64) int8_t levels[16][64];
+// The levels and KV_OFFSET of a type whose codes have N values, those of the narrow table and those of the wide one.
+template <int N> struct tables {
+    alignas(16) int8_t narrow[16];
+    alignas(16) int8_t wide[16];
 
-    template <int N> constexpr choices(const int8_t (&narrow)[N], const int8_t (&wide)[N]) : levels{} {
-        for (int choice = 0; choice < 16; choice++) {
-            for (int i = 0; i < 4 * N; i++) {
-                const int level = (choice >> i / N) & 1 ? wide[i % N] : narrow[i % N];
-
-                levels[choice][i / N * 16 + i % N] = (int8_t) (level - KV_OFFSET);  // of the same bits as the sum
-            }
+    constexpr tables(const int8_t (&n)[N], const int8_t (&w)[N]) : narrow{}, wide{} {
+        for (int i = 0; i < 16; i++) {
+            narrow[i] = (int8_t) (n[i % N] - KV_OFFSET);  // of the same bits as the sum
+            wide[i]   = (int8_t) (w[i % N] - KV_OFFSET);
         }
-    }
-
-    __m512i get(uint16_t a, uint16_t b, int first, __m512i codes) const {
-        const int choice = ((a >> first / GGML_TURBO_GROUP) & 3) | ((b >> first / GGML_TURBO_GROUP) & 3) << 2;
-        return _mm512_shuffle_epi8(_mm512_load_si512(levels[choice]), codes);
     }
 };
 
-constexpr choices turbo2_choices(KV_NARROW(2), KV_WIDE(2));
-constexpr choices turbo3_choices(KV_NARROW(3), KV_WIDE(3));
-constexpr choices turbo4_choices(KV_NARROW(4), KV_WIDE(4));
+constexpr tables turbo2_tables(KV_NARROW(2), KV_WIDE(2));
+constexpr tables turbo3_tables(KV_NARROW(3), KV_WIDE(3));
+constexpr tables turbo4_tables(KV_NARROW(4), KV_WIDE(4));
 
-// 16 bytes hold the codes of four groups, two bits each
-inline __m512i low_codes(const uint8_t * a, const uint8_t * b, int first) {
-    const __m256i v = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) a));
-    const __m256i w = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) b));
-
-    const int64_t lo     = 0x0001000100010001 * GGML_TURBO2_BIT(first);
-    const int64_t hi     = 0x0001000100010001 * GGML_TURBO2_BIT(first + GGML_TURBO_GROUP);
-    const __m512i shifts = _mm512_set_epi64(hi, hi, lo, lo, hi, hi, lo, lo);
-    const __m512i both   = _mm512_inserti64x4(_mm512_castsi256_si512(v), w, 1);
-    return _mm512_and_si512(_mm512_srlv_epi16(both, shifts), _mm512_set1_epi8(3));
+inline __m128i load(const void * p) {
+    return _mm_loadu_si128((const __m128i *) p);
 }
 
-template <> __m512i get_pair(const block_turbo2 * a, const block_turbo2 * b, int first) {
-    return turbo2_choices.get(a->d, b->d, first, low_codes(a->qs, b->qs, first));
+// the first in the low half, the other in the high one
+inline __m512i halves(__m256i low, __m256i high) {
+    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
 }
 
-template <> __m512i get_pair(const block_turbo3 * a, const block_turbo3 * b, int first) {
-    uint32_t lo, hi;
-    memcpy(&lo, a->qh + first / 8, sizeof(lo));
-    memcpy(&hi, b->qh + first / 8, sizeof(hi));
-    const __m512i codes = low_codes(a->qs, b->qs, first);
-    return turbo3_choices.get(a->d, b->d, first,
-                              _mm512_mask_add_epi8(codes, lo | (uint64_t) hi << 32, codes, _mm512_set1_epi8(4)));
-}
-
-template <> __m512i get_pair(const block_turbo4 * a, const block_turbo4 * b, int first) {
-    const __m512i q = _mm512_inserti64x4(_mm512_castsi256_si512(i8x32_load(a->qs)), i8x32_load(b->qs), 1);
-    const __m512i v = first == 0 ? q : _mm512_srli_epi16(q, GGML_TURBO4_BIT(32));
-    return turbo4_choices.get(a->d, b->d, first, _mm512_and_si512(v, _mm512_set1_epi8(15)));
+inline __m512i halves(int low, int high) {
+    return halves(_mm256_set1_epi16((int16_t) low), _mm256_set1_epi16((int16_t) high));
 }
 
 // Four values each of 16 cells, out of 32 values of pairs of cells: pair i of the first and of the last four is cells i and
@@ -267,41 +243,70 @@ inline uint32_t in_register(uint32_t x) {
     return x;
 }
 
-// `row` is where a row begins; `put` takes a block of CELLS rows. The rows of the next tile are taken to follow the last one.
-template <typename block, int CELLS, typename R, typename F>
-void unpack(const R & row,
-            size_t    nb,
-            int64_t   n_rows,
-            int64_t   n,
-            int8_t *  levels,
-            float *   steps,
-            int64_t   stride,
-            const F & put) {
+// Keeps p from being computed anew as a multiple of a distance for each of its uses, which would take a register each.
+template <typename T> inline T * hide(T * p) {
+#if defined(__GNUC__) && defined(KV_AVX512)
+    __asm__("" : "+r"(p));
+#endif
+    return p;
+}
+
+// N rows that lie one after the other, nb apart
+template <int N> struct near_rows {
+    const char * fours[(N + 3) / 4];
+    size_t       nb;
+
+    near_rows(const char * first, size_t nb) : nb(nb) {
+        for (int i = 0; i < (N + 3) / 4; i++) {
+            fours[i] = i == 0 ? first : hide(fours[i - 1] + 4 * nb);
+        }
+    }
+
+    const char * operator[](int c) const { return fours[c / 4] + c % 4 * nb; }
+};
+
+// N rows wherever they are
+template <int N> struct far_rows {
+    const char * at[N];
+
+    const char * operator[](int c) const { return at[c]; }
+};
+
+// `get` is given a place in the tile and how far into a row a block is, and gives CELLS of them; `put` takes these. `next` is
+// where the rows of the next tile are taken to begin.
+template <typename block, int CELLS, typename G, typename F>
+void unpack(const G &    get,
+            const char * next,
+            size_t       nb,
+            int64_t      n_rows,
+            int64_t      n,
+            int8_t *     levels,
+            float *      steps,
+            int64_t      stride,
+            const F &    put) {
     constexpr int width = 32 * n_vectors<block>;
 
-    const char *  next    = row(n_rows - 1) + nb;
-    const int64_t n_cells = (n_rows + CELLS - 1) / CELLS * CELLS;
-
     for (int64_t i = 0; i < n / width; i++) {
-        for (int64_t r = 0; r < n_cells; r++) {
-            const uint32_t d = in_register(((const block *) row(r) + i)->d);
-            memcpy(steps + i * stride + r, &d, sizeof(d));
-        }
-    }
-    for (int64_t r = 0; r < n_cells; r += CELLS) {
-        for (int64_t i = 0; i < n / width; i++) {
-            const auto cell = [&](int c) {
-                return (const block *) row(r + c) + i;
-            };
-            put(cell, levels + r * n + i * width * CELLS, steps + i * stride + r);
+        float *      d     = steps + i * stride;
+        int8_t *     to    = levels + i * width * CELLS;
+        const char * ahead = next + (i + 1) * sizeof(block) - 1;  // the line before is that of another block
+        for (int64_t r = 0; r < n_rows; r += CELLS) {
+            const auto rows = get(r, i * sizeof(block));
             for (int c = 0; c < CELLS; c++) {
-                // the line before is that of another block
-                prefetch(next + (r + c) * nb + (i + 1) * sizeof(block) - 1);
+                const uint32_t x = in_register(((const block *) rows[c])->d);
+                memcpy(d + r + c, &x, sizeof(x));
             }
         }
-    }
-    for (int64_t i = 0; i < n / width; i++) {
-        get_steps<block>(steps + i * stride, n_rows);
+        for (int64_t r = 0; r < n_rows; r += CELLS, to += n * CELLS, ahead += CELLS * nb) {
+            const auto rows = get(r, i * sizeof(block));
+            put([&](int c) { return (const block *) rows[c]; }, to, d + r);
+
+            const near_rows<CELLS> later(ahead, nb);
+            for (int c = 0; c < CELLS; c++) {
+                prefetch(later[c]);
+            }
+        }
+        get_steps<block>(d, n_rows);
     }
 }
 
@@ -316,14 +321,20 @@ void unpack(const char *    base,
             float *         steps,
             int64_t         stride,
             const F &       put) {
-    const auto apply = [&](const auto & row) {
-        unpack<block, CELLS>(row, nb, n_rows, n, levels, steps, stride, put);
+    const auto apply = [&](const auto & get) {
+        unpack<block, CELLS>(get, base + (rows[n_rows - 1] + 1) * nb, nb, n_rows, n, levels, steps, stride, put);
     };
     if (n_rows % CELLS == 0 && rows[n_rows - 1] - rows[0] == n_rows - 1) {
         const char * first = base + rows[0] * nb;
-        apply([=](int64_t r) { return first + r * nb; });
+        apply([=](int64_t r, size_t offset) { return near_rows<CELLS>(first + r * nb + offset, nb); });
     } else {
-        apply([=](int64_t r) { return base + rows[r] * nb; });
+        apply([=](int64_t r, size_t offset) {
+            far_rows<CELLS> far;
+            for (int c = 0; c < CELLS; c++) {
+                far.at[c] = base + rows[r + c] * nb + offset;
+            }
+            return far;
+        });
     }
 }
 
@@ -351,8 +362,8 @@ template <typename block> struct tile {
 template <> struct tile<block_turbo4> {
     // levels and KV_OFFSET of codes whose fifth bit chooses the wide table; the bits above it say nothing
     static __m512i lookup(__m512i codes) {
-        const __m512i narrow = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *) turbo4_choices.levels[0]));
-        const __m512i wide   = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *) turbo4_choices.levels[15]));
+        const __m512i narrow = _mm512_broadcast_i32x4(load(turbo4_tables.narrow));
+        const __m512i wide   = _mm512_broadcast_i32x4(load(turbo4_tables.wide));
 #    if defined(__AVX512VBMI__)
         return _mm512_permutexvar_epi8(codes, _mm512_mask_blend_epi32(0xf0f0, narrow, wide));
 #    else
@@ -392,10 +403,6 @@ template <> struct tile<block_turbo4> {
         }
     }
 
-    static __m512i halves(int16_t low, int16_t high) {
-        return _mm512_inserti64x4(_mm512_set1_epi16(low), _mm256_set1_epi16(high), 1);
-    }
-
     template <typename F> static void put_values(const F & cell, int8_t * to, const float * d) {
         __m512i codes[2];
         interleave(pair(cell(0), cell(2)), pair(cell(1), cell(3)), codes);
@@ -408,6 +415,121 @@ template <> struct tile<block_turbo4> {
         put(codes[1], low, high, to + 64, 128);
     }
 };
+
+// So are those of turbo2 and turbo3: each of 16 bytes of a block holds two bits of four values, one of each group.
+template <typename block> struct low_bits_tile {
+    static constexpr bool has_high = std::is_same_v<block, block_turbo3>;
+
+    // levels and KV_OFFSET of codes whose fourth bit chooses the wide table
+    static __m512i lookup(__m512i codes) {
+        const __m128i narrow = load(has_high ? turbo3_tables.narrow : turbo2_tables.narrow);
+        const __m128i wide   = load(has_high ? turbo3_tables.wide : turbo2_tables.wide);
+        return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_blend_epi32(narrow, wide, 0xc)), codes);
+    }
+
+    // the two low bits of `codes`, and the choice
+    static __m512i join(__m512i codes, __m512i choice) {
+        constexpr int where_set = 0xe2;  // the first where the second is set, the third elsewhere
+        return _mm512_ternarylogic_epi32(codes, _mm512_set1_epi8(3), choice, where_set);
+    }
+
+    // and the third bit, which is set where `bits` has one of `mask`
+    static __m512i join_high(__m512i codes, __m512i bits, __m512i mask) {
+        return _mm512_mask_add_epi8(codes, _mm512_test_epi8_mask(bits, mask), codes, _mm512_set1_epi8(4));
+    }
+
+    // 16 bytes of four cells
+    static __m512i load_four(const void * a, const void * b, const void * c, const void * d) {
+        const __m512i ab  = _mm512_inserti32x4(_mm512_castsi128_si512(load(a)), load(b), 1);
+        const __m512i abc = _mm512_inserti32x4(ab, load(c), 2);
+        return _mm512_inserti32x4(abc, load(d), 3);
+    }
+
+    // four bytes each of 16 cells, out of 16 bytes of each; `at` says where those of a cell are
+    template <typename F> static void transpose(const F & at, __m512i (&fours)[4]) {
+        __m512i z[4];
+        for (int j = 0; j < 4; j++) {
+            z[j] = load_four(at(j), at(j + 4), at(j + 8), at(j + 12));
+        }
+        const __m512i ab[2] = { _mm512_unpacklo_epi32(z[0], z[1]), _mm512_unpackhi_epi32(z[0], z[1]) };
+        const __m512i cd[2] = { _mm512_unpacklo_epi32(z[2], z[3]), _mm512_unpackhi_epi32(z[2], z[3]) };
+        for (int j = 0; j < 2; j++) {
+            fours[2 * j]     = _mm512_unpacklo_epi64(ab[j], cd[j]);
+            fours[2 * j + 1] = _mm512_unpackhi_epi64(ab[j], cd[j]);
+        }
+    }
+
+    template <typename F> static void put_keys(const F & cell, int8_t * to, const float * d) {
+        __m512i codes[4], high[4];
+        transpose([&](int c) { return cell(c)->qs; }, codes);
+        if constexpr (has_high) {
+            transpose([&](int c) { return cell(c)->qh - 8; }, high);  // its last eight bytes are those of qh
+        }
+
+        const __m512i first = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0);  // byte of each d
+        const __m512i byte  = _mm512_shuffle_epi8(_mm512_loadu_si512(d), first);
+        for_groups([&](auto g) {
+            const __m512i choice = _mm512_and_si512(_mm512_slli_epi16(byte, 3 - g()), _mm512_set1_epi8(8));
+            for (int j = 0; j < 4; j++) {
+                __m512i x = join(_mm512_srli_epi16(codes[j], 2 * g()), choice);
+                if constexpr (has_high) {
+                    const __m512i which = _mm512_add_epi8(first, _mm512_set1_epi8((char) (g() % 2 * 2 + j / 2)));
+                    const __m512i bits  = _mm512_shuffle_epi8(high[2 + g() / 2], which);
+                    x = join_high(x, bits, _mm512_set1_epi32(j % 2 == 0 ? 0x08040201 : (int) 0x80402010));
+                }
+                _mm512_storeu_si512(to + 64 * (4 * g() + j), lookup(x));
+            }
+        });
+    }
+
+    template <typename F> static void for_groups(const F & f) {
+        f(std::integral_constant<int, 0>());
+        f(std::integral_constant<int, 1>());
+        f(std::integral_constant<int, 2>());
+        f(std::integral_constant<int, 3>());
+    }
+
+    template <typename F> static void put_values(const F & cell, int8_t * to, const float * d) {
+        const __m512i z = load_four(cell(0)->qs, cell(1)->qs, cell(2)->qs, cell(3)->qs);
+
+        const __m128i low_bytes = _mm_shuffle_epi8(load(d), _mm_set1_epi32(0x0c080400));
+        const __m512i byte      = _mm512_broadcastd_epi32(low_bytes);
+        const __m512i zip       = _mm512_set4_epi32(0x0f0b0703, 0x0e0a0602, 0x0d090501, 0x0c080400);
+
+        __m512i high = z;  // dword i: byte i of each cell's qh
+        if constexpr (has_high) {
+            const __m128i ab   = _mm_unpacklo_epi32(_mm_loadl_epi64((const __m128i *) cell(0)->qh),
+                                                    _mm_loadl_epi64((const __m128i *) cell(1)->qh));
+            const __m128i cd   = _mm_unpacklo_epi32(_mm_loadl_epi64((const __m128i *) cell(2)->qh),
+                                                    _mm_loadl_epi64((const __m128i *) cell(3)->qh));
+            const __m256i abcd = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_unpacklo_epi64(ab, cd)),
+                                                         _mm_unpackhi_epi64(ab, cd), 1);
+            high               = _mm512_castsi256_si512(_mm256_shuffle_epi8(abcd, _mm512_castsi512_si256(zip)));
+        }
+        for (int y = 0; y < 2; y++) {
+            const __m512i fours = _mm512_add_epi32(_mm512_set_epi32(13, 9, 5, 1, 12, 8, 4, 0, 13, 9, 5, 1, 12, 8, 4, 0),
+                                                   _mm512_set1_epi32(2 * y));
+            const __m512i codes = _mm512_shuffle_epi8(_mm512_permutexvar_epi32(fours, z), zip);
+            for (int h = 0; h < 2; h++) {
+                const __m512i places = _mm512_sllv_epi16(byte, halves(3 - 2 * h, 2 - 2 * h));
+                const __m512i choice = _mm512_and_si512(places, _mm512_set1_epi8(8));
+                __m512i       x      = join(_mm512_srlv_epi16(codes, halves(4 * h, 4 * h + 2)), choice);
+                if constexpr (has_high) {
+                    const __m512i which = halves(_mm256_set1_epi32(4 * h + y), _mm256_set1_epi32(4 * h + 2 + y));
+                    const __m512i mask =
+                        _mm512_sllv_epi32(_mm512_set1_epi32(0x01010101),
+                                          _mm512_set_epi32(7, 6, 5, 4, 3, 2, 1, 0, 7, 6, 5, 4, 3, 2, 1, 0));
+                    x = join_high(x, _mm512_permutexvar_epi32(which, high), mask);
+                }
+                _mm512_storeu_si512(to + 128 * h + 64 * y, lookup(x));
+            }
+        }
+    }
+};
+
+template <> struct tile<block_turbo2> : low_bits_tile<block_turbo2> {};
+
+template <> struct tile<block_turbo3> : low_bits_tile<block_turbo3> {};
 
 #endif
 

@@ -2,6 +2,7 @@
 list(APPEND GGML_CPU_SOURCES
     ggml-cpu/flash-attn.cpp
     ggml-cpu/flash-attn.h
+    ggml-cpu/flash-attn-amx.h
     ggml-cpu/flash-attn-avx.h
     ggml-cpu/flash-attn-generic.h
     ggml-cpu/flash-attn-kernels.h

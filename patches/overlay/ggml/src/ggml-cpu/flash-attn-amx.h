@@ -15,9 +15,8 @@ namespace {
 
 using namespace fa_vnni;
 
-constexpr int64_t max_rows   = 16;  // of a tile register; a row of weights takes two
-constexpr int64_t least_rows = 4;   // with fewer the way through the registers takes longer than it saves; one more
-                                    // where steps of 32 values leave them half empty
+constexpr int64_t max_rows   = 16;       // of a tile register; a row of weights takes two
+constexpr int64_t least_rows = 5;        // with fewer the way through the registers takes longer than it saves
 constexpr int64_t never      = 1 << 30;  // more rows than a block has
 
 // Asks the system, once, for leave to use the registers; false if this machine has none.
@@ -42,7 +41,7 @@ class registers {
 
     // for blocks of so many rows, and keys of which so many values share a step
     registers(int64_t rows, int64_t k_width) :
-        queries(rows >= least_rows + (k_width == 32) && is_allowed() ? std::min(rows, max_rows) : never),
+        queries(rows >= least_rows && is_allowed() ? std::min(rows, max_rows) : never),
         weights(queries == never ? never : std::min(rows, max_rows / 2)) {
         if (queries == never) {
             return;

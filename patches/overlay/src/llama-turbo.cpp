@@ -248,7 +248,8 @@ std::vector<ggml_tensor *> llama_turbo_rots::constants(ggml_backend_buffer_type_
 
     std::vector<ggml_tensor *> res;
     for (const auto & v : values) {
-        res.push_back(ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, v.n_row, (int64_t) v.data.size() / v.n_row));
+        res.push_back(
+            ggml_new_tensor_2d(ctx.get(), v.type, v.n_row, v.size / (int64_t) ggml_row_size(v.type, v.n_row)));
         ggml_set_name(res.back(), v.name.c_str());
     }
 
@@ -261,7 +262,7 @@ std::vector<ggml_tensor *> llama_turbo_rots::constants(ggml_backend_buffer_type_
         if (no_alloc) {
             res[i]->buffer = buf;  // as for the cache itself: keeps the scheduler from allocating it
         } else {
-            ggml_backend_tensor_set(res[i], values[i].data.data(), 0, ggml_nbytes(res[i]));
+            ggml_backend_tensor_set(res[i], values[i].data, 0, ggml_nbytes(res[i]));
         }
     }
     ctxs_bufs.emplace_back(std::move(ctx), buf);
@@ -325,13 +326,11 @@ static void fix_first(const llama_kv_affine & affine,
 
 // The factors of each block of a row: the second moment of the queries in the basis in which rows are stored, what it says
 // of values of different blocks left out
-static std::vector<float> factors_of(const llama_kv_affine & affine, size_t n_rot, size_t width) {
+static std::vector<ggml_turbo_factor> factors_of(const llama_kv_affine & affine, size_t n_rot, size_t width) {
     const size_t n     = affine.n_embd_head;
     const size_t n_row = 64;  // of a block's moment
 
-    const size_t       n_blocks = affine.n_head_kv * n / n_row;
-    const size_t       n_group  = (size_t) ggml_turbo_factor_group((int64_t) n_blocks);
-    std::vector<float> res((n_blocks + n_group - 1) / n_group * n_group * GGML_TURBO_FACTOR, 0.0f);
+    std::vector<ggml_turbo_factor> res;
     for (size_t head = 0; head < affine.n_head_kv; ++head) {
         const float *      moment = &affine.q_moment[head * n * n];
         std::vector<float> basis(moment, moment + n * n);
@@ -352,7 +351,8 @@ static std::vector<float> factors_of(const llama_kv_affine & affine, size_t n_ro
             for (size_t i = 0; i < n_row * n_row; ++i) {
                 block[i] = basis[(at + i / n_row) * n + at + i % n_row];
             }
-            ggml_turbo_factor(block.data(), res.data(), (int64_t) ((head * n + at) / n_row), (int64_t) n_blocks);
+            res.emplace_back();
+            ggml_turbo_make_factor(block.data(), &res.back());
         }
     }
 
@@ -403,8 +403,7 @@ void llama_turbo_rots::calibrate(const llama_hparams & hparams,
 
         rot.factors = constants(buft, no_alloc,
                                 {
-                                    { format("kv_factors-%u", il),
-                                     GGML_TURBO_FACTOR * ggml_turbo_factor_group(rows->ne[0] / 64), values }
+                                    { format("kv_factors-%u", il), values }
         })[0];
         n_factors++;
     }

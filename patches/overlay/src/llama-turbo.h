@@ -106,10 +106,27 @@ class llama_turbo_rots {
     uint64_t calibration() const { return hash; }
 
   private:
+    // rows of floats, or of bytes
     struct constant_values {
-        std::string        name;
-        int64_t            n_row;
-        std::vector<float> data;
+        constant_values(std::string name, int64_t n_row, const std::vector<float> & data) :
+            name(std::move(name)),
+            type(GGML_TYPE_F32),
+            n_row(n_row),
+            size((int64_t) (data.size() * sizeof(float))),
+            data(data.data()) {}
+
+        constant_values(std::string name, const std::vector<ggml_turbo_factor> & data) :
+            name(std::move(name)),
+            type(GGML_TYPE_I8),
+            n_row(sizeof(ggml_turbo_factor)),
+            size((int64_t) (data.size() * sizeof(ggml_turbo_factor))),
+            data(data.data()) {}
+
+        std::string  name;
+        ggml_type    type;
+        int64_t      n_row;
+        int64_t      size;
+        const void * data;
     };
 
     std::vector<ggml_tensor *> constants(ggml_backend_buffer_type_t           buft,

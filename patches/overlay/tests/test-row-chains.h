@@ -84,8 +84,7 @@ static row_chain_graph row_chain_build(const row_chain_case & c, bool single) {
         x                   = ggml_view_2d(ctx, x, c.head * c.n_head_kv, c.n_tokens, x->nb[2], 0);
         if (side == 0 && c.calibrated && ggml_is_turbo(c.type)) {
             const int64_t n_blocks = c.head * c.n_head_kv / 64;
-            const int64_t group    = ggml_turbo_factor_group(n_blocks);
-            ggml_tensor * factors = input(GGML_TYPE_F32, { GGML_TURBO_FACTOR * group, (n_blocks + group - 1) / group });
+            ggml_tensor * factors  = input(GGML_TYPE_I8, { (int64_t) sizeof(ggml_turbo_factor), n_blocks });
             result(ggml_turbo_set_rows(ctx, cache, x, idxs, factors));
         } else {
             result(ggml_set_rows(ctx, cache, x, idxs));
@@ -127,6 +126,16 @@ static std::vector<uint8_t> row_chain_compute(ggml_backend_t         cpu,
         std::vector<uint8_t> data(ggml_nbytes(t));
         for (int64_t i = 0; i < ggml_nelements(t) && t->type == GGML_TYPE_F32; ++i) {
             ((float *) data.data())[i] = normal(gen);
+        }
+        for (int64_t i = 0; i < t->ne[1] && t->type == GGML_TYPE_I8; ++i) {
+            double x[64], a[64 * 64];
+            for (double & v : x) {
+                v = normal(gen);
+            }
+            for (int j = 0; j < 64 * 64; ++j) {
+                a[j] = x[j / 64] * x[j % 64];
+            }
+            ggml_turbo_make_factor(a, (ggml_turbo_factor *) data.data() + i);
         }
         for (int64_t i = 0; i < t->ne[0] && t->type == GGML_TYPE_I64; ++i) {
             ((int64_t *) data.data())[i] = 2 * t->ne[0] - 1 - 2 * i;

@@ -275,7 +275,7 @@ static void test_other_backends() {
     const auto for_scores = [&] {
         ggml_tensor * rows = rows_of(GGML_TYPE_TURBO4);
         return ggml_turbo_set_rows(ctx.get(), rows->src[2], rows->src[0], rows->src[1],
-                                   ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, GGML_TURBO_FACTOR, 1));
+                                   ggml_new_tensor_2d(ctx.get(), GGML_TYPE_I8, sizeof(ggml_turbo_factor), 1));
     };
     check(ggml_backend_dev_supports_op(&dev, for_scores()), "a CPU rounds for scores");
     dev.iface.get_type = [](ggml_backend_dev_t) {
@@ -356,34 +356,23 @@ static std::vector<double> query_moment(int kind, std::mt19937 & gen) {
     return a;
 }
 
-static std::vector<uint8_t> store_for_scores(ggml_type                    type,
-                                             const std::vector<float> &   x,
-                                             int64_t                      n,
-                                             const std::vector<float> &   factors,
-                                             const std::vector<int64_t> & idxs) {
+static std::vector<uint8_t> store_for_scores(ggml_type                              type,
+                                             const std::vector<float> &             x,
+                                             int64_t                                n,
+                                             const std::vector<ggml_turbo_factor> & factors,
+                                             const std::vector<int64_t> &           idxs) {
     const int64_t              n_rows = (int64_t) idxs.size();
     const std::vector<uint8_t> empty(ggml_row_size(type, n) * n_rows);
     cpu_graph                  graph;
     ggml_context *             ctx   = graph.ctx.get();
     ggml_tensor * const        cache = ggml_reshape_2d(ctx, graph.input(type, n * n_rows, empty.data()), n, n_rows);
     ggml_tensor * const        rows = ggml_reshape_2d(ctx, graph.input(GGML_TYPE_F32, n * n_rows, x.data()), n, n_rows);
-    ggml_tensor * const        where = graph.input(GGML_TYPE_I64, n_rows, idxs.data());
-    ggml_tensor * const f = ggml_reshape_2d(ctx, graph.input(GGML_TYPE_F32, (int64_t) factors.size(), factors.data()),
-                                            GGML_TURBO_FACTOR * ggml_turbo_factor_group(n / 64), (n / 64 + 7) / 8);
+    ggml_tensor * const        where   = graph.input(GGML_TYPE_I64, n_rows, idxs.data());
+    const int64_t              n_bytes = (int64_t) (factors.size() * sizeof(ggml_turbo_factor));
+    ggml_tensor * const        f       = ggml_reshape_2d(ctx, graph.input(GGML_TYPE_I8, n_bytes, factors.data()),
+                                                         sizeof(ggml_turbo_factor), (int64_t) factors.size());
 
     return graph.compute(ggml_turbo_set_rows(ctx, cache, rows, where, f));
-}
-
-// whether the CPU backend that is in use was compiled for such CPUs
-static bool cpu_has(const char * feature) {
-    ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU));
-    auto get = (ggml_backend_get_features_t) ggml_backend_reg_get_proc_address(reg, "ggml_backend_get_features");
-    for (const ggml_backend_feature * f = get(reg); f->name; f++) {
-        if (strcmp(f->name, feature) == 0) {
-            return true;
-        }
-    }
-    return false;
 }
 
 static void test_scores(const codec & c, int per_row) {
@@ -393,14 +382,13 @@ static void test_scores(const codec & c, int per_row) {
     const int         n_blocks = 1000 * per_row;
 
     std::mt19937                     gen(3);
-    const int64_t                    group = ggml_turbo_factor_group(per_row);
-    std::vector<float>               factors((per_row + group - 1) / group * group * GGML_TURBO_FACTOR);
+    std::vector<ggml_turbo_factor>   factors(per_row);
     std::vector<std::vector<double>> moments;
     for (int kind = 0; kind < n_kinds; kind++) {
         moments.push_back(query_moment(kind, gen));
     }
     for (int b = 0; b < per_row; b++) {
-        ggml_turbo_factor(moments[b % n_kinds].data(), factors.data(), b, per_row);
+        ggml_turbo_make_factor(moments[b % n_kinds].data(), &factors[b]);
     }
 
     // rows are stored from the last to the first
@@ -412,17 +400,14 @@ static void test_scores(const codec & c, int per_row) {
         std::vector<uint8_t> ref(ggml_row_size(c.type, width) * idxs.size());
         for (size_t i = 0; i < idxs.size(); i++) {
             quantize_turbo_scores_ref(c.type, &x[width * i], &ref[(size_t) idxs[i] * per_row * c.bytes], width,
-                                      factors.data(), 0, group, true);
+                                      factors.data());
         }
         const auto got      = store_for_scores(c.type, x, width, factors, idxs);
         int        n_differ = 0;
         for (size_t i = 0; i < ref.size(); i += c.bytes) {
             n_differ += memcmp(got.data() + i, ref.data() + i, c.bytes) != 0;
         }
-        // elsewhere products and sums are rounded apart
-        const bool fused = cpu_has("AVX2") || cpu_has("NEON");
-        check(n_differ <= (fused ? 0 : n_blocks / 50) &&
-                  ggml_validate_row_data(c.type, ref.data(), ref.size()) == (what != "not finite"),
+        check(n_differ == 0 && ggml_validate_row_data(c.type, ref.data(), ref.size()) == (what != "not finite"),
               name + " for scores on the CPU gives the reference's bytes, " + what + ": " + std::to_string(n_differ) +
                   " differ");
         return ref;
@@ -691,7 +676,7 @@ int main(int argc, char ** argv) {
         test_vectors(c);
         test_bits(c);
         test_scores(c, 3);
-        test_scores(c, 12);  // more than a group of factors has
+        test_scores(c, 12);
         test_cast(c.type);
         test_vec_dot(c);
     }

@@ -31,21 +31,17 @@ GGML_API float ggml_turbo_sign(int64_t i);
 GGML_API int64_t ggml_turbo_rot_width(int64_t n);
 
 // Rounding for scores: what a rounding error e of a block of K does to the scores of queries is e^T*A*e, where A is the
-// second moment of the 64 values of those queries. A = U*D*U^T with a unit upper triangle U is kept as floats: what is right
-// of the diagonal of U, row by row, and D; the last eight are there for vectors that reach further. The factors of a row's
-// blocks are kept in groups of eight, or of all if there are fewer, whose floats stand side by side: with n blocks in a group,
-// float i of block b is at (b/n*FACTOR + i)*n + b%n.
-#define GGML_TURBO_FACTOR       (63 * 64 / 2 + 64 + 8)
-#define GGML_TURBO_FACTOR_GROUP 8
+// second moment of the 64 values of those queries. A = U*D*U^T with a unit upper triangle U, which is kept in 128ths.
+typedef struct {
+    float   d[64];
+    int16_t u[2304];  // see GGML_TURBO_FACTOR_U
+} ggml_turbo_factor;
 
-// blocks of a group, of a row of n_blocks
-GGML_API int64_t ggml_turbo_factor_group(int64_t n_blocks);
+// Of 64*64 values plus a part of their mean diagonal, the scale of which does not matter. Where they are no second moment,
+// that of the unit matrix.
+GGML_API void ggml_turbo_make_factor(const double * a, ggml_turbo_factor * factor);
 
-// Sets the factor of a block: that of 64*64 values plus a part of their mean diagonal, the scale of which does not matter.
-// Where they are no second moment, that of the unit matrix.
-GGML_API void ggml_turbo_factor(const double * a, float * factors, int64_t block, int64_t n_blocks);
-
-// As ggml_set_rows, into a turbo type, rounded for scores: a row of factors for each group of blocks. For the CPU only.
+// As ggml_set_rows, into a turbo type, rounded for scores: a row of bytes for each block of a row, its factor. For the CPU only.
 GGML_API struct ggml_tensor * ggml_turbo_set_rows(struct ggml_context * ctx,
                                                   struct ggml_tensor *  a,
                                                   struct ggml_tensor *  b,

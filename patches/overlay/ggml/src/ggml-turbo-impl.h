@@ -36,24 +36,27 @@ GGML_API void quantize_row_turbo2_ref(const float * GGML_RESTRICT x, block_turbo
 GGML_API void quantize_row_turbo3_ref(const float * GGML_RESTRICT x, block_turbo3 * GGML_RESTRICT y, int64_t k);
 GGML_API void quantize_row_turbo4_ref(const float * GGML_RESTRICT x, block_turbo4 * GGML_RESTRICT y, int64_t k);
 
-// the float of a block's factor: a product of value i's error with value j, j > i, and of D
-#define GGML_TURBO_FACTOR_U(i, j) ((i) * (125 - (i)) / 2 + (j) - 1)
-#define GGML_TURBO_FACTOR_D(i)    (63 * 64 / 2 + (i))
+// Where u has the product of value i's error with value j: squares of 8*8, of the upper triangle, row by row. In a square
+// pairs of values i stand beside each other. It is zero for j < i.
+#define GGML_TURBO_FACTOR_SQUARE(i, j) ((i) / 8 * (17 - (i) / 8) / 2 + (j) / 8 - (i) / 8)
+#define GGML_TURBO_FACTOR_U(i, j)      (64 * GGML_TURBO_FACTOR_SQUARE(i, j) + (i) % 8 / 2 * 16 + (j) % 8 * 2 + (i) % 2)
+
+// Rounding for scores is done in integers: values and levels in 32nds of a step, at most so many; sums of their products with
+// u, the largest of which is 1023, are less than 2^31.
+#define GGML_TURBO_SCORES_UNIT 32
+#define GGML_TURBO_SCORES_MOST 28672
+#define GGML_TURBO_FACTOR_UNIT 128
+#define GGML_TURBO_FACTOR_MOST 1023
 
 // The step for scores: of squares and products of values and levels, weighted; 0 where they say nothing
 GGML_API uint16_t ggml_turbo_scores_step(const ggml_turbo_codebook * cb, float step, float xx, float xl, float ll);
 
-// Blocks that ggml_turbo_set_rows stores, of which the first is block `first` of a row,
-// whose factors are in groups of `group` blocks. Kernels multiply and add in one step,
-// which is slow where the CPU cannot: without `fused` in two, so that a value between two levels may become the other one.
+// Blocks that ggml_turbo_set_rows stores, and the factor of each
 GGML_API void quantize_turbo_scores_ref(enum ggml_type              type,
                                         const float * GGML_RESTRICT x,
                                         void * GGML_RESTRICT        y,
                                         int64_t                     k,
-                                        const float *               factors,
-                                        int64_t                     first,
-                                        int64_t                     group,
-                                        bool                        fused);
+                                        const ggml_turbo_factor *   factors);
 
 GGML_API void dequantize_row_turbo2(const block_turbo2 * GGML_RESTRICT x, float * GGML_RESTRICT y, int64_t k);
 GGML_API void dequantize_row_turbo3(const block_turbo3 * GGML_RESTRICT x, float * GGML_RESTRICT y, int64_t k);

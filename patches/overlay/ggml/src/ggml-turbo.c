@@ -7,6 +7,7 @@
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 // This file is the definition that every kernel of every backend is compared with. It is compiled without
@@ -280,16 +281,7 @@ TURBO_QUANTIZE_ROW(4)
 // part of the mean diagonal that is added to a moment: it stands for what the measured text has not shown
 #define TURBO_FACTOR_PART 0.2
 
-int64_t ggml_turbo_factor_group(int64_t n_blocks) {
-    return n_blocks < GGML_TURBO_FACTOR_GROUP ? n_blocks : GGML_TURBO_FACTOR_GROUP;
-}
-
-// where the factor of a block begins; its floats are `group` apart
-static int64_t turbo_factor_at(int64_t block, int64_t group) {
-    return block / group * GGML_TURBO_FACTOR * group + block % group;
-}
-
-void ggml_turbo_factor(const double * a, float * factors, int64_t block, int64_t n_blocks) {
+void ggml_turbo_make_factor(const double * a, ggml_turbo_factor * factor) {
     double m[QK_TURBO][QK_TURBO];
 
     double mean   = 0.0;
@@ -306,18 +298,28 @@ void ggml_turbo_factor(const double * a, float * factors, int64_t block, int64_t
         }
     }
 
-    // column by column from the last; a moment that was rounded may have lost a little of being one
-    const int64_t group  = ggml_turbo_factor_group(n_blocks);
-    float *       factor = factors + turbo_factor_at(block, group);
+    // column by column from the last, into the upper triangle; a moment that was rounded may have lost a little of being one
     for (int j = QK_TURBO - 1; j >= 0; j--) {
         const double d = fmax(m[j][j], 0.5 * TURBO_FACTOR_PART);
         for (int i = 0; i < j; i++) {
             for (int k = 0; k < j; k++) {
                 m[i][k] -= m[i][j] * m[k][j] / d;
             }
-            factor[GGML_TURBO_FACTOR_U(i, j) * group] = (float) (m[i][j] / d);
         }
-        factor[GGML_TURBO_FACTOR_D(j) * group] = (float) d;
+        for (int i = 0; i < j; i++) {
+            m[i][j] /= d;
+        }
+        m[j][j]      = 1.0;
+        factor->d[j] = (float) d;
+    }
+
+    const double most = GGML_TURBO_FACTOR_MOST;
+    memset(factor->u, 0, sizeof(factor->u));
+    for (int i = 0; i < QK_TURBO; i++) {
+        for (int j = i; j < QK_TURBO; j++) {
+            const double u                       = fmax(fmin(m[i][j] * GGML_TURBO_FACTOR_UNIT, most), -most);
+            factor->u[GGML_TURBO_FACTOR_U(i, j)] = (int16_t) lround(u);
+        }
     }
 }
 
@@ -330,90 +332,91 @@ uint16_t ggml_turbo_scores_step(const ggml_turbo_codebook * cb, float step, floa
     return fit > 0.5f && fit < 2.0f ? ggml_turbo_round_step(step * fit) : 0;
 }
 
-// code of the level of group table w that is nearest to t, in steps
-static int turbo_level(const ggml_turbo_codebook * cb, int w, float t, float * level) {
-    const int   m = turbo_nearest(cb, w, fabsf(t));
-    const float l = cb->magnitudes[w][m];
-    *level        = t < 0.0f ? -l : l;
-    return t < 0.0f ? cb->n - 1 - m : cb->n + m;
+// code of the level of group table w that is nearest to t, and that level
+static int turbo_level(const ggml_turbo_codebook * cb, int w, int32_t t, int32_t * level) {
+    const float unit = GGML_TURBO_SCORES_UNIT * GGML_TURBO_FACTOR_UNIT;
+    int         m    = 0;
+    for (int i = 0; i < cb->n - 1; i++) {
+        m += abs(t) > (int32_t) (cb->edges[w][i] * unit);
+    }
+    const int32_t l = (int32_t) cb->magnitudes[w][m] * GGML_TURBO_SCORES_UNIT;
+    *level          = t < 0 ? -l : l;
+    return t < 0 ? cb->n - 1 - m : cb->n + m;
 }
 
 // Rounds again for the step and the tables of d: each value is rounded after it has got what the errors of those before it
 // can be made up for with. The step is then fitted as seen by the queries.
 static void turbo_round_scores(const ggml_turbo_codebook * cb,
                                const float *               x,
-                               const float *               factor,
-                               int64_t                     group,
-                               bool                        fused,
+                               const ggml_turbo_factor *   factor,
                                uint8_t *                   codes,
                                uint16_t *                  d) {
     const int   wide = *d & 15;
     const float step = GGML_FP16_TO_FP32(GGML_TURBO_STEP(*d)) * GGML_TURBO_STEP_UNIT;
     if (step == 0.0f) {
+        memset(codes, 0, QK_TURBO);
         return;
     }
 
-    // in steps: values, what is rounded, U^T times the values, and sums of what queries see of values and levels
-    const float inv_step = 1.0f / step;
-    float       z[QK_TURBO];
-    float       t[QK_TURBO];
-    float       u[QK_TURBO];
-    float       xx = 0.0f;
-    float       xl = 0.0f;
-    float       ll = 0.0f;
+    const float unit = GGML_TURBO_SCORES_UNIT / step;
+    const float most = GGML_TURBO_SCORES_MOST;
+    int32_t     z[QK_TURBO];  // values
+    int32_t     t[QK_TURBO];  // what is rounded; then values plus U^T times errors
+    int32_t     u[QK_TURBO];  // U^T times values
     for (int j = 0; j < QK_TURBO; j++) {
-        z[j] = x[j] * inv_step;
-        t[j] = z[j];
-        u[j] = z[j];
+        z[j] = (int32_t) lrintf(fmaxf(fminf(x[j] * unit, most), -most));
+        t[j] = z[j] * GGML_TURBO_FACTOR_UNIT;
+        u[j] = 0;
     }
     for (int i = 0; i < QK_TURBO; i++) {
-        float       level;
-        const int   code = turbo_level(cb, GGML_TURBO_WIDE(wide, i), t[i], &level);
-        const float e    = z[i] - level;
-        for (int j = i + 1; j < QK_TURBO; j++) {
-            const float f = factor[GGML_TURBO_FACTOR_U(i, j) * group];
-            t[j]          = fused ? fmaf(f, e, t[j]) : f * e + t[j];
-            u[j]          = fused ? fmaf(f, z[i], u[j]) : f * z[i] + u[j];
+        int32_t level;
+        codes[i] = (uint8_t) turbo_level(cb, GGML_TURBO_WIDE(wide, i), t[i], &level);
+        for (int j = i; j < QK_TURBO; j++) {
+            const int32_t f = factor->u[GGML_TURBO_FACTOR_U(i, j)];
+            t[j] += f * (z[i] - level);
+            u[j] += f * z[i];
         }
-        codes[i] = (uint8_t) code;
-
-        // U^T times the levels is that times the values less that times the errors
-        const float v  = u[i] - (t[i] - level);
-        const float du = factor[GGML_TURBO_FACTOR_D(i) * group] * u[i];
-        const float dv = factor[GGML_TURBO_FACTOR_D(i) * group] * v;
-        xx += du * u[i];
-        xl += du * v;
-        ll += dv * v;
     }
-    const uint16_t fit = ggml_turbo_scores_step(cb, step, xx, xl, ll);
-    *d                 = fit != 0 ? (uint16_t) (fit << 1 | wide) : *d;
+
+    // what queries see of values and levels: U^T times levels is that times values less that times errors
+    float xx[8] = { 0 };
+    float xl[8] = { 0 };
+    float ll[8] = { 0 };
+    for (int j = 0; j < QK_TURBO; j++) {
+        const float uj = (float) u[j];
+        const float vj = uj - (float) (t[j] - z[j] * GGML_TURBO_FACTOR_UNIT);
+        const float du = factor->d[j] * uj;
+        const float dv = factor->d[j] * vj;
+        xx[j % 8] += du * uj;
+        xl[j % 8] += du * vj;
+        ll[j % 8] += dv * vj;
+    }
+    const uint16_t fit =
+        ggml_turbo_scores_step(cb, step, turbo_sum_lanes(xx), turbo_sum_lanes(xl), turbo_sum_lanes(ll));
+    *d = fit != 0 ? (uint16_t) (fit << 1 | wide) : *d;
 }
 
-#define TURBO_SCORES_BLOCK(N)                                                                     \
-    case GGML_TYPE_TURBO##N:                                                                      \
-        {                                                                                         \
-            block_turbo##N * b = (block_turbo##N *) y + i;                                        \
-            if (turbo_quantize_block(&ggml_turbo##N##_codebook, xi, codes, &b->d)) {              \
-                turbo_round_scores(&ggml_turbo##N##_codebook, xi, f, group, fused, codes, &b->d); \
-                turbo##N##_pack(codes, b);                                                        \
-            }                                                                                     \
-        }                                                                                         \
+#define TURBO_SCORES_BLOCK(N)                                                                 \
+    case GGML_TYPE_TURBO##N:                                                                  \
+        {                                                                                     \
+            block_turbo##N * b = (block_turbo##N *) y + i;                                    \
+            if (turbo_quantize_block(&ggml_turbo##N##_codebook, xi, codes, &b->d)) {          \
+                turbo_round_scores(&ggml_turbo##N##_codebook, xi, &factors[i], codes, &b->d); \
+                turbo##N##_pack(codes, b);                                                    \
+            }                                                                                 \
+        }                                                                                     \
         break;
 
 void quantize_turbo_scores_ref(enum ggml_type              type,
                                const float * GGML_RESTRICT x,
                                void * GGML_RESTRICT        y,
                                int64_t                     k,
-                               const float *               factors,
-                               int64_t                     first,
-                               int64_t                     group,
-                               bool                        fused) {
+                               const ggml_turbo_factor *   factors) {
     assert(k % QK_TURBO == 0 && ggml_is_turbo(type));
 
     memset(y, 0, ggml_row_size(type, k));
     for (int64_t i = 0; i < k / QK_TURBO; i++) {
         const float * xi = x + i * QK_TURBO;
-        const float * f  = factors + turbo_factor_at(first + i, group);
         uint8_t       codes[QK_TURBO];
         switch (type) {
             TURBO_SCORES_BLOCK(2)

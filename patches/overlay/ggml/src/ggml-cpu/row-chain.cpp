@@ -232,9 +232,8 @@ static int64_t store_rows(const ggml_tensor * t, int64_t n, int64_t r, int64_t n
     char * to = (char *) t->data + i1 * t->nb[1] + ggml_row_size(t->type, r % per_row * n);
     n_rows    = std::min(n_rows, per_row - r % per_row);
     if (t->src[3]) {
-        const float * factors = (const float *) t->src[3]->data;
-        quantize_turbo_scores(t->type, x, to, n_rows * n, factors, r % per_row * (n / QK_TURBO),
-                              t->src[3]->ne[0] / GGML_TURBO_FACTOR);
+        const auto * factors = (const ggml_turbo_factor *) t->src[3]->data;
+        quantize_turbo_scores(t->type, x, to, n_rows * n, factors + r % per_row * (n / QK_TURBO));
     } else {
         ggml_get_type_traits_cpu(t->type)->from_float(x, to, n_rows * n);
     }

@@ -67,45 +67,75 @@ static inline bool f32x8_all_le(f32x8 a, f32x8 b) {
     return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_LE_OQ)) == 0xff;
 }
 
-// a where the mask is set
-static inline f32x8 f32x8_select(i32x8 mask, f32x8 a, f32x8 b) {
-    return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(mask));
-}
-
-static inline f32x8 f32x8_and(i32x8 mask, f32x8 a) {
-    return _mm256_and_ps(_mm256_castsi256_ps(mask), a);
-}
-
-static inline f32x8 f32x8_xor(i32x8 bits, f32x8 a) {
-    return _mm256_xor_ps(_mm256_castsi256_ps(bits), a);
-}
-
 static inline f32x8 f32x8_sub(f32x8 a, f32x8 b) {
     return _mm256_sub_ps(a, b);
 }
 
-// a*b + c, rounded once
-static inline f32x8 f32x8_fma(f32x8 a, f32x8 b, f32x8 c) {
-#    if defined(__FMA__)
-    return _mm256_fmadd_ps(a, b, c);
-#    else
-    float x[8], y[8], z[8];
-    f32x8_store(x, a);
-    f32x8_store(y, b);
-    f32x8_store(z, c);
-    for (int i = 0; i < 8; i++) {
-        z[i] = fmaf(x[i], y[i], z[i]);
-    }
-    return f32x8_load(z);
-#    endif
+static inline f32x8 f32x8_min(f32x8 a, f32x8 b) {
+    return _mm256_min_ps(a, b);
 }
 
-static inline i32x8 i32x8_load(const int32_t * p) {
+static inline f32x8 f32x8_from_i32(i32x8 a) {
+    return _mm256_cvtepi32_ps(a);
+}
+
+static inline i32x8 i32x8_round(f32x8 a) {
+    return _mm256_cvtps_epi32(a);
+}
+
+static inline i32x8 i32x8_load(const void * p) {
     return _mm256_loadu_si256((const __m256i *) p);
 }
 
-static inline i32x8 i32x8_and(i32x8 a, i32x8 b) {
-    return _mm256_and_si256(a, b);
+static inline i32x8 i32x8_or(i32x8 a, i32x8 b) {
+    return _mm256_or_si256(a, b);
+}
+
+// in the units of what is rounded for scores
+static inline i32x8 i32x8_mul_unit(i32x8 a) {
+    return _mm256_mullo_epi32(a, _mm256_set1_epi32(GGML_TURBO_FACTOR_UNIT));
+}
+
+// the two halves of each lane apart
+static inline i32x8 i16x16_sub(i32x8 a, i32x8 b) {
+    return _mm256_sub_epi16(a, b);
+}
+
+// sum plus the products of both halves
+static inline i32x8 i32x8_add_dot(i32x8 sum, i32x8 a, i32x8 b) {
+#    if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+    return _mm256_dpwssd_epi32(sum, a, b);
+#    else
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+#    endif
+}
+
+// values that fit half a lane: of lanes 0, 2, .. in the lower one, of 1, 3, .. in the upper one
+static inline i32x8 i32x8_halves(i32x8 a) {
+    return _mm256_blend_epi16(_mm256_setzero_si256(), _mm256_sllv_epi32(a, _mm256_set1_epi64x(16LL << 32)), 0x99);
+}
+
+// of halves: both values of a pair in lanes 0, 2, ..
+static inline i32x8 i32x8_pairs(i32x8 a) {
+    return _mm256_or_si256(a, _mm256_srli_epi64(a, 32));
+}
+
+// 16 edges
+typedef struct {
+    __m256i lo, hi;
+} turbo_edges;
+
+static inline turbo_edges turbo_load_edges(const int32_t * edges) {
+    const turbo_edges res = { i32x8_load(edges), i32x8_load(edges + 8) };
+    return res;
+}
+
+// how many of them value i is above
+static inline uint32_t turbo_count_above(i32x8 t, int i, turbo_edges edges) {
+    const __m256i ti = _mm256_permutevar8x32_epi32(t, _mm256_set1_epi32(i));
+    const __m256i lo = _mm256_cmpgt_epi32(ti, edges.lo);
+    const __m256i hi = _mm256_cmpgt_epi32(ti, edges.hi);
+    return (uint32_t) _mm_popcnt_u32((uint32_t) _mm256_movemask_epi8(_mm256_packs_epi32(lo, hi))) / 2;
 }
 
 static inline i32x8 i32x8_set(int32_t x) {
@@ -216,30 +246,81 @@ static inline void i32x8_store(int32_t * p, i32x8 a) {
     vst1q_s32(p + 4, a.val[1]);
 }
 
-static inline f32x8 f32x8_select(i32x8 mask, f32x8 a, f32x8 b) {
-    return F32X8(vbslq_f32(vreinterpretq_u32_s32(mask.val[0]), a.val[0], b.val[0]),
-                 vbslq_f32(vreinterpretq_u32_s32(mask.val[1]), a.val[1], b.val[1]));
-}
-
-static inline f32x8 f32x8_xor(i32x8 bits, f32x8 a) {
-    return F32X8(vreinterpretq_f32_s32(veorq_s32(bits.val[0], vreinterpretq_s32_f32(a.val[0]))),
-                 vreinterpretq_f32_s32(veorq_s32(bits.val[1], vreinterpretq_s32_f32(a.val[1]))));
-}
-
 static inline f32x8 f32x8_sub(f32x8 a, f32x8 b) {
     return F32X8(vsubq_f32(a.val[0], b.val[0]), vsubq_f32(a.val[1], b.val[1]));
 }
 
-static inline f32x8 f32x8_fma(f32x8 a, f32x8 b, f32x8 c) {
-    return F32X8(vfmaq_f32(c.val[0], a.val[0], b.val[0]), vfmaq_f32(c.val[1], a.val[1], b.val[1]));
+static inline f32x8 f32x8_min(f32x8 a, f32x8 b) {
+    return F32X8(vminq_f32(a.val[0], b.val[0]), vminq_f32(a.val[1], b.val[1]));
 }
 
-static inline i32x8 i32x8_load(const int32_t * p) {
-    return I32X8(vld1q_s32(p), vld1q_s32(p + 4));
+static inline f32x8 f32x8_from_i32(i32x8 a) {
+    return F32X8(vcvtq_f32_s32(a.val[0]), vcvtq_f32_s32(a.val[1]));
 }
 
-static inline i32x8 i32x8_and(i32x8 a, i32x8 b) {
-    return I32X8(vandq_s32(a.val[0], b.val[0]), vandq_s32(a.val[1], b.val[1]));
+static inline i32x8 i32x8_round(f32x8 a) {
+    return I32X8(vcvtnq_s32_f32(a.val[0]), vcvtnq_s32_f32(a.val[1]));
+}
+
+static inline i32x8 i32x8_load(const void * p) {
+    return I32X8(vld1q_s32(p), vld1q_s32((const int32_t *) p + 4));
+}
+
+static inline i32x8 i32x8_or(i32x8 a, i32x8 b) {
+    return I32X8(vorrq_s32(a.val[0], b.val[0]), vorrq_s32(a.val[1], b.val[1]));
+}
+
+static inline i32x8 i32x8_mul_unit(i32x8 a) {
+    return I32X8(vmulq_n_s32(a.val[0], GGML_TURBO_FACTOR_UNIT), vmulq_n_s32(a.val[1], GGML_TURBO_FACTOR_UNIT));
+}
+
+static inline int32x4_t turbo_sub_halves(int32x4_t a, int32x4_t b) {
+    return vreinterpretq_s32_s16(vsubq_s16(vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b)));
+}
+
+static inline i32x8 i16x16_sub(i32x8 a, i32x8 b) {
+    return I32X8(turbo_sub_halves(a.val[0], b.val[0]), turbo_sub_halves(a.val[1], b.val[1]));
+}
+
+static inline int32x4_t turbo_dot_halves(int32x4_t a, int32x4_t b) {
+    const int16x8_t x = vreinterpretq_s16_s32(a);
+    const int16x8_t y = vreinterpretq_s16_s32(b);
+    return vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(y)), vmull_high_s16(x, y));
+}
+
+static inline i32x8 i32x8_add_dot(i32x8 sum, i32x8 a, i32x8 b) {
+    return I32X8(vaddq_s32(sum.val[0], turbo_dot_halves(a.val[0], b.val[0])),
+                 vaddq_s32(sum.val[1], turbo_dot_halves(a.val[1], b.val[1])));
+}
+
+static inline i32x8 i32x8_halves(i32x8 a) {
+    const int32_t   shifts[4] = { 0, 16, 0, 16 };
+    const uint32_t  halves[4] = { 0xffff, 0xffff0000, 0xffff, 0xffff0000 };
+    const int32x4_t shift     = vld1q_s32(shifts);
+    const int32x4_t mask      = vreinterpretq_s32_u32(vld1q_u32(halves));
+    return I32X8(vandq_s32(vshlq_s32(a.val[0], shift), mask), vandq_s32(vshlq_s32(a.val[1], shift), mask));
+}
+
+static inline int32x4_t turbo_join_pairs(int32x4_t a) {
+    return vorrq_s32(a, vreinterpretq_s32_u64(vshrq_n_u64(vreinterpretq_u64_s32(a), 32)));
+}
+
+static inline i32x8 i32x8_pairs(i32x8 a) {
+    return I32X8(turbo_join_pairs(a.val[0]), turbo_join_pairs(a.val[1]));
+}
+
+typedef int32x4x4_t turbo_edges;
+
+static inline turbo_edges turbo_load_edges(const int32_t * edges) {
+    return vld1q_s32_x4(edges);
+}
+
+static inline uint32_t turbo_count_above(i32x8 t, int i, turbo_edges edges) {
+    const int32_t    x  = i < 4 ? t.val[0][i] : t.val[1][i - 4];
+    const int32x4_t  ti = vdupq_n_s32(x);
+    const uint32x4_t lo = vaddq_u32(vcgtq_s32(ti, edges.val[0]), vcgtq_s32(ti, edges.val[1]));
+    const uint32x4_t hi = vaddq_u32(vcgtq_s32(ti, edges.val[2]), vcgtq_s32(ti, edges.val[3]));
+    return 0 - vaddvq_u32(vaddq_u32(lo, hi));
 }
 
 static inline f32x8 f32x8_and(i32x8 mask, f32x8 a) {
@@ -331,7 +412,7 @@ static inline void turbo_gain(const turbo_table * table, int n, const f32x8 * a,
     }
 }
 
-// turbo_assign of ggml-turbo.c
+// turbo_assign of ggml-turbo.c; codes may be null
 static inline float turbo_assign(const ggml_turbo_codebook * cb,
                                  int                         n,
                                  const f32x8 *               x,
@@ -349,8 +430,10 @@ static inline float turbo_assign(const ggml_turbo_codebook * cb,
             const f32x8 l = turbo_nearest(&table, n, f32x8_mul(a, f32x8_set(inv_step)), &m);
             xl            = f32x8_add(xl, f32x8_mul(a, l));
             ll            = f32x8_add(ll, f32x8_mul(l, l));
-            // n + m, or n - 1 - m for a negative value
-            i32x8_store(codes + 8 * v, i32x8_add(i32x8_xor(m, f32x8_gt(f32x8_set(0.0f), x[v])), i32x8_set(n)));
+            if (codes) {
+                // n + m, or n - 1 - m for a negative value
+                i32x8_store(codes + 8 * v, i32x8_add(i32x8_xor(m, f32x8_gt(f32x8_set(0.0f), x[v])), i32x8_set(n)));
+            }
         }
     }
     const float sum     = f32x8_sum(ll);
@@ -420,119 +503,165 @@ static inline void turbo_pack_2bit(const int32_t * codes, uint8_t * q) {
     }
 }
 
-// Blocks side by side, one in each lane: value j of block i at [j][i].
-typedef struct {
-    float   z[QK_TURBO][8];
-    int32_t codes[QK_TURBO][8];
-    int32_t wide[GGML_TURBO_N_GROUPS][8];  // masks
-    float   step[8];                       // 0 where there is nothing to round
-    float   xx[8], xl[8], ll[8];
-} turbo_lanes;
+// blocks that are rounded for scores beside each other: while one waits for what its last value was rounded to, others go on
+#    define N_BESIDE 4
 
-// turbo_round_scores of ggml-turbo.c for each lane, but for the fit of the step; factors of their group of blocks
-static inline void turbo_round_lanes(const ggml_turbo_codebook * cb,
-                                     int                         n,
-                                     const float *               factors,
-                                     int64_t                     group,
-                                     turbo_lanes *               x) {
-    const i32x8 sign_bit = i32x8_set(INT32_MIN);
-    f32x8       t[QK_TURBO], u[QK_TURBO];
-    f32x8       xx = f32x8_set(0.0f), xl = xx, ll = xx;
-    for (int j = 0; j < QK_TURBO; j++) {
-        t[j] = f32x8_load(x->z[j]);
-        u[j] = t[j];
+typedef struct {
+    const ggml_turbo_factor * factor;
+
+    float   step;
+    int     wide;
+    int32_t z[QK_TURBO];
+    int32_t halves[QK_TURBO];  // of z
+    int32_t pairs[QK_TURBO];   // of z
+    int32_t t[QK_TURBO];
+    int32_t u[QK_TURBO];
+    int32_t codes[QK_TURBO];
+} turbo_scores;
+
+// By group table: the edges below codes 1, 2, .., and levels by code, in the lower half of a lane and in the upper one
+typedef struct {
+    int32_t edges[2][16];
+    int32_t levels[2][2][16];
+} turbo_scores_table;
+
+static inline turbo_scores_table turbo_table_for_scores(const ggml_turbo_codebook * cb, int n) {
+    const float        unit = GGML_TURBO_SCORES_UNIT * GGML_TURBO_FACTOR_UNIT;
+    turbo_scores_table table;
+    for (int w = 0; w < 2; w++) {
+        for (int i = 0; i < 16; i++) {
+            table.edges[w][i] = INT32_MAX;
+        }
+        for (int m = 0; m < n; m++) {
+            const int32_t level           = (int32_t) cb->magnitudes[w][m] * GGML_TURBO_SCORES_UNIT;
+            // a negative value on an edge has the smaller magnitude
+            const int32_t edge            = m > 0 ? (int32_t) (cb->edges[w][m - 1] * unit) : 0;
+            table.edges[w][n - 1 - m]     = -edge - 1;
+            table.edges[w][n - 1 + m]     = m > 0 ? edge : -1;
+            table.levels[w][0][n + m]     = level;
+            table.levels[w][0][n - 1 - m] = 0x10000 - level;
+            table.levels[w][1][n + m]     = level * 0x10000;
+            table.levels[w][1][n - 1 - m] = -level * 0x10000;
+        }
     }
+    return table;
+}
+
+// t or u of eight values: sum plus the products of four pairs with a square of the factor
+static inline i32x8 turbo_add_square(i32x8 sum, const i32x8 * square, const i32x8 * pairs) {
+    const i32x8 a = i32x8_add_dot(i32x8_add_dot(sum, square[0], pairs[0]), square[1], pairs[1]);
+    const i32x8 b = i32x8_add_dot(i32x8_add_dot(i32x8_set(0), square[2], pairs[2]), square[3], pairs[3]);
+    return i32x8_add(a, b);
+}
+
+// turbo_round_scores of ggml-turbo.c for n_blocks, but for the fit of the step
+static inline void turbo_round_blocks(const turbo_scores_table * table, int n_blocks, turbo_scores * x) {
     // eight values one after the other, then what they do to all that follow
     for (int begin = 0; begin < QK_TURBO; begin += 8) {
-        const i32x8 wide = i32x8_load(x->wide[begin / GGML_TURBO_GROUP]);
-        f32x8       edge[7], rise[7];
-        const f32x8 least = f32x8_select(wide, f32x8_set(cb->magnitudes[1][0]), f32x8_set(cb->magnitudes[0][0]));
-        for (int k = 0; k < n - 1; k++) {
-            edge[k] = f32x8_select(wide, f32x8_set(cb->edges[1][k]), f32x8_set(cb->edges[0][k]));
-            rise[k] = f32x8_select(wide, f32x8_set(cb->magnitudes[1][k + 1] - cb->magnitudes[1][k]),
-                                   f32x8_set(cb->magnitudes[0][k + 1] - cb->magnitudes[0][k]));
+        const int16_t * factor[N_BESIDE];
+        const int32_t * levels[N_BESIDE];
+        turbo_edges     edges[N_BESIDE];
+        i32x8           t[N_BESIDE];
+        i32x8           errors[N_BESIDE][4];
+        for (int b = 0; b < n_blocks; b++) {
+            const int w = GGML_TURBO_WIDE(x[b].wide, begin);
+            factor[b]   = x[b].factor->u + GGML_TURBO_FACTOR_U(begin, begin);
+            levels[b]   = table->levels[w][0];
+            edges[b]    = turbo_load_edges(table->edges[w]);
+            t[b]        = i32x8_load(x[b].t + begin);
         }
-        const float * rows[8];  // from value 0 on
-        for (int k = 0; k < 8; k++) {
-            rows[k] = factors + group * GGML_TURBO_FACTOR_U(begin + k, 0);
-        }
-        f32x8 e[8], z[8];
-        for (int i = begin; i < begin + 8; i++) {
-            const i32x8 negative = f32x8_gt(f32x8_set(0.0f), t[i]);
-            const f32x8 a        = f32x8_abs(t[i]);
-            f32x8       l        = least;
-            i32x8       m        = i32x8_set(0);
-            for (int k = 0; k < n - 1; k++) {
-                const i32x8 above = f32x8_gt(a, edge[k]);
-                l                 = f32x8_add(l, f32x8_and(above, rise[k]));
-                m                 = i32x8_sub(m, above);
-            }
-            l = f32x8_xor(i32x8_and(negative, sign_bit), l);
-            // n + m, or n - 1 - m for a negative value
-            i32x8_store(x->codes[i], i32x8_add(i32x8_xor(m, negative), i32x8_set(n)));
+        for (int i = 0; i < 8; i += 2) {
+            for (int b = 0; b < n_blocks; b++) {
+                const int32_t * z  = x[b].halves + begin + i;
+                const i32x8     f  = i32x8_load(factor[b] + 8 * i);
+                const uint32_t  c0 = turbo_count_above(t[b], i, edges[b]);
+                const i32x8     e0 = i16x16_sub(i32x8_set(z[0]), i32x8_set(levels[b][c0]));
+                t[b]               = i32x8_add_dot(t[b], f, e0);
+                const uint32_t c1  = turbo_count_above(t[b], i + 1, edges[b]);
+                const i32x8    e1  = i16x16_sub(i32x8_set(z[1]), i32x8_set(levels[b][16 + c1]));
+                t[b]               = i32x8_add_dot(t[b], f, e1);
 
-            const f32x8 zi = f32x8_load(x->z[i]);
-            const f32x8 ei = f32x8_sub(zi, l);
-            for (int j = i + 1; j < begin + 8; j++) {
-                const f32x8 f = f32x8_load(rows[i - begin] + group * j);
-                t[j]          = f32x8_fma(f, ei, t[j]);
-                u[j]          = f32x8_fma(f, zi, u[j]);
+                x[b].codes[begin + i]     = (int32_t) c0;
+                x[b].codes[begin + i + 1] = (int32_t) c1;
+                errors[b][i / 2]          = i32x8_or(e0, e1);
             }
-            e[i - begin] = ei;
-            z[i - begin] = zi;
-
-            const f32x8 d  = f32x8_load(factors + group * GGML_TURBO_FACTOR_D(i));
-            const f32x8 v  = f32x8_sub(u[i], f32x8_sub(t[i], l));
-            const f32x8 du = f32x8_mul(d, u[i]);
-            const f32x8 dv = f32x8_mul(d, v);
-            xx             = f32x8_add(xx, f32x8_mul(du, u[i]));
-            xl             = f32x8_add(xl, f32x8_mul(du, v));
-            ll             = f32x8_add(ll, f32x8_mul(dv, v));
         }
-        for (int j = begin + 8; j < QK_TURBO; j++) {
-            f32x8 tj = t[j], uj = u[j];
-            for (int i = 0; i < 8; i++) {
-                const f32x8 f = f32x8_load(rows[i] + group * j);
-                tj            = f32x8_fma(f, e[i], tj);
-                uj            = f32x8_fma(f, z[i], uj);
+        for (int b = 0; b < n_blocks; b++) {
+            const int32_t * z     = x[b].pairs + begin;
+            const i32x8     zs[4] = { i32x8_set(z[0]), i32x8_set(z[2]), i32x8_set(z[4]), i32x8_set(z[6]) };
+            i32x8_store(x[b].t + begin, t[b]);
+            for (int j = begin; j < QK_TURBO; j += 8) {
+                const int16_t * f     = factor[b] + 8 * (j - begin);
+                const i32x8 square[4] = { i32x8_load(f), i32x8_load(f + 16), i32x8_load(f + 32), i32x8_load(f + 48) };
+                i32x8_store(x[b].u + j, turbo_add_square(i32x8_load(x[b].u + j), square, zs));
+                if (j > begin) {
+                    i32x8_store(x[b].t + j, turbo_add_square(i32x8_load(x[b].t + j), square, errors[b]));
+                }
             }
-            t[j] = tj;
-            u[j] = uj;
         }
     }
-    f32x8_store(x->xx, xx);
-    f32x8_store(x->xl, xl);
-    f32x8_store(x->ll, ll);
 }
 
 // false if there is nothing to round for the step of d
-static inline bool turbo_set_lane(turbo_lanes * lanes, int lane, const float * x, uint16_t d) {
-    const float step = kv_step(GGML_TURBO_STEP(d)) * GGML_TURBO_STEP_UNIT;
-    if (!(step > 0.0f)) {
+static inline bool turbo_set_scores(turbo_scores *            block,
+                                    const ggml_turbo_factor * factor,
+                                    const float *             x,
+                                    uint16_t                  d) {
+    block->factor = factor;
+    block->step   = kv_step(GGML_TURBO_STEP(d)) * GGML_TURBO_STEP_UNIT;
+    block->wide   = d & 15;
+    if (!(block->step > 0.0f)) {
         return false;
     }
-    const float inv_step = 1.0f / step;
-    lanes->step[lane]    = step;
-    for (int j = 0; j < QK_TURBO; j++) {
-        lanes->z[j][lane] = x[j] * inv_step;
-    }
-    for (int g = 0; g < GGML_TURBO_N_GROUPS; g++) {
-        lanes->wide[g][lane] = -((d >> g) & 1);
+    const f32x8 unit  = f32x8_set(GGML_TURBO_SCORES_UNIT / block->step);
+    const f32x8 most  = f32x8_set(GGML_TURBO_SCORES_MOST);
+    const f32x8 least = f32x8_set(-GGML_TURBO_SCORES_MOST);
+    for (int j = 0; j < QK_TURBO; j += 8) {
+        const i32x8 z = i32x8_round(f32x8_max(f32x8_min(f32x8_mul(f32x8_load(x + j), unit), most), least));
+        const i32x8 h = i32x8_halves(z);
+        i32x8_store(block->z + j, z);
+        i32x8_store(block->halves + j, h);
+        i32x8_store(block->pairs + j, i32x8_pairs(h));
+        i32x8_store(block->t + j, i32x8_mul_unit(z));
+        i32x8_store(block->u + j, i32x8_set(0));
     }
     return true;
 }
 
-static inline void turbo_get_lane(const ggml_turbo_codebook * cb,
-                                  const turbo_lanes *         lanes,
-                                  int                         lane,
-                                  int32_t *                   codes,
-                                  uint16_t *                  d) {
-    for (int j = 0; j < QK_TURBO; j++) {
-        codes[j] = lanes->codes[j][lane];
+static inline uint16_t turbo_fit_scores(const ggml_turbo_codebook * cb, const turbo_scores * block) {
+    f32x8 xx = f32x8_set(0.0f), xl = xx, ll = xx;
+    for (int j = 0; j < QK_TURBO; j += 8) {
+        const i32x8 r  = i32x8_sub(i32x8_load(block->t + j), i32x8_mul_unit(i32x8_load(block->z + j)));
+        const f32x8 u  = f32x8_from_i32(i32x8_load(block->u + j));
+        const f32x8 v  = f32x8_sub(u, f32x8_from_i32(r));
+        const f32x8 d  = f32x8_load(block->factor->d + j);
+        const f32x8 du = f32x8_mul(d, u);
+        const f32x8 dv = f32x8_mul(d, v);
+        xx             = f32x8_add(xx, f32x8_mul(du, u));
+        xl             = f32x8_add(xl, f32x8_mul(du, v));
+        ll             = f32x8_add(ll, f32x8_mul(dv, v));
     }
-    const uint16_t fit =
-        ggml_turbo_scores_step(cb, lanes->step[lane], lanes->xx[lane], lanes->xl[lane], lanes->ll[lane]);
-    *d = fit != 0 ? (uint16_t) (fit << 1 | (*d & 15)) : *d;
+    return ggml_turbo_scores_step(cb, block->step, f32x8_sum(xx), f32x8_sum(xl), f32x8_sum(ll));
+}
+
+// of up to N_BESIDE blocks
+static void turbo_round(const turbo_scores_table * table, int n_blocks, turbo_scores * x) {
+    switch (n_blocks) {
+        case 1:
+            turbo_round_blocks(table, 1, x);
+            break;
+        case 2:
+            turbo_round_blocks(table, 2, x);
+            break;
+        case 3:
+            turbo_round_blocks(table, 3, x);
+            break;
+        case 4:
+            turbo_round_blocks(table, 4, x);
+            break;
+        default:
+            break;
+    }
 }
 
 static inline void turbo2_pack(const int32_t * codes, block_turbo2 * y) {
@@ -552,41 +681,47 @@ static inline void turbo4_pack(const int32_t * codes, block_turbo4 * y) {
     }
 }
 
-#    define TURBO_QUANTIZE_ROW(N)                                                                                 \
-        void quantize_row_turbo##N(const float * GGML_RESTRICT x, void * GGML_RESTRICT vy, int64_t k) {           \
-            assert(k % QK_TURBO == 0);                                                                            \
-                                                                                                                  \
-            block_turbo##N * y = vy;                                                                              \
-            for (int64_t i = 0; i < k / QK_TURBO; i++) {                                                          \
-                int32_t codes[QK_TURBO];                                                                          \
-                memset(&y[i], 0, sizeof(y[i]));                                                                   \
-                if (turbo_quantize_block(&ggml_turbo##N##_codebook, GGML_TURBO##N##_N, x + i * QK_TURBO, codes,   \
-                                         &y[i].d)) {                                                              \
-                    turbo##N##_pack(codes, &y[i]);                                                                \
-                }                                                                                                 \
-            }                                                                                                     \
-        }                                                                                                         \
-                                                                                                                  \
-        /* n blocks of a group, from lane `lane` on */                                                            \
-        static void turbo##N##_quantize_scores(const float * x, block_turbo##N * y, int n, const float * factors, \
-                                               int64_t group, int lane) {                                         \
-            const ggml_turbo_codebook * cb = &ggml_turbo##N##_codebook;                                           \
-                                                                                                                  \
-            turbo_lanes lanes = { 0 };                                                                            \
-            bool        rounds[8];                                                                                \
-            for (int i = 0; i < n; i++) {                                                                         \
-                quantize_row_turbo##N(x + i * QK_TURBO, &y[i], QK_TURBO);                                         \
-                rounds[i] = turbo_set_lane(&lanes, lane + i, x + i * QK_TURBO, y[i].d);                           \
-            }                                                                                                     \
-            turbo_round_lanes(cb, GGML_TURBO##N##_N, factors, group, &lanes);                                     \
-            for (int i = 0; i < n; i++) {                                                                         \
-                if (rounds[i]) {                                                                                  \
-                    int32_t codes[QK_TURBO];                                                                      \
-                    turbo_get_lane(cb, &lanes, lane + i, codes, &y[i].d);                                         \
-                    memset(y[i].qs, 0, sizeof(y[i]) - sizeof(y[i].d));                                            \
-                    turbo##N##_pack(codes, &y[i]);                                                                \
-                }                                                                                                 \
-            }                                                                                                     \
+#    define TURBO_QUANTIZE_ROW(N)                                                                               \
+        void quantize_row_turbo##N(const float * GGML_RESTRICT x, void * GGML_RESTRICT vy, int64_t k) {         \
+            assert(k % QK_TURBO == 0);                                                                          \
+                                                                                                                \
+            block_turbo##N * y = vy;                                                                            \
+            for (int64_t i = 0; i < k / QK_TURBO; i++) {                                                        \
+                int32_t codes[QK_TURBO];                                                                        \
+                memset(&y[i], 0, sizeof(y[i]));                                                                 \
+                if (turbo_quantize_block(&ggml_turbo##N##_codebook, GGML_TURBO##N##_N, x + i * QK_TURBO, codes, \
+                                         &y[i].d)) {                                                            \
+                    turbo##N##_pack(codes, &y[i]);                                                              \
+                }                                                                                               \
+            }                                                                                                   \
+        }                                                                                                       \
+                                                                                                                \
+        static void turbo##N##_quantize_scores(const float * x, block_turbo##N * y, int64_t n_blocks,           \
+                                               const ggml_turbo_factor * factors) {                             \
+            const ggml_turbo_codebook * cb    = &ggml_turbo##N##_codebook;                                      \
+            const turbo_scores_table    table = turbo_table_for_scores(cb, GGML_TURBO##N##_N);                  \
+                                                                                                                \
+            turbo_scores     blocks[N_BESIDE];                                                                  \
+            block_turbo##N * to[N_BESIDE];                                                                      \
+            int              n = 0;                                                                             \
+            for (int64_t i = 0; i < n_blocks; i++) {                                                            \
+                const float * xi = x + i * QK_TURBO;                                                            \
+                memset(&y[i], 0, sizeof(y[i]));                                                                 \
+                if (turbo_quantize_block(cb, GGML_TURBO##N##_N, xi, NULL, &y[i].d)) {                           \
+                    to[n] = &y[i];                                                                              \
+                    n += turbo_set_scores(&blocks[n], &factors[i], xi, y[i].d);                                 \
+                }                                                                                               \
+                if (n < N_BESIDE && i + 1 < n_blocks) {                                                         \
+                    continue;                                                                                   \
+                }                                                                                               \
+                turbo_round(&table, n, blocks);                                                                 \
+                for (int k = 0; k < n; k++) {                                                                   \
+                    const uint16_t fit = turbo_fit_scores(cb, &blocks[k]);                                      \
+                    to[k]->d           = fit != 0 ? (uint16_t) (fit << 1 | blocks[k].wide) : to[k]->d;          \
+                    turbo##N##_pack(blocks[k].codes, to[k]);                                                    \
+                }                                                                                               \
+                n = 0;                                                                                          \
+            }                                                                                                   \
         }
 
 TURBO_QUANTIZE_ROW(2)
@@ -597,31 +732,21 @@ void quantize_turbo_scores(enum ggml_type              type,
                            const float * GGML_RESTRICT x,
                            void * GGML_RESTRICT        y,
                            int64_t                     k,
-                           const float *               factors,
-                           int64_t                     first,
-                           int64_t                     group) {
+                           const ggml_turbo_factor *   factors) {
     assert(k % QK_TURBO == 0);
 
-    const int64_t end = first + k / QK_TURBO;
-    for (int64_t i = first; i < end;) {
-        const int     lane = (int) (i % group);
-        const int     n    = (int) MIN(group - lane, end - i);
-        const float * from = x + (i - first) * QK_TURBO;
-        const float * f    = factors + (i - lane) * GGML_TURBO_FACTOR;
-        switch (type) {
-            case GGML_TYPE_TURBO2:
-                turbo2_quantize_scores(from, (block_turbo2 *) y + (i - first), n, f, group, lane);
-                break;
-            case GGML_TYPE_TURBO3:
-                turbo3_quantize_scores(from, (block_turbo3 *) y + (i - first), n, f, group, lane);
-                break;
-            case GGML_TYPE_TURBO4:
-                turbo4_quantize_scores(from, (block_turbo4 *) y + (i - first), n, f, group, lane);
-                break;
-            default:
-                GGML_ABORT("fatal error");
-        }
-        i += n;
+    switch (type) {
+        case GGML_TYPE_TURBO2:
+            turbo2_quantize_scores(x, y, k / QK_TURBO, factors);
+            break;
+        case GGML_TYPE_TURBO3:
+            turbo3_quantize_scores(x, y, k / QK_TURBO, factors);
+            break;
+        case GGML_TYPE_TURBO4:
+            turbo4_quantize_scores(x, y, k / QK_TURBO, factors);
+            break;
+        default:
+            GGML_ABORT("fatal error");
     }
 }
 
@@ -643,10 +768,8 @@ void quantize_turbo_scores(enum ggml_type              type,
                            const float * GGML_RESTRICT x,
                            void * GGML_RESTRICT        y,
                            int64_t                     k,
-                           const float *               factors,
-                           int64_t                     first,
-                           int64_t                     group) {
-    quantize_turbo_scores_ref(type, x, y, k, factors, first, group, false);
+                           const ggml_turbo_factor *   factors) {
+    quantize_turbo_scores_ref(type, x, y, k, factors);
 }
 
 #endif
@@ -664,8 +787,8 @@ void ggml_compute_forward_turbo_set_rows(const struct ggml_compute_params * para
         GGML_ASSERT(to >= 0 && to < dst->ne[1]);
 
         quantize_turbo_scores(dst->type, (const float *) ((const char *) rows->data + i * rows->nb[1]),
-                              (char *) dst->data + to * dst->nb[1], rows->ne[0], (const float *) dst->src[3]->data, 0,
-                              dst->src[3]->ne[0] / GGML_TURBO_FACTOR);
+                              (char *) dst->data + to * dst->nb[1], rows->ne[0],
+                              (const ggml_turbo_factor *) dst->src[3]->data);
     }
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "ggml-turbo.h"
 #include "ggml.h"
 
 #ifdef __cplusplus
@@ -17,9 +18,7 @@ void quantize_turbo_scores(enum ggml_type              type,
                            const float * GGML_RESTRICT x,
                            void * GGML_RESTRICT        y,
                            int64_t                     k,
-                           const float *               factors,
-                           int64_t                     first,
-                           int64_t                     group);
+                           const ggml_turbo_factor *   factors);
 
 // ggml_turbo_set_rows
 void ggml_compute_forward_turbo_set_rows(const struct ggml_compute_params * params, struct ggml_tensor * dst);

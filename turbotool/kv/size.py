@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from turbotool.inputs.shape import CacheShape, KvShape
-from turbotool.kv.cachetype import BLOCKS, CachePair, is_quantized, row_bytes
+from turbotool.kv.cachetype import BLOCKS, TURBO, CachePair, is_quantized, row_bytes
 from turbotool.kv.effective import Cache
 from turbotool.kv.serving import Serving
 
@@ -19,6 +19,8 @@ CELLS = 256  # a cache has a multiple of this
 BATCH = 512  # tokens that are processed at once (-ub), which a window's cache holds beside the window
 STATE_BYTES = 4  # f32, whatever the cache types are
 CALIBRATION_BYTES = 2 * 4  # of a value of K, whatever the context is: a mean and a scale, in f32
+FACTOR_BYTES = 4864  # of a block of a turbo K in one token: by what it is rounded for its scores on a CPU
+FACTOR_HEAD = 256  # values of the largest head whose blocks are rounded so
 
 
 def refusal(shape: KvShape, pair: CachePair) -> str:
@@ -65,8 +67,16 @@ def state_bytes(shape: KvShape, serving: Serving) -> int:
 
 
 def calibration_bytes(shape: KvShape, pair: CachePair) -> int:
-    """Bytes of the calibration of a quantized K, which the sizes that programs print for a cache do not hold."""
-    return CALIBRATION_BYTES * sum(sum(cache.k) for cache in shape.caches) if is_quantized(pair.k) else 0
+    """Bytes of the calibration of a quantized K, which the sizes that programs print for a cache do not hold.
+
+    With a turbo K they are those on a CPU; devices, which round to the nearest, take less.
+    """
+    if not is_quantized(pair.k):
+        return 0
+    values = sum(sum(cache.k) for cache in shape.caches)
+    rounded = pair.k in TURBO and not shape.mla and max(shape.heads_k, default=0) <= FACTOR_HEAD
+    block, _ = BLOCKS[pair.k]
+    return values * CALIBRATION_BYTES + (values // block * FACTOR_BYTES if rounded else 0)
 
 
 def bits_per_value(shape: KvShape, pair: CachePair) -> float:

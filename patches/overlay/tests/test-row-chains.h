@@ -107,6 +107,28 @@ static row_chain_graph row_chain_build(const row_chain_case & c, bool single) {
 }
 
 // The bytes of all results. apart: each tensor has memory of its own, and *written is how many results of operations somebody wrote.
+// of random second moments, made once: that takes longer than to round by them
+static const std::vector<ggml_turbo_factor> & row_chain_factors() {
+    static const std::vector<ggml_turbo_factor> factors = [] {
+        std::vector<ggml_turbo_factor>  res(16);
+        std::mt19937                    gen(1);
+        std::normal_distribution<float> normal;
+        for (auto & factor : res) {
+            double x[64], a[64 * 64];
+            for (double & v : x) {
+                v = normal(gen);
+            }
+            for (int j = 0; j < 64 * 64; ++j) {
+                a[j] = x[j / 64] * x[j % 64];
+            }
+            ggml_turbo_make_factor(a, &factor);
+        }
+        return res;
+    }();
+
+    return factors;
+}
+
 static std::vector<uint8_t> row_chain_compute(ggml_backend_t         cpu,
                                               const row_chain_case & c,
                                               bool                   single,
@@ -128,14 +150,7 @@ static std::vector<uint8_t> row_chain_compute(ggml_backend_t         cpu,
             ((float *) data.data())[i] = normal(gen);
         }
         for (int64_t i = 0; i < t->ne[1] && t->type == GGML_TYPE_I8; ++i) {
-            double x[64], a[64 * 64];
-            for (double & v : x) {
-                v = normal(gen);
-            }
-            for (int j = 0; j < 64 * 64; ++j) {
-                a[j] = x[j / 64] * x[j % 64];
-            }
-            ggml_turbo_make_factor(a, (ggml_turbo_factor *) data.data() + i);
+            ((ggml_turbo_factor *) data.data())[i] = row_chain_factors()[gen() % row_chain_factors().size()];
         }
         for (int64_t i = 0; i < t->ne[0] && t->type == GGML_TYPE_I64; ++i) {
             ((int64_t *) data.data())[i] = 2 * t->ne[0] - 1 - 2 * i;

@@ -106,8 +106,7 @@ static row_chain_graph row_chain_build(const row_chain_case & c, bool single) {
     return g;
 }
 
-// The bytes of all results. apart: each tensor has memory of its own, and *written is how many results of operations somebody wrote.
-// of random second moments, made once: that takes longer than to round by them
+// Of random second moments, made once: that takes longer than to round by them
 static const std::vector<ggml_turbo_factor> & row_chain_factors() {
     static const std::vector<ggml_turbo_factor> factors = [] {
         std::vector<ggml_turbo_factor>  res(16);
@@ -129,6 +128,7 @@ static const std::vector<ggml_turbo_factor> & row_chain_factors() {
     return factors;
 }
 
+// The bytes of all results. apart: each tensor has memory of its own, and *written is how many results of operations somebody wrote.
 static std::vector<uint8_t> row_chain_compute(ggml_backend_t         cpu,
                                               const row_chain_case & c,
                                               bool                   single,

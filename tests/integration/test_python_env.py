@@ -46,14 +46,24 @@ ANSWER = f"""
 import json, sys
 from llama_cpp import Llama
 from turbotool_llama import kv, report
-llama = Llama(sys.argv[1], n_ctx={CTX}, n_threads=1, verbose=False, **kv(sys.argv[2]))
-answer = llama({PROMPT!r}, max_tokens={TOKENS}, temperature=0.0, repeat_penalty=1.0)
-print(json.dumps([answer["choices"][0]["text"], report()["calibration"]]))
+llama = Llama(sys.argv[1], n_ctx={CTX}, n_threads=1, verbose=False, logits_all=True, **kv(sys.argv[2]))
+answer = llama({PROMPT!r}, max_tokens={TOKENS}, temperature=0.0, repeat_penalty=1.0, logprobs=1)["choices"][0]
+probabilities = [float(one) for one in answer["logprobs"]["token_logprobs"]]
+print(json.dumps([answer["text"], report()["calibration"], probabilities]))
 """
 BY_NUMBER = ANSWER.replace("**kv(sys.argv[2])", "type_k=TURBO4, type_v=TURBO4, flash_attn=True").replace(
     "kv,", "TURBO4,"
 )
 EPOCH = 315532800
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says, with what K is calibrated, and each token's logarithmic probability."""
+
+    text: str
+    calibration: str
+    log_probabilities: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -69,12 +79,11 @@ class RealEnvironment:
         command = [self.told["python"], "-c", code, *map(str, words)]
         return subprocess.run(command, env=variables(env), capture_output=True, text=True, check=False, timeout=SECONDS)
 
-    def answer(self, cache: str, env: Mapping[str, str] | None = None, code: str = ANSWER) -> tuple[str, str]:
-        """What the model says, and with what K is calibrated."""
+    def answer(self, cache: str, env: Mapping[str, str] | None = None, code: str = ANSWER) -> Answer:
         done = self.run(code, self.model.path, cache, env=env)
         assert done.returncode == 0, done.stderr[-4000:]
-        text, calibration = json.loads(done.stdout.splitlines()[-1])
-        return text.strip(), calibration
+        text, calibration, log_probabilities = json.loads(done.stdout.splitlines()[-1])
+        return Answer(text.strip(), calibration, tuple(log_probabilities))
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +121,9 @@ def test_nothing_was_compiled(real: RealEnvironment) -> None:
 def test_a_calibrated_cache_answers_as_llama_completion_does(
     real: RealEnvironment, built: dict[str, Any], tmp_path: Path, cache: str
 ) -> None:
-    answer, calibration = real.answer(cache)
-    assert calibration == "auto"
-    assert answer == completed(built, real.model, tmp_path, cache, AUTO)
+    answer = real.answer(cache)
+    assert answer.calibration == "auto"
+    assert answer.text == completed(built, real.model, tmp_path, cache, AUTO)
 
 
 def test_the_program_of_the_guide_runs_as_it_stands(real: RealEnvironment) -> None:
@@ -129,10 +138,11 @@ def test_the_program_of_the_guide_runs_as_it_stands(real: RealEnvironment) -> No
 def test_without_calibration_the_answer_is_the_one_of_llama_completion_too(
     real: RealEnvironment, built: dict[str, Any], tmp_path: Path
 ) -> None:
-    answer, calibration = real.answer("turbo4", {"LLAMA_ARG_KV_CALIBRATION": "off"})
-    assert calibration == "off"
-    assert answer == completed(built, real.model, tmp_path, "turbo4", UNCALIBRATED)
-    assert answer != real.answer("turbo4")[0]  # or else the two tests tell nothing of calibrations
+    answer = real.answer("turbo4", {"LLAMA_ARG_KV_CALIBRATION": "off"})
+    assert answer.calibration == "off"
+    assert answer.text == completed(built, real.model, tmp_path, "turbo4", UNCALIBRATED)
+    # the words may be the same ones, how probable they are is not
+    assert answer.log_probabilities[0] != real.answer("turbo4").log_probabilities[0]
 
 
 def test_each_cache_type_has_the_number_that_the_library_gives_its_name(real: RealEnvironment) -> None:
@@ -248,9 +258,9 @@ def test_the_libraries_of_the_wheel_answer_as_llama_completion_does(
     installed: RealEnvironment, built: dict[str, Any], tmp_path: Path
 ) -> None:
     assert "TURBO4, report" in BY_NUMBER
-    answer, calibration = installed.answer("turbo4", code=BY_NUMBER)
-    assert calibration == "auto"
-    assert answer == completed(built, installed.model, tmp_path, "turbo4", AUTO)
+    answer = installed.answer("turbo4", code=BY_NUMBER)
+    assert answer.calibration == "auto"
+    assert answer.text == completed(built, installed.model, tmp_path, "turbo4", AUTO)
 
 
 def test_the_wheel_loads_its_own_libraries_and_the_same_layouts_fit(

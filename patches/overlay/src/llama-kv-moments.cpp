@@ -483,6 +483,8 @@ llama_kv_affines llama_kv_affines_at(const llama_model &          model,
 // measuring
 //
 
+constexpr int32_t N_FIRSTS = 7;  // tokens, beside those of the text, that begin a sequence
+
 // sums over rows and over first rows, in double; laid out as llama_kv_moments
 struct kv_sums {
     std::vector<double> mean, sq, cross, first, first_sq;
@@ -493,6 +495,14 @@ struct kv_sums {
     double n_first = 0;
 
     uint32_t n_seen = 0;  // tokens of this sequence
+
+    void add_first(const float * token) {
+        for (size_t i = 0; i < first.size(); ++i) {
+            first[i] += token[i];
+            first_sq[i] += (double) token[i] * token[i];
+        }
+        n_first += 1.0;
+    }
 };
 
 struct kv_layer_sums {
@@ -506,6 +516,8 @@ struct kv_observer {
 
     std::map<uint32_t, kv_layer_sums> sums;
     std::map<rope_key, rope_table>    ropes;
+
+    bool firsts = false;  // each token is the first of its sequence
 
     std::string error;
 
@@ -567,14 +579,12 @@ void kv_observer::add(const ggml_tensor * rows, char side, uint32_t il) {
     std::vector<float>  values(n);
     for (int64_t t = 0; t < n_tokens; ++t) {
         const float * token = &data[(size_t) (t * n_head) * n];
-        const auto    pos   = sum.n_seen++ % n_ctx;
+        const auto    pos   = firsts ? 0 : sum.n_seen++ % n_ctx;
         if (pos == 0) {
-            // the first row is unlike all others
-            for (size_t i = 0; side == 'k' && i < sum.first.size(); ++i) {
-                sum.first[i] += token[i];
-                sum.first_sq[i] += (double) token[i] * token[i];
+            // the first key is unlike all others; the first query has only itself to attend to
+            if (side == 'k') {
+                sum.add_first(token);
             }
-            sum.n_first += 1.0;
             continue;
         }
         for (int64_t h = 0; h < n_head; ++h) {
@@ -677,9 +687,10 @@ llama_kv_calibration llama_kv_calibration_measure(llama_model &                 
     observer.n_ctx       = n_ctx;
 
     params.n_ctx             = n_ctx;
-    params.n_batch           = n_ctx;
-    params.n_ubatch          = n_ctx;
-    params.n_seq_max         = 1;
+    params.n_batch           = std::max<uint32_t>(n_ctx, N_FIRSTS);
+    params.n_ubatch          = params.n_batch;
+    params.n_seq_max         = N_FIRSTS;
+    params.kv_unified        = true;
     params.type_k            = GGML_TYPE_F16;
     params.type_v            = GGML_TYPE_F16;
     params.embeddings        = false;
@@ -697,13 +708,12 @@ llama_kv_calibration llama_kv_calibration_measure(llama_model &                 
     }
     observer.cparams = ctx->get_cparams();
 
-    const auto decode = [&](std::vector<llama_token> & seq) {
+    const auto decode = [&](const llama_batch & batch) {
         llama_memory_clear(llama_get_memory(ctx.get()), true);
         for (auto & [il, sum] : observer.sums) {
             sum.k.n_seen = sum.q.n_seen = 0;
         }
-        if (llama_decode(ctx.get(), llama_batch_get_one(seq.data(), (int32_t) seq.size())) != 0 ||
-            !observer.error.empty()) {
+        if (llama_decode(ctx.get(), batch) != 0 || !observer.error.empty()) {
             throw std::runtime_error(observer.error.empty() ? "the text cannot be decoded" : observer.error);
         }
     };
@@ -716,16 +726,27 @@ llama_kv_calibration llama_kv_calibration_measure(llama_model &                 
         }
         text.add(seq.data(), seq.size() * sizeof(llama_token));
 
-        decode(seq);
+        decode(llama_batch_get_one(seq.data(), (int32_t) seq.size()));
         if (progress && !progress((float) (s + 1) / (float) n_seq)) {
             throw std::runtime_error("stopped");
         }
     }
 
-    // whether the first key is the same whatever the token: tokens from all over the text
-    for (size_t i = 1; i < 8 && !model.vocab.get_add_bos(); ++i) {
-        std::vector<llama_token> first = { tokens[i * tokens.size() / 8] };
-        decode(first);
+    // whether the first key is the same whatever the token: tokens from all over the text, each in a sequence of its own
+    if (!model.vocab.get_add_bos()) {
+        llama_batch batch = llama_batch_init(N_FIRSTS, 0, 1);
+        for (int32_t i = 0; i < N_FIRSTS; ++i) {
+            batch.token[i]     = tokens[(size_t) (i + 1) * tokens.size() / (N_FIRSTS + 1)];
+            batch.pos[i]       = 0;
+            batch.n_seq_id[i]  = 1;
+            batch.seq_id[i][0] = i;
+            batch.logits[i]    = i + 1 == N_FIRSTS;
+        }
+        batch.n_tokens  = N_FIRSTS;
+        observer.firsts = true;
+        const std::unique_ptr<llama_batch, void (*)(llama_batch *)> freed(
+            &batch, [](llama_batch * b) { llama_batch_free(*b); });
+        decode(batch);
     }
 
     llama_kv_calibration res;

@@ -498,7 +498,7 @@ ggml_tensor * llama_turbo_store(ggml_context *          ctx,
                          ggml_set_rows(ctx, cache, rows, idxs);
 }
 
-ggml_tensor * llama_turbo_query(ggml_context * ctx, ggml_tensor * cur, const llama_turbo_rot & rot) {
+static ggml_tensor * turn_query(ggml_context * ctx, ggml_tensor * cur, const llama_turbo_rot & rot) {
     if (rot.observed >= 0) {
         cur = observe(ctx, cur, 'q', rot.observed);
     }
@@ -509,6 +509,17 @@ ggml_tensor * llama_turbo_query(ggml_context * ctx, ggml_tensor * cur, const lla
     }
 
     return rotate(ctx, cur, rot);
+}
+
+ggml_tensor * llama_turbo_query(ggml_context * ctx, ggml_tensor * cur, const llama_kv_rot & rot) {
+    return rot.q_turned ? cur : turn_query(ctx, cur, rot.k);
+}
+
+ggml_tensor * llama_turbo_turn_q(ggml_context * ctx, ggml_cgraph * gf, ggml_tensor * cur, const llama_kv_rot & rot) {
+    cur = turn_query(ctx, cur, rot.k);
+    ggml_build_forward_expand(gf, cur);
+
+    return cur;
 }
 
 ggml_tensor * llama_turbo_undo(ggml_context * ctx, ggml_tensor * cur, const llama_turbo_rot & rot) {

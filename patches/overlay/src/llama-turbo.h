@@ -67,6 +67,14 @@ struct llama_turbo_rot {
 struct llama_kv_rot {
     llama_turbo_rot k;
     llama_turbo_rot v;
+
+    bool q_turned = false;  // by llama_turbo_turn_q(), not by llama_turbo_query() any more
+
+    llama_kv_rot of_turned_q() const {
+        llama_kv_rot res = *this;
+        res.q_turned     = true;
+        return res;
+    }
 };
 
 // The rotations of a layer in a cache. Who shows the rows of a turbo cache owes their rotation: if nobody has taken it when
@@ -167,7 +175,10 @@ ggml_tensor * llama_turbo_store(ggml_context *          ctx,
                                 const llama_turbo_rot & rot);
 
 // Queries (heads, tokens) for rows that are stored like that
-ggml_tensor * llama_turbo_query(ggml_context * ctx, ggml_tensor * cur, const llama_turbo_rot & rot);
+ggml_tensor * llama_turbo_query(ggml_context * ctx, ggml_tensor * cur, const llama_kv_rot & rot);
+
+// Queries before K and V of their tokens are stored, so that the small operations on all three follow each other
+ggml_tensor * llama_turbo_turn_q(ggml_context * ctx, ggml_cgraph * gf, ggml_tensor * cur, const llama_kv_rot & rot);
 
 // The rotation of rows of two caches beside each other; aborts if they differ
 llama_kv_rot llama_kv_rot_of_both(const llama_kv_rot & a, const llama_kv_rot & b);

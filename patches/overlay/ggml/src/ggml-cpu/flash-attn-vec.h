@@ -81,7 +81,23 @@ struct vec {
 
     vec exp() const { return { ggml_v_expf(v) }; }
 
-    vec exp_below() const { return exp(); }
+    // the same of what is not above 0, and 0 from -87 down, where numbers end that are normal
+    vec exp_below() const {
+        const __m256 seen  = _mm256_cmp_ps(v, _mm256_set1_ps(-87.0f), _CMP_NLT_UQ);  // NaN stays
+        const __m256 magic = _mm256_set1_ps(0x1.8p23f);
+        const __m256 z     = _mm256_fmadd_ps(v, _mm256_set1_ps(0x1.715476p+0f), magic);
+        const __m256 n     = _mm256_sub_ps(z, magic);
+        const __m256 b =
+            _mm256_fnmadd_ps(n, _mm256_set1_ps(0x1.7f7d1cp-20f), _mm256_fnmadd_ps(n, _mm256_set1_ps(0x1.62e4p-1f), v));
+        const __m256  u   = _mm256_mul_ps(b, b);
+        const __m256  top = _mm256_fmadd_ps(_mm256_set1_ps(0x1.0e4020p-7f), b, _mm256_set1_ps(0x1.573e2ep-5f));
+        const __m256  mid = _mm256_fmadd_ps(_mm256_set1_ps(0x1.555e66p-3f), b, _mm256_set1_ps(0x1.fffdb6p-2f));
+        const __m256  low = _mm256_mul_ps(_mm256_set1_ps(0x1.ffffecp-1f), b);
+        const __m256  j   = _mm256_fmadd_ps(_mm256_fmadd_ps(top, u, mid), u, low);
+        const __m256i e   = _mm256_slli_epi32(_mm256_castps_si256(z), 23);
+        const __m256  k   = _mm256_castsi256_ps(_mm256_add_epi32(e, _mm256_castps_si256(_mm256_set1_ps(1.0f))));
+        return { _mm256_and_ps(seen, _mm256_fmadd_ps(j, k, k)) };
+    }
 
     float sum() const {
         const __m128 x = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));

@@ -29,6 +29,33 @@ struct row_chain {
     const ggml_tensor * last() const { return store ? store : steps[n_steps - 1]; }
 
     int64_t n_rows() const { return ggml_nelements(rows) / n; }
+
+    bool for_scores() const { return store && store->src[3]; }
+
+    // rows that a thread computes together: blocks that are rounded beside each other take little longer than one
+    int64_t n_unit() const {
+        if (!for_scores()) {
+            return 1;
+        }
+        const int64_t per_row = store->ne[0] / n;
+        int64_t       res     = std::clamp(GGML_TURBO_BESIDE * QK_TURBO / n, (int64_t) 1, per_row);
+        while (per_row % res != 0) {
+            --res;
+        }
+        return res;
+    }
+
+    int64_t n_units() const { return n_rows() / n_unit(); }
+
+    // what a unit takes, by what a value takes that is multiplied: one that is stored as turbo4 takes twelve times as long,
+    // and rounding for scores once as long for all blocks beside each other
+    int64_t cost() const {
+        const int64_t n_values = n_unit() * n;
+        if (!store) {
+            return n_values;
+        }
+        return for_scores() ? 16 * (n_values + QK_TURBO) : (ggml_is_turbo(store->type) ? 12 : 2) * n_values;
+    }
 };
 
 static bool is_hadamard(const ggml_tensor * t) {
@@ -252,7 +279,7 @@ static void compute(const row_chain & chain, int64_t first, int64_t end) {
             continue;
         }
 
-        const int64_t n_rows = std::min(end - r0, MAX_SCRATCH / n);
+        const int64_t n_rows = std::min(end - r0, MAX_SCRATCH / n / chain.n_unit() * chain.n_unit());
         for (int64_t i = 0; i < n_rows; ++i) {
             const char * row = shape ? row_for(shape, shape, r0 + i) :
                                        (const char *) chain.rows->data + (r0 + i) * n * (int64_t) sizeof(float);
@@ -282,7 +309,7 @@ int ggml_cpu_row_chains(const ggml_cgraph * graph, int node, const ggml_compute_
     row_chain chains[MAX_CHAINS];
     int       n_chains = 0;
     int       n_ops    = 0;
-    int64_t   n_rows   = 0;
+    int64_t   cost     = 0;
     int       end      = node;
 
     while (n_chains < MAX_CHAINS) {
@@ -293,25 +320,30 @@ int ggml_cpu_row_chains(const ggml_cgraph * graph, int node, const ggml_compute_
         }
         chains[n_chains++] = next;
         n_ops += next.n_ops();
-        n_rows += next.n_rows();
+        cost += next.n_units() * next.cost();
         end = next.end;
     }
     if (n_ops < 2) {
         return 0;
     }
 
-    // rows of all chains one after the other
-    const int64_t first = n_rows * params->ith / params->nth;
-    const int64_t last  = n_rows * (params->ith + 1) / params->nth;
+    // the units of all chains one after the other, those that take longest first; a thread takes what begins in its part
+    std::sort(chains, chains + n_chains, [](const row_chain & a, const row_chain & b) { return a.cost() > b.cost(); });
+    const int64_t first = cost * params->ith / params->nth;
+    const int64_t last  = cost * (params->ith + 1) / params->nth;
     int64_t       begin = 0;
     for (int i = 0; i < n_chains; ++i) {
-        const int64_t n = chains[i].n_rows();
-        const int64_t a = std::max(first - begin, (int64_t) 0);
-        const int64_t b = std::min(last - begin, n);
+        const int64_t n_units = chains[i].n_units();
+        const int64_t each    = chains[i].cost();
+        const auto    unit_at = [&](int64_t at) {
+            return std::clamp((at - begin + each - 1) / each, (int64_t) 0, n_units);
+        };
+        const int64_t a = unit_at(first);
+        const int64_t b = unit_at(last);
         if (a < b) {
-            compute(chains[i], a, b);
+            compute(chains[i], a * chains[i].n_unit(), b * chains[i].n_unit());
         }
-        begin += n;
+        begin += n_units * each;
     }
 
     return end - node - 1;

@@ -503,9 +503,7 @@ static inline void turbo_pack_2bit(const int32_t * codes, uint8_t * q) {
     }
 }
 
-// blocks that are rounded for scores beside each other: while one waits for what its last value was rounded to, others go on
-#    define N_BESIDE 4
-
+// one of the blocks that are rounded beside each other: while one waits for what its last value was rounded to, others go on
 typedef struct {
     const ggml_turbo_factor * factor;
 
@@ -558,11 +556,11 @@ static inline i32x8 turbo_add_square(i32x8 sum, const i32x8 * square, const i32x
 static inline void turbo_round_blocks(const turbo_scores_table * table, int n_blocks, turbo_scores * x) {
     // eight values one after the other, then what they do to all that follow
     for (int begin = 0; begin < QK_TURBO; begin += 8) {
-        const int16_t * factor[N_BESIDE];
-        const int32_t * levels[N_BESIDE];
-        turbo_edges     edges[N_BESIDE];
-        i32x8           t[N_BESIDE];
-        i32x8           errors[N_BESIDE][4];
+        const int16_t * factor[GGML_TURBO_BESIDE];
+        const int32_t * levels[GGML_TURBO_BESIDE];
+        turbo_edges     edges[GGML_TURBO_BESIDE];
+        i32x8           t[GGML_TURBO_BESIDE];
+        i32x8           errors[GGML_TURBO_BESIDE][4];
         for (int b = 0; b < n_blocks; b++) {
             const int w = GGML_TURBO_WIDE(x[b].wide, begin);
             factor[b]   = x[b].factor->u + GGML_TURBO_FACTOR_U(begin, begin);
@@ -644,7 +642,19 @@ static inline uint16_t turbo_fit_scores(const ggml_turbo_codebook * cb, const tu
     return ggml_turbo_scores_step(cb, block->step, f32x8_sum(xx), f32x8_sum(xl), f32x8_sum(ll));
 }
 
-// of up to N_BESIDE blocks
+// Factors lie where the weights of all layers have gone by since the last token: they come while steps are chosen.
+static inline void turbo_fetch_factors(const ggml_turbo_factor * factors, int64_t n) {
+#    if defined(__GNUC__)
+    for (size_t i = 0; i < (size_t) n * sizeof(*factors); i += 64) {
+        __builtin_prefetch((const char *) factors + i);
+    }
+#    else
+    GGML_UNUSED(factors);
+    GGML_UNUSED(n);
+#    endif
+}
+
+// of up to GGML_TURBO_BESIDE blocks
 static void turbo_round(const turbo_scores_table * table, int n_blocks, turbo_scores * x) {
     switch (n_blocks) {
         case 1:
@@ -701,17 +711,21 @@ static inline void turbo4_pack(const int32_t * codes, block_turbo4 * y) {
             const ggml_turbo_codebook * cb    = &ggml_turbo##N##_codebook;                                      \
             const turbo_scores_table    table = turbo_table_for_scores(cb, GGML_TURBO##N##_N);                  \
                                                                                                                 \
-            turbo_scores     blocks[N_BESIDE];                                                                  \
-            block_turbo##N * to[N_BESIDE];                                                                      \
+            turbo_scores     blocks[GGML_TURBO_BESIDE];                                                         \
+            block_turbo##N * to[GGML_TURBO_BESIDE];                                                             \
             int              n = 0;                                                                             \
             for (int64_t i = 0; i < n_blocks; i++) {                                                            \
                 const float * xi = x + i * QK_TURBO;                                                            \
+                if (i % GGML_TURBO_BESIDE == 0) {                                                               \
+                    turbo_fetch_factors(factors + i,                                                            \
+                                        n_blocks - i < GGML_TURBO_BESIDE ? n_blocks - i : GGML_TURBO_BESIDE);   \
+                }                                                                                               \
                 memset(&y[i], 0, sizeof(y[i]));                                                                 \
                 if (turbo_quantize_block(cb, GGML_TURBO##N##_N, xi, NULL, &y[i].d)) {                           \
                     to[n] = &y[i];                                                                              \
                     n += turbo_set_scores(&blocks[n], &factors[i], xi, y[i].d);                                 \
                 }                                                                                               \
-                if (n < N_BESIDE && i + 1 < n_blocks) {                                                         \
+                if (n < GGML_TURBO_BESIDE && i + 1 < n_blocks) {                                                \
                     continue;                                                                                   \
                 }                                                                                               \
                 turbo_round(&table, n, blocks);                                                                 \

@@ -13,6 +13,9 @@ void quantize_row_turbo2(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, 
 void quantize_row_turbo3(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k);
 void quantize_row_turbo4(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k);
 
+// blocks that are rounded for scores beside each other
+#define GGML_TURBO_BESIDE 4
+
 // as quantize_turbo_scores_ref of ggml-turbo-impl.h: with AVX2 and on ARM with its bits
 void quantize_turbo_scores(enum ggml_type              type,
                            const float * GGML_RESTRICT x,

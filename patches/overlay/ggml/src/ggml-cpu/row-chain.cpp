@@ -87,7 +87,8 @@ static bool append(row_chain & chain, const ggml_tensor * t) {
         const int64_t n = chain.n > 0 ? chain.n : in->ne[0];
         if (!is_f32_rows(in) || in->ne[2] != 1 || in->ne[3] != 1 || t->ne[2] != 1 || t->ne[3] != 1 ||
             in->ne[0] % n != 0 || n % ggml_blck_size(t->type) != 0 || t->src[1]->type != GGML_TYPE_I64 ||
-            t->src[1]->nb[0] != sizeof(int64_t) || !ggml_get_type_traits_cpu(t->type)->from_float) {
+            t->src[1]->nb[0] != sizeof(int64_t) || (t->src[3] && n > MAX_SCRATCH) ||
+            !ggml_get_type_traits_cpu(t->type)->from_float) {
             return false;
         }
         chain.n     = n;
@@ -250,36 +251,59 @@ static void hadamard(const ggml_tensor * t, float * x, int64_t n_values) {
     ggml_compute_forward_fwht(&alone, &out);
 }
 
-// Stores row r and, of n_rows that follow each other at x, those that go to the same row of the cache as it; returns how many.
-static int64_t store_rows(const ggml_tensor * t, int64_t n, int64_t r, int64_t n_rows, const float * x) {
+// where row r of n values of what is stored goes
+static char * place_of(const ggml_tensor * t, int64_t n, int64_t r) {
     const int64_t per_row = t->ne[0] / n;
     const int64_t i1      = ((const int64_t *) t->src[1]->data)[r / per_row];
     GGML_ASSERT(i1 >= 0 && i1 < t->ne[1]);
 
-    char * to = (char *) t->data + i1 * t->nb[1] + ggml_row_size(t->type, r % per_row * n);
-    n_rows    = std::min(n_rows, per_row - r % per_row);
-    if (t->src[3]) {
-        const auto * factors = (const ggml_turbo_factor *) t->src[3]->data;
-        quantize_turbo_scores(t->type, x, to, n_rows * n, factors + r % per_row * (n / QK_TURBO));
-    } else {
-        ggml_get_type_traits_cpu(t->type)->from_float(x, to, n_rows * n);
+    return (char *) t->data + i1 * t->nb[1] + ggml_row_size(t->type, r % per_row * n);
+}
+
+// n_rows from row r on, which follow each other at x
+static void store_rows(const ggml_tensor * t, int64_t n, int64_t r, int64_t n_rows, const float * x) {
+    const int64_t per_row = t->ne[0] / n;
+    for (int64_t end = r + n_rows; r < end;) {
+        // to the same row of the cache
+        const int64_t n_values = std::min(end - r, per_row - r % per_row) * n;
+        ggml_get_type_traits_cpu(t->type)->from_float(x, place_of(t, n, r), n_values);
+        x += n_values;
+        r += n_values / n;
     }
-    return n_rows;
+}
+
+// the same, rounded for scores
+static void store_for_scores(const ggml_tensor * t, int64_t n, int64_t r, int64_t n_rows, const float * x) {
+    const auto *  factors  = (const ggml_turbo_factor *) t->src[3]->data;
+    const int64_t n_blocks = n / QK_TURBO;
+    const int64_t per_row  = t->ne[0] / n;
+
+    ggml_turbo_rounding blocks[MAX_SCRATCH / QK_TURBO];
+    int64_t             n_all = 0;
+    for (int64_t end = r + n_rows; r < end; ++r) {
+        for (int64_t b = 0; b < n_blocks; ++b, x += QK_TURBO) {
+            blocks[n_all++] = { x, place_of(t, n, r) + b * ggml_type_size(t->type),
+                                factors + r % per_row * n_blocks + b };
+        }
+    }
+    quantize_turbo_scores(t->type, blocks, n_all);
 }
 
 static void compute(const row_chain & chain, int64_t first, int64_t end) {
     const int64_t       n     = chain.n;
     // the first operation with a vector tells where a row lies; blocks of a product follow each other
     const ggml_tensor * shape = chain.n_steps > 0 && is_hadamard(chain.steps[0]) ? nullptr : chain.rows;
+    const auto          store = chain.for_scores() ? store_for_scores : store_rows;
 
     float scratch[MAX_SCRATCH];
     for (int64_t r0 = first; r0 < end;) {
         if (chain.n_steps == 0) {
-            r0 += store_rows(chain.store, n, r0, 1, (const float *) row_for(chain.rows, chain.rows, r0));
+            store(chain.store, n, r0, 1, (const float *) row_for(chain.rows, chain.rows, r0));
+            ++r0;
             continue;
         }
 
-        const int64_t n_rows = std::min(end - r0, MAX_SCRATCH / n / chain.n_unit() * chain.n_unit());
+        const int64_t n_rows = std::min(end - r0, MAX_SCRATCH / n);
         for (int64_t i = 0; i < n_rows; ++i) {
             const char * row = shape ? row_for(shape, shape, r0 + i) :
                                        (const char *) chain.rows->data + (r0 + i) * n * (int64_t) sizeof(float);
@@ -295,10 +319,9 @@ static void compute(const row_chain & chain, int64_t first, int64_t end) {
                 with_vector(t->op, n, scratch + i * n, (const float *) row_for(t->src[1], t, r0 + i));
             }
         }
-        for (int64_t i = 0; i < n_rows && chain.store;) {
-            i += store_rows(chain.store, n, r0 + i, n_rows - i, scratch + i * n);
-        }
-        if (!chain.store) {
+        if (chain.store) {
+            store(chain.store, n, r0, n_rows, scratch);
+        } else {
             memcpy((float *) chain.last()->data + r0 * n, scratch, n_rows * n * sizeof(float));
         }
         r0 += n_rows;

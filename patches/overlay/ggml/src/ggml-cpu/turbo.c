@@ -165,6 +165,23 @@ static inline float f32x8_sum(f32x8 v) {
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
 }
 
+// the sums of 2*GGML_TURBO_N_GROUPS vectors, each as f32x8_sum adds it
+static inline void f32x8_sums(const f32x8 * v, float * sums) {
+    __m256 halves[4];
+    for (int i = 0; i < 4; i++) {
+        // of vector i in the lower half, of vector i + 4 in the upper one: 0+4, 1+5, 2+6, 3+7
+        halves[i] =
+            _mm256_add_ps(_mm256_permute2f128_ps(v[i], v[i + 4], 0x20), _mm256_permute2f128_ps(v[i], v[i + 4], 0x31));
+    }
+    __m256 quarters[2];
+    for (int i = 0; i < 2; i++) {
+        quarters[i] = _mm256_add_ps(_mm256_shuffle_ps(halves[2 * i], halves[2 * i + 1], 0x44),
+                                    _mm256_shuffle_ps(halves[2 * i], halves[2 * i + 1], 0xee));
+    }
+    _mm256_storeu_ps(sums, _mm256_add_ps(_mm256_shuffle_ps(quarters[0], quarters[1], 0x88),
+                                         _mm256_shuffle_ps(quarters[0], quarters[1], 0xdd)));
+}
+
 static inline float f32x8_largest(f32x8 v) {
     __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     m        = _mm_max_ps(m, _mm_movehl_ps(m, m));
@@ -337,6 +354,20 @@ static inline float f32x8_sum(f32x8 v) {
     return vaddv_f32(vadd_f32(vget_low_f32(s), vget_high_f32(s)));
 }
 
+// the sums of 2*GGML_TURBO_N_GROUPS vectors, each as f32x8_sum adds it
+static inline void f32x8_sums(const f32x8 * v, float * sums) {
+    for (int i = 0; i < 8; i += 4) {
+        float32x4_t quarters[2];
+        for (int j = 0; j < 2; j++) {
+            const float32x4_t a = vaddq_f32(v[i + 2 * j].val[0], v[i + 2 * j].val[1]);
+            const float32x4_t b = vaddq_f32(v[i + 2 * j + 1].val[0], v[i + 2 * j + 1].val[1]);
+            quarters[j]         = vaddq_f32(vcombine_f32(vget_low_f32(a), vget_low_f32(b)),
+                                            vcombine_f32(vget_high_f32(a), vget_high_f32(b)));
+        }
+        vst1q_f32(sums + i, vpaddq_f32(quarters[0], quarters[1]));
+    }
+}
+
 static inline float f32x8_largest(f32x8 v) {
     return vmaxvq_f32(vmaxq_f32(v.val[0], v.val[1]));
 }
@@ -398,6 +429,7 @@ static inline f32x8 turbo_nearest(const turbo_table * table, int n, f32x8 z, i32
 // turbo_gain of ggml-turbo.c, for magnitudes a
 static inline void turbo_gain(const turbo_table * table, int n, const f32x8 * a, float step, float * gain) {
     const f32x8 inv_step = f32x8_set(1.0f / step);
+    f32x8       products[2 * GGML_TURBO_N_GROUPS];  // a*l of the groups, then l*l
     for (int g = 0; g < GGML_TURBO_N_GROUPS; g++) {
         f32x8 xl = f32x8_set(0.0f);
         f32x8 ll = f32x8_set(0.0f);
@@ -407,8 +439,13 @@ static inline void turbo_gain(const turbo_table * table, int n, const f32x8 * a,
             xl            = f32x8_add(xl, f32x8_mul(a[v], l));
             ll            = f32x8_add(ll, f32x8_mul(l, l));
         }
-        const float sum = f32x8_sum(xl);
-        gain[g]         = step * ((sum + sum) - step * f32x8_sum(ll));
+        products[g]                       = xl;
+        products[GGML_TURBO_N_GROUPS + g] = ll;
+    }
+    float sums[2 * GGML_TURBO_N_GROUPS];
+    f32x8_sums(products, sums);
+    for (int g = 0; g < GGML_TURBO_N_GROUPS; g++) {
+        gain[g] = step * ((sums[g] + sums[g]) - step * sums[GGML_TURBO_N_GROUPS + g]);
     }
 }
 
@@ -642,18 +679,6 @@ static inline uint16_t turbo_fit_scores(const ggml_turbo_codebook * cb, const tu
     return ggml_turbo_scores_step(cb, block->step, f32x8_sum(xx), f32x8_sum(xl), f32x8_sum(ll));
 }
 
-// Factors lie where the weights of all layers have gone by since the last token: they come while steps are chosen.
-static inline void turbo_fetch_factors(const ggml_turbo_factor * factors, int64_t n) {
-#    if defined(__GNUC__)
-    for (size_t i = 0; i < (size_t) n * sizeof(*factors); i += 64) {
-        __builtin_prefetch((const char *) factors + i);
-    }
-#    else
-    GGML_UNUSED(factors);
-    GGML_UNUSED(n);
-#    endif
-}
-
 // of up to GGML_TURBO_BESIDE blocks
 static void turbo_round(const turbo_scores_table * table, int n_blocks, turbo_scores * x) {
     switch (n_blocks) {
@@ -706,33 +731,28 @@ static inline void turbo4_pack(const int32_t * codes, block_turbo4 * y) {
             }                                                                                                   \
         }                                                                                                       \
                                                                                                                 \
-        static void turbo##N##_quantize_scores(const float * x, block_turbo##N * y, int64_t n_blocks,           \
-                                               const ggml_turbo_factor * factors) {                             \
+        static void turbo##N##_quantize_scores(const ggml_turbo_rounding * blocks, int64_t n_blocks) {          \
             const ggml_turbo_codebook * cb    = &ggml_turbo##N##_codebook;                                      \
             const turbo_scores_table    table = turbo_table_for_scores(cb, GGML_TURBO##N##_N);                  \
                                                                                                                 \
-            turbo_scores     blocks[GGML_TURBO_BESIDE];                                                         \
+            turbo_scores     beside[GGML_TURBO_BESIDE];                                                         \
             block_turbo##N * to[GGML_TURBO_BESIDE];                                                             \
             int              n = 0;                                                                             \
             for (int64_t i = 0; i < n_blocks; i++) {                                                            \
-                const float * xi = x + i * QK_TURBO;                                                            \
-                if (i % GGML_TURBO_BESIDE == 0) {                                                               \
-                    turbo_fetch_factors(factors + i,                                                            \
-                                        n_blocks - i < GGML_TURBO_BESIDE ? n_blocks - i : GGML_TURBO_BESIDE);   \
-                }                                                                                               \
-                memset(&y[i], 0, sizeof(y[i]));                                                                 \
-                if (turbo_quantize_block(cb, GGML_TURBO##N##_N, xi, NULL, &y[i].d)) {                           \
-                    to[n] = &y[i];                                                                              \
-                    n += turbo_set_scores(&blocks[n], &factors[i], xi, y[i].d);                                 \
+                block_turbo##N * y = blocks[i].y;                                                               \
+                memset(y, 0, sizeof(*y));                                                                       \
+                if (turbo_quantize_block(cb, GGML_TURBO##N##_N, blocks[i].x, NULL, &y->d)) {                    \
+                    to[n] = y;                                                                                  \
+                    n += turbo_set_scores(&beside[n], blocks[i].factor, blocks[i].x, y->d);                     \
                 }                                                                                               \
                 if (n < GGML_TURBO_BESIDE && i + 1 < n_blocks) {                                                \
                     continue;                                                                                   \
                 }                                                                                               \
-                turbo_round(&table, n, blocks);                                                                 \
+                turbo_round(&table, n, beside);                                                                 \
                 for (int k = 0; k < n; k++) {                                                                   \
-                    const uint16_t fit = turbo_fit_scores(cb, &blocks[k]);                                      \
-                    to[k]->d           = fit != 0 ? (uint16_t) (fit << 1 | blocks[k].wide) : to[k]->d;          \
-                    turbo##N##_pack(blocks[k].codes, to[k]);                                                    \
+                    const uint16_t fit = turbo_fit_scores(cb, &beside[k]);                                      \
+                    to[k]->d           = fit != 0 ? (uint16_t) (fit << 1 | beside[k].wide) : to[k]->d;          \
+                    turbo##N##_pack(beside[k].codes, to[k]);                                                    \
                 }                                                                                               \
                 n = 0;                                                                                          \
             }                                                                                                   \
@@ -742,22 +762,16 @@ TURBO_QUANTIZE_ROW(2)
 TURBO_QUANTIZE_ROW(3)
 TURBO_QUANTIZE_ROW(4)
 
-void quantize_turbo_scores(enum ggml_type              type,
-                           const float * GGML_RESTRICT x,
-                           void * GGML_RESTRICT        y,
-                           int64_t                     k,
-                           const ggml_turbo_factor *   factors) {
-    assert(k % QK_TURBO == 0);
-
+void quantize_turbo_scores(enum ggml_type type, const ggml_turbo_rounding * blocks, int64_t n_blocks) {
     switch (type) {
         case GGML_TYPE_TURBO2:
-            turbo2_quantize_scores(x, y, k / QK_TURBO, factors);
+            turbo2_quantize_scores(blocks, n_blocks);
             break;
         case GGML_TYPE_TURBO3:
-            turbo3_quantize_scores(x, y, k / QK_TURBO, factors);
+            turbo3_quantize_scores(blocks, n_blocks);
             break;
         case GGML_TYPE_TURBO4:
-            turbo4_quantize_scores(x, y, k / QK_TURBO, factors);
+            turbo4_quantize_scores(blocks, n_blocks);
             break;
         default:
             GGML_ABORT("fatal error");
@@ -778,12 +792,10 @@ void quantize_row_turbo4(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, 
     quantize_row_turbo4_ref(x, y, k);
 }
 
-void quantize_turbo_scores(enum ggml_type              type,
-                           const float * GGML_RESTRICT x,
-                           void * GGML_RESTRICT        y,
-                           int64_t                     k,
-                           const ggml_turbo_factor *   factors) {
-    quantize_turbo_scores_ref(type, x, y, k, factors);
+void quantize_turbo_scores(enum ggml_type type, const ggml_turbo_rounding * blocks, int64_t n_blocks) {
+    for (int64_t i = 0; i < n_blocks; i++) {
+        quantize_turbo_scores_ref(type, blocks[i].x, blocks[i].y, QK_TURBO, blocks[i].factor);
+    }
 }
 
 #endif
@@ -793,6 +805,12 @@ void ggml_compute_forward_turbo_set_rows(const struct ggml_compute_params * para
     const struct ggml_tensor * idxs = dst->src[1];
     const int64_t              n    = rows->ne[1];
 
+    const ggml_turbo_factor * factors  = dst->src[3]->data;
+    const int64_t             n_blocks = rows->ne[0] / QK_TURBO;
+
+    ggml_turbo_rounding blocks[GGML_TURBO_BESIDE];
+    int                 n_beside = 0;
+
     GGML_ASSERT(ggml_is_turbo(dst->type) && rows->type == GGML_TYPE_F32 && rows->nb[0] == sizeof(float));
 
     for (int64_t i = n * params->ith / params->nth; i < n * (params->ith + 1) / params->nth; i++) {
@@ -800,10 +818,19 @@ void ggml_compute_forward_turbo_set_rows(const struct ggml_compute_params * para
         const int64_t to = idxs->type == GGML_TYPE_I64 ? *(const int64_t *) at : *(const int32_t *) at;
         GGML_ASSERT(to >= 0 && to < dst->ne[1]);
 
-        quantize_turbo_scores(dst->type, (const float *) ((const char *) rows->data + i * rows->nb[1]),
-                              (char *) dst->data + to * dst->nb[1], rows->ne[0],
-                              (const ggml_turbo_factor *) dst->src[3]->data);
+        const char * x = (const char *) rows->data + i * rows->nb[1];
+        char *       y = (char *) dst->data + to * dst->nb[1];
+        for (int64_t b = 0; b < n_blocks; b++) {
+            blocks[n_beside].x      = (const float *) x + b * QK_TURBO;
+            blocks[n_beside].y      = y + b * (int64_t) ggml_type_size(dst->type);
+            blocks[n_beside].factor = factors + b;
+            if (++n_beside == GGML_TURBO_BESIDE) {
+                quantize_turbo_scores(dst->type, blocks, n_beside);
+                n_beside = 0;
+            }
+        }
     }
+    quantize_turbo_scores(dst->type, blocks, n_beside);
 }
 
 //

@@ -16,12 +16,15 @@ void quantize_row_turbo4(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, 
 // blocks that are rounded for scores beside each other
 #define GGML_TURBO_BESIDE 4
 
+// a block to be rounded for scores: 64 values, and where it goes
+typedef struct {
+    const float *             x;
+    void *                    y;
+    const ggml_turbo_factor * factor;
+} ggml_turbo_rounding;
+
 // as quantize_turbo_scores_ref of ggml-turbo-impl.h: with AVX2 and on ARM with its bits
-void quantize_turbo_scores(enum ggml_type              type,
-                           const float * GGML_RESTRICT x,
-                           void * GGML_RESTRICT        y,
-                           int64_t                     k,
-                           const ggml_turbo_factor *   factors);
+void quantize_turbo_scores(enum ggml_type type, const ggml_turbo_rounding * blocks, int64_t n_blocks);
 
 // ggml_turbo_set_rows
 void ggml_compute_forward_turbo_set_rows(const struct ggml_compute_params * params, struct ggml_tensor * dst);

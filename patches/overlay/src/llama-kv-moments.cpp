@@ -537,19 +537,25 @@ struct kv_observer {
     void add(const ggml_tensor * rows, char side, uint32_t il);
 };
 
-// a head at a position, turned back to position 0
-static void turn_back(const rope_table & rope, uint32_t pos, const float * x, double * out) {
-    const size_t n = rope.n_embd_head;
+// what turns heads at a position back to position 0: value j becomes own[j]*x[j] + other[j]*x[partner[j]]
+struct rope_back {
+    std::vector<double> own, other;
 
-    for (size_t j = 0; j < n; ++j) {
-        const size_t other = (size_t) rope.partner[j];
-        const double c     = rope.cos[pos * n + j];
-        const double s     = rope.sin[pos * n + j];
+    void set(const rope_table & rope, uint32_t pos) {
+        const size_t n = rope.n_embd_head;
+        own.resize(n);
+        other.resize(n);
+        for (size_t j = 0; j < n; ++j) {
+            const double c      = rope.cos[pos * n + j];
+            const double s      = rope.sin[pos * n + j];
+            // 1 unless RoPE scales as well
+            const double square = c * c + s * s;
 
-        // divided by cos^2 + sin^2, which is 1 unless RoPE scales as well
-        out[j] = (c * x[j] + (other == j ? 0.0 : (rope.first[j] ? s : -s) * x[other])) / (c * c + s * s);
+            own[j]   = c / square;
+            other[j] = rope.partner[j] == (int32_t) j ? 0.0 : (rope.first[j] ? s : -s) / square;
+        }
     }
-}
+};
 
 void kv_observer::add(const ggml_tensor * rows, char side, uint32_t il) {
     const auto &   hparams   = model->hparams;
@@ -575,6 +581,7 @@ void kv_observer::add(const ggml_tensor * rows, char side, uint32_t il) {
     sum.products.resize(products ? (size_t) n * n * n_head_kv : 0, 0.0f);
 
     const rope_table &  rope = rope_of(il);
+    rope_back           back;
     std::vector<double> at0(n);
     std::vector<float>  values(n);
     for (int64_t t = 0; t < n_tokens; ++t) {
@@ -587,9 +594,12 @@ void kv_observer::add(const ggml_tensor * rows, char side, uint32_t il) {
             }
             continue;
         }
+        back.set(rope, pos);
         for (int64_t h = 0; h < n_head; ++h) {
             const float * head = token + h * n;
-            turn_back(rope, pos, head, at0.data());
+            for (size_t j = 0; j < n; ++j) {
+                at0[j] = back.own[j] * head[j] + back.other[j] * head[rope.partner[j]];
+            }
 
             const size_t at = (size_t) h / group * n;
             for (size_t j = 0; j < n; ++j) {

@@ -696,20 +696,22 @@ llama_kv_calibration llama_kv_calibration_measure(llama_model &                 
     observer.model       = &model;
     observer.n_ctx       = n_ctx;
 
-    params.n_ctx             = n_ctx;
-    params.n_batch           = std::max<uint32_t>(n_ctx, N_FIRSTS);
-    params.n_ubatch          = params.n_batch;
-    params.n_seq_max         = N_FIRSTS;
-    params.kv_unified        = true;
-    params.type_k            = GGML_TYPE_F16;
-    params.type_v            = GGML_TYPE_F16;
-    params.embeddings        = false;
-    params.cb_eval           = observe_eval;
-    params.cb_eval_user_data = &observer;
-    params.ctx_other         = nullptr;
-    params.ctx_type          = LLAMA_CONTEXT_TYPE_DEFAULT;
-    params.samplers          = nullptr;
-    params.n_samplers        = 0;
+    params.n_ctx                 = n_ctx;
+    params.n_batch               = std::max<uint32_t>(n_ctx, N_FIRSTS);
+    params.n_ubatch              = params.n_batch;
+    params.n_seq_max             = N_FIRSTS;
+    params.n_outputs_max         = N_FIRSTS;
+    params.n_outputs_max_per_seq = 1;
+    params.kv_unified            = true;
+    params.type_k                = GGML_TYPE_F16;
+    params.type_v                = GGML_TYPE_F16;
+    params.embeddings            = false;
+    params.cb_eval               = observe_eval;
+    params.cb_eval_user_data     = &observer;
+    params.ctx_other             = nullptr;
+    params.ctx_type              = LLAMA_CONTEXT_TYPE_DEFAULT;
+    params.samplers              = nullptr;
+    params.n_samplers            = 0;
 
     const llama_kv_observing here;
     const llama_context_ptr  ctx(llama_init_from_model(&model, params));

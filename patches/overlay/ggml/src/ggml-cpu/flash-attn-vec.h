@@ -7,6 +7,27 @@
 #include <algorithm>
 #include <cmath>
 
+#if defined(__AVX2__) && defined(__FMA__)
+
+// e^x = p * 2^n, with the constants of ggml_v_expf; the lowest bits of z hold n
+template <typename V> struct exp_parts {
+    V z, n, p;
+
+    explicit exp_parts(V x) {
+        const V magic = V::set(0x1.8p23f);
+        z             = magic.add(x, V::set(0x1.715476p+0f));
+        n             = z - magic;
+        const V b     = x.add(n, V::set(-0x1.62e4p-1f)).add(n, V::set(-0x1.7f7d1cp-20f));
+        const V u     = b * b;
+        const V top   = V::set(0x1.573e2ep-5f).add(V::set(0x1.0e4020p-7f), b);
+        const V mid   = V::set(0x1.fffdb6p-2f).add(V::set(0x1.555e66p-3f), b);
+        const V low   = V::set(1.0f).add(V::set(0x1.ffffecp-1f), b);
+        p             = low.add(mid.add(top, u), u);
+    }
+};
+
+#endif
+
 // Some floats. FA_PAD is a multiple of `lanes`; `max_rows` times two vectors fit the registers, with two more.
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
 
@@ -37,17 +58,8 @@ struct vec {
 
     // the same of what is not above 0, without a look at what is far below: e^-150 is 0
     vec exp_below() const {
-        const __m512 x     = _mm512_max_ps(_mm512_set1_ps(-150.0f), v);  // NaN stays
-        const __m512 magic = _mm512_set1_ps(0x1.8p23f);
-        const __m512 z     = _mm512_fmadd_ps(x, _mm512_set1_ps(0x1.715476p+0f), magic);
-        const __m512 n     = _mm512_sub_ps(z, magic);
-        const __m512 b =
-            _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.7f7d1cp-20f), _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.62e4p-1f), x));
-        const __m512 u   = _mm512_mul_ps(b, b);
-        const __m512 top = _mm512_fmadd_ps(_mm512_set1_ps(0x1.0e4020p-7f), b, _mm512_set1_ps(0x1.573e2ep-5f));
-        const __m512 mid = _mm512_fmadd_ps(_mm512_set1_ps(0x1.555e66p-3f), b, _mm512_set1_ps(0x1.fffdb6p-2f));
-        const __m512 low = _mm512_fmadd_ps(_mm512_set1_ps(0x1.ffffecp-1f), b, _mm512_set1_ps(1.0f));
-        return { _mm512_scalef_ps(_mm512_fmadd_ps(_mm512_fmadd_ps(top, u, mid), u, low), n) };
+        const exp_parts<vec> e(vec{ _mm512_max_ps(_mm512_set1_ps(-150.0f), v) });  // NaN stays
+        return { _mm512_scalef_ps(e.p.v, e.n.v) };
     }
 
     float sum() const { return _mm512_reduce_add_ps(v); }
@@ -83,20 +95,11 @@ struct vec {
 
     // the same of what is not above 0, and 0 from -87 down, where numbers end that are normal
     vec exp_below() const {
+        const exp_parts<vec> e(*this);
+        const __m256i        bits = _mm256_slli_epi32(_mm256_castps_si256(e.z.v), 23);
+        const __m256 power = _mm256_castsi256_ps(_mm256_add_epi32(bits, _mm256_castps_si256(_mm256_set1_ps(1.0f))));
         const __m256 seen  = _mm256_cmp_ps(v, _mm256_set1_ps(-87.0f), _CMP_NLT_UQ);  // NaN stays
-        const __m256 magic = _mm256_set1_ps(0x1.8p23f);
-        const __m256 z     = _mm256_fmadd_ps(v, _mm256_set1_ps(0x1.715476p+0f), magic);
-        const __m256 n     = _mm256_sub_ps(z, magic);
-        const __m256 b =
-            _mm256_fnmadd_ps(n, _mm256_set1_ps(0x1.7f7d1cp-20f), _mm256_fnmadd_ps(n, _mm256_set1_ps(0x1.62e4p-1f), v));
-        const __m256  u   = _mm256_mul_ps(b, b);
-        const __m256  top = _mm256_fmadd_ps(_mm256_set1_ps(0x1.0e4020p-7f), b, _mm256_set1_ps(0x1.573e2ep-5f));
-        const __m256  mid = _mm256_fmadd_ps(_mm256_set1_ps(0x1.555e66p-3f), b, _mm256_set1_ps(0x1.fffdb6p-2f));
-        const __m256  low = _mm256_mul_ps(_mm256_set1_ps(0x1.ffffecp-1f), b);
-        const __m256  j   = _mm256_fmadd_ps(_mm256_fmadd_ps(top, u, mid), u, low);
-        const __m256i e   = _mm256_slli_epi32(_mm256_castps_si256(z), 23);
-        const __m256  k   = _mm256_castsi256_ps(_mm256_add_epi32(e, _mm256_castps_si256(_mm256_set1_ps(1.0f))));
-        return { _mm256_and_ps(seen, _mm256_fmadd_ps(j, k, k)) };
+        return { _mm256_and_ps(seen, _mm256_mul_ps(e.p.v, power)) };
     }
 
     float sum() const {

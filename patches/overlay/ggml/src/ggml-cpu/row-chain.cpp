@@ -24,37 +24,35 @@ struct row_chain {
     bool                vectors = false;    // whether an operation with a vector has said what a row is
     int                 end     = 0;        // index of the node behind it
 
+    // what is shared among threads, by weigh()
+    int64_t unit    = 1;  // rows that a thread computes together
+    int64_t n_units = 0;
+    int64_t cost    = 0;  // what a unit takes
+
     int n_ops() const { return n_steps + (store != nullptr); }
 
     const ggml_tensor * last() const { return store ? store : steps[n_steps - 1]; }
 
-    int64_t n_rows() const { return ggml_nelements(rows) / n; }
-
     bool for_scores() const { return store && store->src[3]; }
 
-    // rows that a thread computes together: blocks that are rounded beside each other take little longer than one
-    int64_t n_unit() const {
-        if (!for_scores()) {
-            return 1;
+    // once it is whole
+    void weigh() {
+        const int64_t per_row = for_scores() ? store->ne[0] / n : 1;
+        // blocks that are rounded beside each other take little longer than one
+        unit                  = for_scores() ? std::clamp(GGML_TURBO_BESIDE * QK_TURBO / n, (int64_t) 1, per_row) : 1;
+        while (per_row % unit != 0) {
+            --unit;
         }
-        const int64_t per_row = store->ne[0] / n;
-        int64_t       res     = std::clamp(GGML_TURBO_BESIDE * QK_TURBO / n, (int64_t) 1, per_row);
-        while (per_row % res != 0) {
-            --res;
-        }
-        return res;
-    }
+        n_units = ggml_nelements(rows) / (n * unit);
 
-    int64_t n_units() const { return n_rows() / n_unit(); }
-
-    // what a unit takes, by what a value takes that is multiplied: one that is stored as turbo4 takes twelve times as long,
-    // and rounding for scores once as long for all blocks beside each other
-    int64_t cost() const {
-        const int64_t n_values = n_unit() * n;
-        if (!store) {
-            return n_values;
+        // by what a value takes that is multiplied: one that is stored as turbo4 takes twelve times as long, and rounding
+        // for scores once as long for all blocks beside each other
+        cost = unit * n;
+        if (for_scores()) {
+            cost = 16 * (cost + QK_TURBO);
+        } else if (store) {
+            cost *= ggml_is_turbo(store->type) ? 12 : 2;
         }
-        return for_scores() ? 16 * (n_values + QK_TURBO) : (ggml_is_turbo(store->type) ? 12 : 2) * n_values;
     }
 };
 
@@ -159,6 +157,9 @@ static row_chain chain_at(const ggml_cgraph * graph, int node) {
             break;
         }
         chain.end = i + 1;
+    }
+    if (chain.n_ops() > 0) {
+        chain.weigh();
     }
 
     return chain;
@@ -280,10 +281,11 @@ static void store_for_scores(const ggml_tensor * t, int64_t n, int64_t r, int64_
 
     ggml_turbo_rounding blocks[MAX_SCRATCH / QK_TURBO];
     int64_t             n_all = 0;
-    for (int64_t end = r + n_rows; r < end; ++r) {
-        for (int64_t b = 0; b < n_blocks; ++b, x += QK_TURBO) {
-            blocks[n_all++] = { x, place_of(t, n, r) + b * ggml_type_size(t->type),
-                                factors + r % per_row * n_blocks + b };
+    for (int64_t end = r + n_rows; r < end; ++r, x += n) {
+        char *       y   = place_of(t, n, r);
+        const auto * own = factors + r % per_row * n_blocks;
+        for (int64_t b = 0; b < n_blocks; ++b) {
+            blocks[n_all++] = ggml_turbo_rounding_at(t->type, x, y, own, b);
         }
     }
     quantize_turbo_scores(t->type, blocks, n_all);
@@ -343,7 +345,7 @@ int ggml_cpu_row_chains(const ggml_cgraph * graph, int node, const ggml_compute_
         }
         chains[n_chains++] = next;
         n_ops += next.n_ops();
-        cost += next.n_units() * next.cost();
+        cost += next.n_units * next.cost;
         end = next.end;
     }
     if (n_ops < 2) {
@@ -351,22 +353,21 @@ int ggml_cpu_row_chains(const ggml_cgraph * graph, int node, const ggml_compute_
     }
 
     // the units of all chains one after the other, those that take longest first; a thread takes what begins in its part
-    std::sort(chains, chains + n_chains, [](const row_chain & a, const row_chain & b) { return a.cost() > b.cost(); });
+    std::sort(chains, chains + n_chains, [](const row_chain & a, const row_chain & b) { return a.cost > b.cost; });
     const int64_t first = cost * params->ith / params->nth;
     const int64_t last  = cost * (params->ith + 1) / params->nth;
     int64_t       begin = 0;
     for (int i = 0; i < n_chains; ++i) {
-        const int64_t n_units = chains[i].n_units();
-        const int64_t each    = chains[i].cost();
-        const auto    unit_at = [&](int64_t at) {
-            return std::clamp((at - begin + each - 1) / each, (int64_t) 0, n_units);
+        const row_chain & chain   = chains[i];
+        const auto        unit_at = [&](int64_t at) {
+            return std::clamp((at - begin + chain.cost - 1) / chain.cost, (int64_t) 0, chain.n_units);
         };
         const int64_t a = unit_at(first);
         const int64_t b = unit_at(last);
         if (a < b) {
-            compute(chains[i], a * chains[i].n_unit(), b * chains[i].n_unit());
+            compute(chain, a * chain.unit, b * chain.unit);
         }
-        begin += n_units * each;
+        begin += chain.n_units * chain.cost;
     }
 
     return end - node - 1;

@@ -821,10 +821,8 @@ void ggml_compute_forward_turbo_set_rows(const struct ggml_compute_params * para
         const char * x = (const char *) rows->data + i * rows->nb[1];
         char *       y = (char *) dst->data + to * dst->nb[1];
         for (int64_t b = 0; b < n_blocks; b++) {
-            blocks[n_beside].x      = (const float *) x + b * QK_TURBO;
-            blocks[n_beside].y      = y + b * (int64_t) ggml_type_size(dst->type);
-            blocks[n_beside].factor = factors + b;
-            if (++n_beside == GGML_TURBO_BESIDE) {
+            blocks[n_beside++] = ggml_turbo_rounding_at(dst->type, (const float *) x, y, factors, b);
+            if (n_beside == GGML_TURBO_BESIDE) {
                 quantize_turbo_scores(dst->type, blocks, n_beside);
                 n_beside = 0;
             }

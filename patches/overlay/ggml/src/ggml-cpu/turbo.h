@@ -23,6 +23,17 @@ typedef struct {
     const ggml_turbo_factor * factor;
 } ggml_turbo_rounding;
 
+// block b of a row
+static inline ggml_turbo_rounding ggml_turbo_rounding_at(enum ggml_type            type,
+                                                         const float *             x,
+                                                         void *                    y,
+                                                         const ggml_turbo_factor * factors,
+                                                         int64_t                   b) {
+    const ggml_turbo_rounding block = { x + b * ggml_blck_size(type), (char *) y + b * (int64_t) ggml_type_size(type),
+                                        factors + b };
+    return block;
+}
+
 // as quantize_turbo_scores_ref of ggml-turbo-impl.h: with AVX2 and on ARM with its bits
 void quantize_turbo_scores(enum ggml_type type, const ggml_turbo_rounding * blocks, int64_t n_blocks);
 

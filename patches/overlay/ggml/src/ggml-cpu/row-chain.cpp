@@ -195,14 +195,36 @@ static bool independent(const row_chain & a, const row_chain & b) {
            !overwrites_input(b.last(), a, false);
 }
 
-// the row of t that belongs to row r of a tensor of that shape
-static const char * row_for(const ggml_tensor * t, const ggml_tensor * shape, int64_t r) {
-    const int64_t i1 = r % shape->ne[1];
-    const int64_t i2 = r / shape->ne[1] % shape->ne[2];
-    const int64_t i3 = r / shape->ne[1] / shape->ne[2];
+// Which row of a tensor of that shape: found once, then counted, since a division takes as long as the sum of many values
+struct row_index {
+    const ggml_tensor * shape;
+    int64_t             i1, i2, i3;
 
-    return (const char *) t->data + i1 % t->ne[1] * t->nb[1] + i2 % t->ne[2] * t->nb[2] + i3 % t->ne[3] * t->nb[3];
-}
+    row_index(const ggml_tensor * shape, int64_t r) :
+        shape(shape),
+        i1(r % shape->ne[1]),
+        i2(r / shape->ne[1] % shape->ne[2]),
+        i3(r / shape->ne[1] / shape->ne[2]) {}
+
+    void next() {
+        if (++i1 == shape->ne[1]) {
+            i1 = 0;
+            if (++i2 == shape->ne[2]) {
+                i2 = 0;
+                ++i3;
+            }
+        }
+    }
+
+    // what belongs to it of a tensor that is repeated
+    const float * in(const ggml_tensor * t) const {
+        return (const float *) ((const char *) t->data + repeated(i1, t->ne[1]) * t->nb[1] +
+                                repeated(i2, t->ne[2]) * t->nb[2] + repeated(i3, t->ne[3]) * t->nb[3]);
+    }
+
+  private:
+    static int64_t repeated(int64_t i, int64_t n) { return i < n ? i : n == 1 ? 0 : i % n; }
+};
 
 static void with_vector(ggml_op op, int64_t n, float * x, const float * v) {
     switch (op) {
@@ -292,24 +314,26 @@ static void store_for_scores(const ggml_tensor * t, int64_t n, int64_t r, int64_
 }
 
 static void compute(const row_chain & chain, int64_t first, int64_t end) {
-    const int64_t       n     = chain.n;
-    // the first operation with a vector tells where a row lies; blocks of a product follow each other
-    const ggml_tensor * shape = chain.n_steps > 0 && is_hadamard(chain.steps[0]) ? nullptr : chain.rows;
-    const auto          store = chain.for_scores() ? store_for_scores : store_rows;
+    const int64_t n     = chain.n;
+    const auto    store = chain.for_scores() ? store_for_scores : store_rows;
 
     float scratch[MAX_SCRATCH];
     for (int64_t r0 = first; r0 < end;) {
         if (chain.n_steps == 0) {
-            store(chain.store, n, r0, 1, (const float *) row_for(chain.rows, chain.rows, r0));
+            store(chain.store, n, r0, 1, row_index(chain.rows, r0).in(chain.rows));
             ++r0;
             continue;
         }
 
         const int64_t n_rows = std::min(end - r0, MAX_SCRATCH / n);
-        for (int64_t i = 0; i < n_rows; ++i) {
-            const char * row = shape ? row_for(shape, shape, r0 + i) :
-                                       (const char *) chain.rows->data + (r0 + i) * n * (int64_t) sizeof(float);
-            memcpy(scratch + i * n, row, n * sizeof(float));
+        if (is_hadamard(chain.steps[0])) {
+            // blocks of a product follow each other
+            memcpy(scratch, (const float *) chain.rows->data + r0 * n, n_rows * n * sizeof(float));
+        } else {
+            row_index at(chain.rows, r0);
+            for (float * x = scratch; x < scratch + n_rows * n; x += n, at.next()) {
+                memcpy(x, at.in(chain.rows), n * sizeof(float));
+            }
         }
         for (int s = 0; s < chain.n_steps; ++s) {
             const ggml_tensor * t = chain.steps[s];
@@ -317,8 +341,9 @@ static void compute(const row_chain & chain, int64_t first, int64_t end) {
                 hadamard(t, scratch, n_rows * n);
                 continue;
             }
-            for (int64_t i = 0; i < n_rows; ++i) {
-                with_vector(t->op, n, scratch + i * n, (const float *) row_for(t->src[1], t, r0 + i));
+            row_index at(t, r0);
+            for (float * x = scratch; x < scratch + n_rows * n; x += n, at.next()) {
+                with_vector(t->op, n, x, at.in(t->src[1]));
             }
         }
         if (chain.store) {

@@ -14,6 +14,7 @@ from turbotool.kv.cachetype import F16, CachePair
 from turbotool.programs.server import PLAIN, Continuation, Prediction, Setup
 
 TOKENS = 4  # of a prediction
+CALIBRATED = "kv_calibration: on, K turbo4, 30 layers, hash {hash}, for 512 positions ({source})\n"
 REFUSED = "x E llama_kv_state_check: the state was saved with K turbo4, this context stores K {k}: -ctk turbo4\n"
 
 
@@ -59,7 +60,7 @@ class FakeServer:
     def complete(self, prompt: str, *, slot: int, n: int) -> Continuation:
         used, drafts = self._used(prompt, slot), self.setup.draft is not None
         odd = drafts and self.trouble in ("another-text", "at-a-tie")
-        odd = odd or (self.trouble == "continues-otherwise" and self.log.stem == "restarted")
+        odd = odd or (self.trouble == "continues-otherwise" and self.log.stem in ("restarted", "finds"))
         tokens = tuple((number + (odd and number == 3), -0.5) for number in range(n))
         leads = tuple(0.01 if self.trouble == "at-a-tie" and number == 3 else 2.0 for number in range(n))
         drafted = 12 if drafts else 0
@@ -99,11 +100,17 @@ PASSAGE_WORDS: list[str] = []
 def fake_serve(folder: Path, trouble: str = "", noise: float = 0.05) -> Callable[..., Any]:
     """What takes the place of `serve`: servers that share the files they save."""
     files: dict[str, tuple[CachePair, Setup, int]] = {}
+    started: list[str] = []
 
     @contextlib.contextmanager
     def serve(_: object, __: object, pair: CachePair, *, name: str, setup: Setup = PLAIN) -> Iterator[FakeServer]:
         log = folder / f"{name}.log"
-        log.write_text("")
+        again = bool(started) and trouble != "measures-again"
+        found = "/kept/0123.gguf" if again or trouble == "finds-one" else "measured on 448 tokens in 1.20 s"
+        number = len(started) if trouble == "another-hash" else 0
+        calibrated = setup.calibration.is_auto and trouble != "measures-nothing"
+        log.write_text(CALIBRATED.format(hash=f"{number:016x}", source=found) if calibrated else "")
+        started.append(name)
         yield FakeServer(pair, setup, 0.0 if pair == F16 else noise, log, trouble, files)
 
     return serve

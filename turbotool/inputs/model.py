@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,15 +71,30 @@ def read_model(path: Path, *, is_default: bool = False) -> Model:
     )
 
 
+def model_parts(path: Path) -> list[Path]:
+    """The files of a model: of one in parts (`NAME-00001-of-00003.gguf`) all of them, whether they are there or not."""
+    match = PART.fullmatch(path.name)
+    parts = range(1, int(match[2]) + 1) if match else ()
+    return [path.with_name(f"{match[1]}-{n:05d}-of-{match[2]}.gguf") for n in parts if match] or [path]
+
+
 def weight_bytes(path: Path) -> int:
-    """Size of a model file; of one in parts (`NAME-00001-of-00003.gguf`) of all of them. Raises ModelError."""
-    parts = [path]
-    if match := PART.fullmatch(path.name):
-        parts = [path.with_name(f"{match[1]}-{n:05d}-of-{match[2]}.gguf") for n in range(1, int(match[2]) + 1)] or parts
+    """Size of a model's files. Raises ModelError."""
     try:
-        return sum(part.stat().st_size for part in parts)
+        return sum(part.stat().st_size for part in model_parts(path))
     except OSError as error:
         raise ModelError(f"cannot read {error.filename}: {error.strerror}", hint="download all parts") from error
+
+
+def link_model(path: Path, folder: Path) -> Path:
+    """The same model in a folder that holds nothing else of it, such as a calibration beside it."""
+    for part in model_parts(path):
+        there = part.resolve()
+        try:
+            os.link(there, folder / part.name)  # a symbolic link takes a privilege on Windows
+        except OSError:
+            (folder / part.name).symlink_to(there)
+    return folder / path.name
 
 
 def _vocabulary(header: Header) -> int:

@@ -95,6 +95,11 @@ CHECKS = (
         quick=False,
     ),
     Spec(
+        "measured-at-start",
+        "a server without a calibration measures one, and keeps it for the next",
+        serving.measured_at_start,
+    ),
+    Spec(
         "killed-and-restored",
         "a slot that was saved continues after a kill, and is refused by another kind of cache",
         serving.killed_and_restored,

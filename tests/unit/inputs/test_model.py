@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_gguf import gguf_of, key_text, write
 
-from turbotool.inputs.model import CALIBRATED, KeyTraits, read_model
+from turbotool.inputs.model import CALIBRATED, KeyTraits, link_model, read_model
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,21 @@ def test_a_calibration_in_the_file_is_seen(tmp_path: Path) -> None:
     )
     end = len(whole) % 32
     assert read_model(write(tmp_path, whole + bytes(32 - end))).keys.embedded
+
+
+@pytest.mark.parametrize("same_disk", [True, False])
+def test_a_model_in_parts_is_linked_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same_disk: bool) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("another disk")
+
+    if not same_disk:
+        monkeypatch.setattr("os.link", refuse)
+    parts = [tmp_path / f"model-{n:05d}-of-00002.gguf" for n in (1, 2)]
+    for part in parts:
+        part.write_text(part.name)
+    (tmp_path / "model-00001-of-00002.kvcal.gguf").touch()
+    folder = tmp_path / "linked"
+    folder.mkdir()
+    assert link_model(parts[0], folder) == folder / parts[0].name
+    assert {one.name: one.read_text() for one in folder.iterdir()} == {part.name: part.name for part in parts}
+    assert (folder / parts[0].name).is_symlink() != same_disk

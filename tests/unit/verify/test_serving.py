@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import fake_server
@@ -27,7 +28,9 @@ from turbotool.verify.verification import run_check
 def context(tmp_path: Path) -> Context:
     text = Text(tmp_path / "text.txt")
     text.path.write_text(" ".join(f"word{number}" for number in range(9000)))
-    return Context(Runner(Binaries(tmp_path), tmp_path, 2), known_model(), text, Output(quiet=True), quick=False)
+    model = replace(known_model(), path=tmp_path / "model.gguf")
+    model.path.touch()
+    return Context(Runner(Binaries(tmp_path), tmp_path, 2), model, text, Output(quiet=True), quick=False)
 
 
 def checked(
@@ -40,7 +43,10 @@ def checked(
     return run_check(next(spec for spec in CHECKS if spec.name == name), context)
 
 
-@pytest.mark.parametrize("name", ["shared-cells", "killed-and-restored", "draft-model", "embeddings", "middle-edit"])
+@pytest.mark.parametrize(
+    "name",
+    ["measured-at-start", "shared-cells", "killed-and-restored", "draft-model", "embeddings", "middle-edit"],
+)
 def test_a_server_that_obeys_passes(name: str, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     found = checked(name, context, monkeypatch)
     assert (found.ok, found.skipped) == (True, False), found.detail
@@ -50,6 +56,11 @@ def test_a_server_that_obeys_passes(name: str, context: Context, monkeypatch: py
 @pytest.mark.parametrize(
     ("name", "trouble", "says"),
     [
+        ("measured-at-start", "finds-one", "the first has its calibration from '0123.gguf'"),
+        ("measured-at-start", "measures-again", "the second has it from 'measured on 448 tokens'"),
+        ("measured-at-start", "measures-nothing", "the first has its calibration from 'nowhere'"),
+        ("measured-at-start", "another-hash", "hash 0000000000000001, was 0000000000000000"),
+        ("measured-at-start", "continues-otherwise", "it continues with"),
         ("shared-cells", "leaks", "mean KLD: f16"),
         ("shared-cells", "forgets", "tokens were used"),
         ("killed-and-restored", "half", "saved 18 tokens, restored 1"),
@@ -74,6 +85,12 @@ def test_a_server_that_breaks_a_rule_is_found(
     found = checked(name, context, monkeypatch, trouble)
     assert (found.ok, found.skipped) == (False, False)
     assert says in found.detail
+
+
+def test_a_model_that_holds_its_calibration_measures_none(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = replace(context.model.keys, embedded=True)
+    found = checked("measured-at-start", replace(context, model=replace(context.model, keys=keys)), monkeypatch)
+    assert (found.ok, found.skipped, found.detail) == (False, True, "the model holds its calibration")
 
 
 def test_a_moved_part_that_is_too_noisy_is_found(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,10 +6,16 @@ import math
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from turbotool.errors import BinaryFailed
+from turbotool.inputs.model import Model, link_model
 from turbotool.kv.cachetype import F16, CachePair
 from turbotool.kv.calibration import AUTO, UNCALIBRATED, Calibration, cache_name, can_gain
+from turbotool.kv.effective import parse_effective
+from turbotool.programs.runner import Runner
 from turbotool.programs.server import Continuation, Prediction, Server, Setup, serve
 from turbotool.verify.check import CheckOutcome, Context
 from turbotool.verify.checks.likeness import Twice, likeness
@@ -112,6 +118,42 @@ def _refusal(context: Context, pair: CachePair, calibration: Calibration) -> str
         server.complete(PASSAGE, slot=0, n=1)  # and it goes on serving
         reasons = REASON.findall(server.log.read_text(encoding="utf-8", errors="replace"))
     return str(reasons[0]) if reasons else ""
+
+
+def measured_at_start(context: Context) -> CheckOutcome:
+    """A server that finds no calibration measures one before it serves; the next one finds it, and answers alike."""
+    bound = "measured, then found; the same answers"
+    if context.model.keys.embedded:
+        return CheckOutcome(False, None, bound, "the model holds its calibration", skipped=True)
+    with TemporaryDirectory(prefix="alone-", dir=context.runner.work) as folder:
+        runner = replace(context.runner, kept=Path(folder) / "kept")
+        alone = replace(context.model, path=link_model(context.model.path, Path(folder)))
+        first, second = (_started(runner, alone, name) for name in ("measures", "finds"))
+    faults = []
+    if "measured on" not in first.source:
+        faults.append(f"the first has its calibration from '{first.source}'")
+    if "measured on" in second.source:
+        faults.append(f"the second has it from '{second.source}'")
+    if first.hash != second.hash:
+        faults.append(f"hash {second.hash}, was {first.hash}")
+    if first.answer.tokens != second.answer.tokens or len(first.answer.tokens) != CONTINUED:
+        faults.append(f"it continues with '{second.answer.text}', was '{first.answer.text}'")
+    return CheckOutcome(not faults, first.hash, bound, "; ".join(faults) or f"{first.source}, then {second.source}")
+
+
+@dataclass(frozen=True)
+class _Started:
+    source: str
+    hash: str
+    answer: Continuation
+
+
+def _started(runner: Runner, model: Model, name: str) -> _Started:
+    """What a server of one slot calibrates with and answers."""
+    with serve(runner, model, TURBO4, name=name, setup=replace(CALIBRATED, slots=1)) as server:
+        answer = server.complete(PASSAGE, slot=0, n=CONTINUED)
+        found = parse_effective(server.log.read_text(encoding="utf-8", errors="replace")).in_force
+    return _Started(*((found[-1].source or "", found[-1].hash or "") if found else ("nowhere", "")), answer)
 
 
 DRAFTED = 48

@@ -718,6 +718,10 @@ llama_kv_calibration llama_kv_calibration_measure(llama_model &                 
     if (!ctx) {
         throw std::runtime_error("no context to measure K in");
     }
+    // such a model computes outputs for all tokens of a batch, and has no room for them here
+    if (!llama_get_memory(ctx.get())) {
+        throw std::runtime_error("the model keeps no K");
+    }
     observer.cparams = ctx->get_cparams();
 
     const auto decode = [&](const llama_batch & batch) {

@@ -74,8 +74,9 @@ def read_model(path: Path, *, is_default: bool = False) -> Model:
 def model_parts(path: Path) -> list[Path]:
     """The files of a model: of one in parts (`NAME-00001-of-00003.gguf`) all of them, whether they are there or not."""
     match = PART.fullmatch(path.name)
-    parts = range(1, int(match[2]) + 1) if match else ()
-    return [path.with_name(f"{match[1]}-{n:05d}-of-{match[2]}.gguf") for n in parts if match] or [path]
+    if not match:
+        return [path]
+    return [path.with_name(f"{match[1]}-{n:05d}-of-{match[2]}.gguf") for n in range(1, int(match[2]) + 1)] or [path]
 
 
 def weight_bytes(path: Path) -> int:

@@ -97,8 +97,7 @@ def killed_and_restored(context: Context) -> CheckOutcome:
         faults.append(f"saved {saved} tokens, restored {restored}")
     if after.cached < saved - 1:
         faults.append(f"only {after.cached} of {saved} restored tokens were used")
-    if after.tokens != before.tokens or len(after.tokens) != CONTINUED:
-        faults.append(f"it continues with '{after.text}', was '{before.text}'")
+    faults += _otherwise(before, after)
     refused = {cache_name(*other): _refusal(context, *other) for other in OTHERS}
     faults += [f"{name} reads it, or does not say why not" for name, reason in refused.items() if not reason]
     detail = "; ".join(faults) or f"refused: {'; '.join(f'{name}: {reason}' for name, reason in refused.items())}"
@@ -120,6 +119,12 @@ def _refusal(context: Context, pair: CachePair, calibration: Calibration) -> str
     return str(reasons[0]) if reasons else ""
 
 
+@dataclass(frozen=True)
+class _Origin:
+    source: str
+    hash: str
+
+
 def measured_at_start(context: Context) -> CheckOutcome:
     """A server that finds no calibration measures one before it serves; the next one finds it, and answers alike."""
     bound = "measured, then found; the same answers"
@@ -128,7 +133,7 @@ def measured_at_start(context: Context) -> CheckOutcome:
     with TemporaryDirectory(prefix="alone-", dir=context.runner.work) as folder:
         runner = replace(context.runner, kept=Path(folder) / "kept")
         alone = replace(context.model, path=link_model(context.model.path, Path(folder)))
-        first, second = (_started(runner, alone, name) for name in ("measures", "finds"))
+        (first, before), (second, after) = (_calibrated(runner, alone, name) for name in ("measures", "finds"))
     faults = []
     if "measured on" not in first.source:
         faults.append(f"the first has its calibration from '{first.source}'")
@@ -136,24 +141,23 @@ def measured_at_start(context: Context) -> CheckOutcome:
         faults.append(f"the second has it from '{second.source}'")
     if first.hash != second.hash:
         faults.append(f"hash {second.hash}, was {first.hash}")
-    if first.answer.tokens != second.answer.tokens or len(first.answer.tokens) != CONTINUED:
-        faults.append(f"it continues with '{second.answer.text}', was '{first.answer.text}'")
+    faults += _otherwise(before, after)
     return CheckOutcome(not faults, first.hash, bound, "; ".join(faults) or f"{first.source}, then {second.source}")
 
 
-@dataclass(frozen=True)
-class _Started:
-    source: str
-    hash: str
-    answer: Continuation
-
-
-def _started(runner: Runner, model: Model, name: str) -> _Started:
-    """What a server of one slot calibrates with and answers."""
+def _calibrated(runner: Runner, model: Model, name: str) -> tuple[_Origin, Continuation]:
+    """What a server of one slot calibrates with, and how it goes on."""
     with serve(runner, model, TURBO4, name=name, setup=replace(CALIBRATED, slots=1)) as server:
         answer = server.complete(PASSAGE, slot=0, n=CONTINUED)
         found = parse_effective(server.log.read_text(encoding="utf-8", errors="replace")).in_force
-    return _Started(*((found[-1].source or "", found[-1].hash or "") if found else ("nowhere", "")), answer)
+    return (_Origin(found[-1].source or "", found[-1].hash or "") if found else _Origin("nowhere", "")), answer
+
+
+def _otherwise(before: Continuation, after: Continuation) -> list[str]:
+    """A line if what follows the passage is not the same to the bit."""
+    if after.tokens == before.tokens and len(after.tokens) == CONTINUED:
+        return []
+    return [f"it continues with '{after.text}', was '{before.text}'"]
 
 
 DRAFTED = 48

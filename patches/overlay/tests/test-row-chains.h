@@ -195,13 +195,18 @@ static void test_row_chains(void (*check)(bool, const std::string &)) {
                  { 2, 14, 192, 64  }
         }) {
             for (int64_t n_tokens : { 1, 2, 7, 65 }) {
-                for (int n_threads : { 1, 2, 3, 16 }) {
-                    for (int flags = 0; flags < 4; ++flags) {
-                        const row_chain_case c = { type,      n_head_kv,        n_head,          head, width, n_tokens,
-                                                   n_threads, (flags & 1) != 0, (flags & 2) != 0 };
+                for (int flags = 0; flags < 4; ++flags) {
+                    row_chain_case c      = { type, n_head_kv,        n_head,          head, width, n_tokens,
+                                              1,    (flags & 1) != 0, (flags & 2) != 0 };
+                    const auto     single = row_chain_compute(cpu.get(), c, true, true);
+                    for (int n_threads : { 1, 2, 3, 16 }) {
+                        // sixteen are more than a token has heads, and wait for each other on few cores
+                        if (n_threads == 16 && n_tokens > 1) {
+                            continue;
+                        }
+                        c.n_threads = n_threads;
 
                         size_t     written = 0;
-                        const auto single  = row_chain_compute(cpu.get(), c, true, true);
                         const auto packed  = row_chain_compute(cpu.get(), c, false, false);
                         const auto apart   = row_chain_compute(cpu.get(), c, false, true, &written);
 

@@ -322,9 +322,8 @@ static void test_gaussian(const codec & c) {
 }
 
 // The CPU quantizer must give the reference's bytes.
-static void test_bits(const codec & c) {
-    const int  n_blocks = 100000;
-    const auto all      = turbo_test_blocks(c.levels, n_blocks);
+static void test_bits(const codec & c, int n_blocks) {
+    const auto all = turbo_test_blocks(c.levels, n_blocks);
 
     const auto ref      = quantize(c.type, all);
     const auto got      = cpu_quantize(c.type, all);
@@ -666,6 +665,13 @@ int main(int argc, char ** argv) {
         print_vectors();
         return 0;
     }
+    // an emulator takes minutes for the usual number of blocks
+    const bool given    = argc == 3 && strcmp(argv[1], "--blocks") == 0;
+    const int  n_blocks = argc == 1 ? 100000 : given ? atoi(argv[2]) : 0;
+    if (n_blocks <= 0) {
+        fprintf(stderr, "usage: %s [--vectors | --blocks N]\n", argv[0]);
+        return 2;
+    }
     ggml_backend_load_all();
 
     for (const codec & c : codecs) {
@@ -674,7 +680,7 @@ int main(int argc, char ** argv) {
         test_validation(c);
         test_gaussian(c);
         test_vectors(c);
-        test_bits(c);
+        test_bits(c, n_blocks);
         test_scores(c, 3);
         test_scores(c, 12);
         test_cast(c.type);

@@ -19,7 +19,7 @@ CELLS = 256  # a cache has a multiple of this
 BATCH = 512  # tokens that are processed at once (-ub), which a window's cache holds beside the window
 STATE_BYTES = 4  # f32, whatever the cache types are
 CALIBRATION_BYTES = 2 * 4  # of a value of K, whatever the context is: a mean and a scale, in f32
-FACTOR_BYTES = 4864  # of a block of a turbo K in one token: by what it is rounded for its scores on a CPU
+FACTOR_BYTES = 2560  # of a block of a turbo K in one token: by what it is rounded for its scores on a CPU
 FACTOR_HEAD = 256  # values of the largest head whose blocks are rounded so
 
 

@@ -212,7 +212,7 @@ def test_a_calibration_is_two_floats_for_each_value_of_a_quantized_k() -> None:
     shape = KvShape((cache_shape((2, 2), 64, 128), cache_shape((1,), 64, 128, 512)), (64,), (128,))
     assert calibration_bytes(shape, MIXED) == 2 * 4 * 64 * (2 + 2 + 1)
     assert calibration_bytes(shape, CachePair("f16", "turbo4")) == 0
-    assert calibration_bytes(shape, TURBO) == (2 * 4 * 64 + 4864) * (2 + 2 + 1)
+    assert calibration_bytes(shape, TURBO) == (2 * 4 * 64 + 2560) * (2 + 2 + 1)
     for nearest in (replace(shape, mla=True), replace(shape, heads_k=(64, 512))):
         assert calibration_bytes(nearest, TURBO) == 2 * 4 * 64 * (2 + 2 + 1)
     room = kv_bytes(shape, MIXED, 512, ONE) + calibration_bytes(shape, MIXED)

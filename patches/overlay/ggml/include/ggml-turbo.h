@@ -31,10 +31,10 @@ GGML_API float ggml_turbo_sign(int64_t i);
 GGML_API int64_t ggml_turbo_rot_width(int64_t n);
 
 // Rounding for scores: what a rounding error e of a block of K does to the scores of queries is e^T*A*e, where A is the
-// second moment of the 64 values of those queries. A = U*D*U^T with a unit upper triangle U, which is kept in 128ths.
+// second moment of the 64 values of those queries. A = U*D*U^T with a unit upper triangle U, which is kept in 64ths.
 typedef struct {
-    float   d[64];
-    int16_t u[2304];  // see GGML_TURBO_FACTOR_U
+    float  d[64];
+    int8_t u[2304];  // see GGML_TURBO_FACTOR_U
 } ggml_turbo_factor;
 
 // Of 64*64 values plus a part of their mean diagonal, the scale of which does not matter. Where they are no second moment,

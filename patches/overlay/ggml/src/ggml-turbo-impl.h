@@ -42,11 +42,11 @@ GGML_API void quantize_row_turbo4_ref(const float * GGML_RESTRICT x, block_turbo
 #define GGML_TURBO_FACTOR_U(i, j)      (64 * GGML_TURBO_FACTOR_SQUARE(i, j) + (i) % 8 / 2 * 16 + (j) % 8 * 2 + (i) % 2)
 
 // Rounding for scores is done in integers: values and levels in 32nds of a step, at most so many; sums of their products with
-// u, the largest of which is 1023, are less than 2^31.
+// u, the largest of which is 127, are less than 2^31.
 #define GGML_TURBO_SCORES_UNIT 32
 #define GGML_TURBO_SCORES_MOST 28672
-#define GGML_TURBO_FACTOR_UNIT 128
-#define GGML_TURBO_FACTOR_MOST 1023
+#define GGML_TURBO_FACTOR_UNIT 64
+#define GGML_TURBO_FACTOR_MOST 127
 
 // The step for scores: of squares and products of values and levels, weighted; 0 where they say nothing
 GGML_API uint16_t ggml_turbo_scores_step(const ggml_turbo_codebook * cb, float step, float xx, float xl, float ll);

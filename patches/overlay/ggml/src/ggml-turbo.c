@@ -318,7 +318,7 @@ void ggml_turbo_make_factor(const double * a, ggml_turbo_factor * factor) {
     for (int i = 0; i < QK_TURBO; i++) {
         for (int j = i; j < QK_TURBO; j++) {
             const double u                       = fmax(fmin(m[i][j] * GGML_TURBO_FACTOR_UNIT, most), -most);
-            factor->u[GGML_TURBO_FACTOR_U(i, j)] = (int16_t) lround(u);
+            factor->u[GGML_TURBO_FACTOR_U(i, j)] = (int8_t) lround(u);
         }
     }
 }

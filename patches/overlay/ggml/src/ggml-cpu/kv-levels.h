@@ -12,6 +12,15 @@
 
 #include <string.h>
 
+// Asks memory for the line of a byte that is read soon; until then it would have nothing to do.
+static inline void kv_ask_for(const void * p) {
+#if defined(__GNUC__)
+    __builtin_prefetch(p);
+#else
+    GGML_UNUSED(p);
+#endif
+}
+
 #if defined(__AVX2__)
 
 typedef __m256i i8x32;

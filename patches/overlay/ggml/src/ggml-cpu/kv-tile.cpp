@@ -225,16 +225,6 @@ template <typename block, int FIRST, typename F> void put_value_vectors(const F 
 
 #endif
 
-// A tile is read in a moment, and then memory would have nothing to do until the next one: ask for the line of that which
-// a byte stands in.
-inline void prefetch(const char * next) {
-#if defined(__GNUC__)
-    __builtin_prefetch(next);
-#else
-    GGML_UNUSED(next);
-#endif
-}
-
 // Keeps x in a register of its kind: GCC moves 16 bits through mask registers, of which it can set one in a cycle.
 inline uint32_t in_register(uint32_t x) {
 #if defined(__GNUC__) && defined(KV_AVX512)
@@ -303,7 +293,7 @@ void unpack(const G &    get,
 
             const near_rows<CELLS> later(ahead, nb);
             for (int c = 0; c < CELLS; c++) {
-                prefetch(later[c]);
+                kv_ask_for(later[c]);
             }
         }
         get_steps<block>(d, n_rows);

@@ -14,6 +14,26 @@ constexpr int     MAX_CHAINS  = 4;
 constexpr int     MAX_STEPS   = 6;
 constexpr int64_t MAX_SCRATCH = 4096;  // values: rows that a thread works on at a time
 
+static bool is_hadamard(const ggml_tensor * t) {
+    return t->op == GGML_OP_MUL_MAT && ggml_get_op_params_i32(t, 1) == GGML_HINT_SRC0_IS_HADAMARD;
+}
+
+static bool is_with_vector(const ggml_tensor * t) {
+    return t->op == GGML_OP_MUL || t->op == GGML_OP_ADD || t->op == GGML_OP_SUB || t->op == GGML_OP_DIV;
+}
+
+// where a tensor lies
+struct memory {
+    const char * begin = nullptr;
+    const char * end   = nullptr;
+
+    memory() = default;
+
+    explicit memory(const ggml_tensor * t) : begin((const char *) t->data), end(begin + ggml_nbytes(t)) {}
+
+    bool overlaps(const memory & m) const { return begin < m.end && m.begin < end; }
+};
+
 // A row is what the operations with vectors take for one, or one block of a Hadamard product if there are none.
 struct row_chain {
     const ggml_tensor * rows = nullptr;  // come from here
@@ -24,10 +44,13 @@ struct row_chain {
     bool                vectors = false;    // whether an operation with a vector has said what a row is
     int                 end     = 0;        // index of the node behind it
 
-    // what is shared among threads, by weigh()
+    // once it is whole: what is shared among threads, and what it writes and reads, the rows first
     int64_t unit    = 1;  // rows that a thread computes together
     int64_t n_units = 0;
     int64_t cost    = 0;  // what a unit takes
+    memory  out;
+    memory  in[MAX_STEPS + 3];
+    int     n_in = 0;
 
     int n_ops() const { return n_steps + (store != nullptr); }
 
@@ -35,7 +58,36 @@ struct row_chain {
 
     bool for_scores() const { return store && store->src[3]; }
 
-    // once it is whole
+    void finish() {
+        weigh();
+
+        out        = memory(last());
+        in[n_in++] = memory(rows);
+        for (int i = 0; i < n_steps; ++i) {
+            if (is_with_vector(steps[i])) {
+                in[n_in++] = memory(steps[i]->src[1]);
+            }
+        }
+        for (int i : { 1, 3 }) {
+            if (store && store->src[i]) {
+                in[n_in++] = memory(store->src[i]);
+            }
+        }
+    }
+
+    // whether it overwrites what a chain reads; a row of its own may be written where it came from
+    bool overwrites(const row_chain & chain) const {
+        const bool in_place = this == &chain && last()->data == rows->data && ggml_is_contiguous(rows);
+        return std::any_of(chain.in + in_place, chain.in + chain.n_in,
+                           [&](const memory & m) { return m.overlaps(out); });
+    }
+
+    // whether both may be computed in any order
+    bool independent(const row_chain & chain) const {
+        return !out.overlaps(chain.out) && !overwrites(chain) && !chain.overwrites(*this);
+    }
+
+  private:
     void weigh() {
         const int64_t per_row = for_scores() ? store->ne[0] / n : 1;
         // blocks that are rounded beside each other take little longer than one
@@ -55,14 +107,6 @@ struct row_chain {
         }
     }
 };
-
-static bool is_hadamard(const ggml_tensor * t) {
-    return t->op == GGML_OP_MUL_MAT && ggml_get_op_params_i32(t, 1) == GGML_HINT_SRC0_IS_HADAMARD;
-}
-
-static bool is_with_vector(const ggml_tensor * t) {
-    return t->op == GGML_OP_MUL || t->op == GGML_OP_ADD || t->op == GGML_OP_SUB || t->op == GGML_OP_DIV;
-}
 
 // the operations that chains are made of
 static bool is_of_chains(const ggml_tensor * t) {
@@ -159,52 +203,25 @@ static row_chain chain_at(const ggml_cgraph * graph, int node) {
         chain.end = i + 1;
     }
     if (chain.n_ops() > 0) {
-        chain.weigh();
+        chain.finish();
     }
 
     return chain;
 }
 
-static bool overlap(const ggml_tensor * a, const ggml_tensor * b) {
-    const char * a0 = (const char *) a->data;
-    const char * b0 = (const char *) b->data;
-
-    return a0 < b0 + ggml_nbytes(b) && b0 < a0 + ggml_nbytes(a);
-}
-
-static bool overwrites_input(const ggml_tensor * out, const row_chain & chain, bool own) {
-    // a row may be written where it came from
-    const bool in_place = own && out->data == chain.rows->data && ggml_is_contiguous(chain.rows);
-    if (!in_place && overlap(out, chain.rows)) {
-        return true;
-    }
-    for (int i = 0; i < chain.n_steps; ++i) {
-        const ggml_tensor * t = chain.steps[i];
-        if (is_with_vector(t) && overlap(out, t->src[1])) {
-            return true;
-        }
-    }
-
-    return chain.store &&
-           (overlap(out, chain.store->src[1]) || (chain.store->src[3] != nullptr && overlap(out, chain.store->src[3])));
-}
-
-// whether chains may be computed in any order
-static bool independent(const row_chain & a, const row_chain & b) {
-    return !overlap(a.last(), b.last()) && !overwrites_input(a.last(), b, false) &&
-           !overwrites_input(b.last(), a, false);
-}
-
-// Which row of a tensor of that shape: found once, then counted, since a division takes as long as the sum of many values
+// Which row of a tensor of that shape: found once, if need be by divisions, each of which takes as long as the sum of many
+// values; then counted
 struct row_index {
     const ggml_tensor * shape;
     int64_t             i1, i2, i3;
 
-    row_index(const ggml_tensor * shape, int64_t r) :
-        shape(shape),
-        i1(r % shape->ne[1]),
-        i2(r / shape->ne[1] % shape->ne[2]),
-        i3(r / shape->ne[1] / shape->ne[2]) {}
+    row_index(const ggml_tensor * shape, int64_t r) : shape(shape), i1(r), i2(0), i3(0) {
+        if (r >= shape->ne[1]) {
+            i1 = r % shape->ne[1];
+            i2 = r / shape->ne[1] % shape->ne[2];
+            i3 = r / shape->ne[1] / shape->ne[2];
+        }
+    }
 
     void next() {
         if (++i1 == shape->ne[1]) {
@@ -364,8 +381,8 @@ int ggml_cpu_row_chains(const ggml_cgraph * graph, int node, const ggml_compute_
 
     while (n_chains < MAX_CHAINS) {
         const row_chain next = chain_at(graph, end);
-        if (next.n_ops() == 0 || overwrites_input(next.last(), next, true) ||
-            !std::all_of(chains, chains + n_chains, [&](const row_chain & c) { return independent(c, next); })) {
+        if (next.n_ops() == 0 || next.overwrites(next) ||
+            !std::all_of(chains, chains + n_chains, [&](const row_chain & c) { return c.independent(next); })) {
             break;
         }
         chains[n_chains++] = next;

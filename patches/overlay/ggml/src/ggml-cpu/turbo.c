@@ -87,6 +87,11 @@ static inline i32x8 i32x8_load(const void * p) {
     return _mm256_loadu_si256((const __m256i *) p);
 }
 
+// eight pairs of values of a factor
+static inline i32x8 i16x16_load_i8(const int8_t * p) {
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *) p));
+}
+
 static inline i32x8 i32x8_or(i32x8 a, i32x8 b) {
     return _mm256_or_si256(a, b);
 }
@@ -281,6 +286,11 @@ static inline i32x8 i32x8_round(f32x8 a) {
 
 static inline i32x8 i32x8_load(const void * p) {
     return I32X8(vld1q_s32(p), vld1q_s32((const int32_t *) p + 4));
+}
+
+static inline i32x8 i16x16_load_i8(const int8_t * p) {
+    const int8x16_t a = vld1q_s8(p);
+    return I32X8(vreinterpretq_s32_s16(vmovl_s8(vget_low_s8(a))), vreinterpretq_s32_s16(vmovl_high_s8(a)));
 }
 
 static inline i32x8 i32x8_or(i32x8 a, i32x8 b) {
@@ -479,10 +489,20 @@ static inline float turbo_assign(const ggml_turbo_codebook * cb,
     return squares + cb->norm_weight * (norm - squares);
 }
 
-// turbo_quantize_block of ggml-turbo.c
+// Asks memory for one of n parts of a factor, if it is one: between two tokens the weights push it out of the caches. Asked
+// for all at once it would keep other reads waiting.
+static inline void turbo_ask_for(const ggml_turbo_factor * factor, int part, int n) {
+    const int n_lines = factor ? (int) (sizeof(*factor) + 63) / 64 : 0;
+    for (int i = n_lines * part / n; i < n_lines * (part + 1) / n; i++) {
+        kv_ask_for((const char *) factor + 64 * i);
+    }
+}
+
+// turbo_quantize_block of ggml-turbo.c; asks for a factor meanwhile
 static inline bool turbo_quantize_block(const ggml_turbo_codebook * cb,
                                         int                         n,
                                         const float *               x,
+                                        const ggml_turbo_factor *   ahead,
                                         int32_t *                   codes,
                                         uint16_t *                  d) {
     f32x8 xs[N_BLOCK];
@@ -516,6 +536,7 @@ static inline bool turbo_quantize_block(const ggml_turbo_codebook * cb,
     float             gain[GGML_TURBO_N_TRIALS][GGML_TURBO_N_GROUPS];
     for (int t = 0; t < cb->n_trials; t++) {
         turbo_gain(&narrow, n, a, unit * cb->trials[t], gain[t]);
+        turbo_ask_for(ahead, t, cb->n_trials);
     }
 
     int       wide;
@@ -593,7 +614,7 @@ static inline i32x8 turbo_add_square(i32x8 sum, const i32x8 * square, const i32x
 static inline void turbo_round_blocks(const turbo_scores_table * table, int n_blocks, turbo_scores * x) {
     // eight values one after the other, then what they do to all that follow
     for (int begin = 0; begin < QK_TURBO; begin += 8) {
-        const int16_t * factor[GGML_TURBO_BESIDE];
+        const int8_t *  factor[GGML_TURBO_BESIDE];
         const int32_t * levels[GGML_TURBO_BESIDE];
         turbo_edges     edges[GGML_TURBO_BESIDE];
         i32x8           t[GGML_TURBO_BESIDE];
@@ -608,7 +629,7 @@ static inline void turbo_round_blocks(const turbo_scores_table * table, int n_bl
         for (int i = 0; i < 8; i += 2) {
             for (int b = 0; b < n_blocks; b++) {
                 const int32_t * z  = x[b].halves + begin + i;
-                const i32x8     f  = i32x8_load(factor[b] + 8 * i);
+                const i32x8     f  = i16x16_load_i8(factor[b] + 8 * i);
                 const uint32_t  c0 = turbo_count_above(t[b], i, edges[b]);
                 const i32x8     e0 = i16x16_sub(i32x8_set(z[0]), i32x8_set(levels[b][c0]));
                 t[b]               = i32x8_add_dot(t[b], f, e0);
@@ -626,8 +647,9 @@ static inline void turbo_round_blocks(const turbo_scores_table * table, int n_bl
             const i32x8     zs[4] = { i32x8_set(z[0]), i32x8_set(z[2]), i32x8_set(z[4]), i32x8_set(z[6]) };
             i32x8_store(x[b].t + begin, t[b]);
             for (int j = begin; j < QK_TURBO; j += 8) {
-                const int16_t * f     = factor[b] + 8 * (j - begin);
-                const i32x8 square[4] = { i32x8_load(f), i32x8_load(f + 16), i32x8_load(f + 32), i32x8_load(f + 48) };
+                const int8_t * f         = factor[b] + 8 * (j - begin);
+                const i32x8    square[4] = { i16x16_load_i8(f), i16x16_load_i8(f + 16), i16x16_load_i8(f + 32),
+                                             i16x16_load_i8(f + 48) };
                 i32x8_store(x[b].u + j, turbo_add_square(i32x8_load(x[b].u + j), square, zs));
                 if (j > begin) {
                     i32x8_store(x[b].t + j, turbo_add_square(i32x8_load(x[b].t + j), square, errors[b]));
@@ -716,46 +738,46 @@ static inline void turbo4_pack(const int32_t * codes, block_turbo4 * y) {
     }
 }
 
-#    define TURBO_QUANTIZE_ROW(N)                                                                               \
-        void quantize_row_turbo##N(const float * GGML_RESTRICT x, void * GGML_RESTRICT vy, int64_t k) {         \
-            assert(k % QK_TURBO == 0);                                                                          \
-                                                                                                                \
-            block_turbo##N * y = vy;                                                                            \
-            for (int64_t i = 0; i < k / QK_TURBO; i++) {                                                        \
-                int32_t codes[QK_TURBO];                                                                        \
-                memset(&y[i], 0, sizeof(y[i]));                                                                 \
-                if (turbo_quantize_block(&ggml_turbo##N##_codebook, GGML_TURBO##N##_N, x + i * QK_TURBO, codes, \
-                                         &y[i].d)) {                                                            \
-                    turbo##N##_pack(codes, &y[i]);                                                              \
-                }                                                                                               \
-            }                                                                                                   \
-        }                                                                                                       \
-                                                                                                                \
-        static void turbo##N##_quantize_scores(const ggml_turbo_rounding * blocks, int64_t n_blocks) {          \
-            const ggml_turbo_codebook * cb    = &ggml_turbo##N##_codebook;                                      \
-            const turbo_scores_table    table = turbo_table_for_scores(cb, GGML_TURBO##N##_N);                  \
-                                                                                                                \
-            turbo_scores     beside[GGML_TURBO_BESIDE];                                                         \
-            block_turbo##N * to[GGML_TURBO_BESIDE];                                                             \
-            int              n = 0;                                                                             \
-            for (int64_t i = 0; i < n_blocks; i++) {                                                            \
-                block_turbo##N * y = blocks[i].y;                                                               \
-                memset(y, 0, sizeof(*y));                                                                       \
-                if (turbo_quantize_block(cb, GGML_TURBO##N##_N, blocks[i].x, NULL, &y->d)) {                    \
-                    to[n] = y;                                                                                  \
-                    n += turbo_set_scores(&beside[n], blocks[i].factor, blocks[i].x, y->d);                     \
-                }                                                                                               \
-                if (n < GGML_TURBO_BESIDE && i + 1 < n_blocks) {                                                \
-                    continue;                                                                                   \
-                }                                                                                               \
-                turbo_round(&table, n, beside);                                                                 \
-                for (int k = 0; k < n; k++) {                                                                   \
-                    const uint16_t fit = turbo_fit_scores(cb, &beside[k]);                                      \
-                    to[k]->d           = fit != 0 ? (uint16_t) (fit << 1 | beside[k].wide) : to[k]->d;          \
-                    turbo##N##_pack(beside[k].codes, to[k]);                                                    \
-                }                                                                                               \
-                n = 0;                                                                                          \
-            }                                                                                                   \
+#    define TURBO_QUANTIZE_ROW(N)                                                                                     \
+        void quantize_row_turbo##N(const float * GGML_RESTRICT x, void * GGML_RESTRICT vy, int64_t k) {               \
+            assert(k % QK_TURBO == 0);                                                                                \
+                                                                                                                      \
+            block_turbo##N * y = vy;                                                                                  \
+            for (int64_t i = 0; i < k / QK_TURBO; i++) {                                                              \
+                int32_t codes[QK_TURBO];                                                                              \
+                memset(&y[i], 0, sizeof(y[i]));                                                                       \
+                if (turbo_quantize_block(&ggml_turbo##N##_codebook, GGML_TURBO##N##_N, x + i * QK_TURBO, NULL, codes, \
+                                         &y[i].d)) {                                                                  \
+                    turbo##N##_pack(codes, &y[i]);                                                                    \
+                }                                                                                                     \
+            }                                                                                                         \
+        }                                                                                                             \
+                                                                                                                      \
+        static void turbo##N##_quantize_scores(const ggml_turbo_rounding * blocks, int64_t n_blocks) {                \
+            const ggml_turbo_codebook * cb    = &ggml_turbo##N##_codebook;                                            \
+            const turbo_scores_table    table = turbo_table_for_scores(cb, GGML_TURBO##N##_N);                        \
+                                                                                                                      \
+            turbo_scores     beside[GGML_TURBO_BESIDE];                                                               \
+            block_turbo##N * to[GGML_TURBO_BESIDE];                                                                   \
+            int              n = 0;                                                                                   \
+            for (int64_t i = 0; i < n_blocks; i++) {                                                                  \
+                block_turbo##N * y = blocks[i].y;                                                                     \
+                memset(y, 0, sizeof(*y));                                                                             \
+                if (turbo_quantize_block(cb, GGML_TURBO##N##_N, blocks[i].x, blocks[i].factor, NULL, &y->d)) {        \
+                    to[n] = y;                                                                                        \
+                    n += turbo_set_scores(&beside[n], blocks[i].factor, blocks[i].x, y->d);                           \
+                }                                                                                                     \
+                if (n < GGML_TURBO_BESIDE && i + 1 < n_blocks) {                                                      \
+                    continue;                                                                                         \
+                }                                                                                                     \
+                turbo_round(&table, n, beside);                                                                       \
+                for (int k = 0; k < n; k++) {                                                                         \
+                    const uint16_t fit = turbo_fit_scores(cb, &beside[k]);                                            \
+                    to[k]->d           = fit != 0 ? (uint16_t) (fit << 1 | beside[k].wide) : to[k]->d;                \
+                    turbo##N##_pack(beside[k].codes, to[k]);                                                          \
+                }                                                                                                     \
+                n = 0;                                                                                                \
+            }                                                                                                         \
         }
 
 TURBO_QUANTIZE_ROW(2)

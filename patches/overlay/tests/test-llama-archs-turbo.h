@@ -74,7 +74,8 @@ static test_turbo_result test_turbo_caches(llm_arch arch, llama_model * model, b
         { GGML_TYPE_TURBO2, GGML_TYPE_TURBO2, "0", "0", 0.25 },
         { GGML_TYPE_Q8_0, GGML_TYPE_TURBO4, "1", "1", 0.02 },
         { GGML_TYPE_TURBO4, GGML_TYPE_F16, "1", "0", 0.02 },
-        // without flash attention, which would make f16 of f32: what rounding alone does, and then within that
+        // Without flash attention, which would make f16 of f32: what rounding alone does, and then within that. It may do
+        // more than usual, where it decides which expert a token goes to.
         { GGML_TYPE_F32, GGML_TYPE_F32, "0", "0", INFINITY, "off", false },
         { GGML_TYPE_F32, GGML_TYPE_F32, "0", "0", 1e-6, "test", false },
         { GGML_TYPE_F16, GGML_TYPE_F16, "0", "0", 1e-6, "test" },
@@ -98,8 +99,8 @@ static test_turbo_result test_turbo_caches(llm_arch arch, llama_model * model, b
 
         llama_context_params params = llama_context_default_params();
         params.n_ctx                = 0;
-        params.n_threads            = 4;
-        params.n_threads_batch      = 4;
+        params.n_threads            = 2;
+        params.n_threads_batch      = 2;
         params.n_ubatch             = encode ? params.n_ubatch : 64;
         params.type_k               = cfg.type_k;
         params.type_v               = cfg.type_v;
@@ -118,9 +119,10 @@ static test_turbo_result test_turbo_caches(llm_arch arch, llama_model * model, b
             continue;
         }
 
-        const double err = nmse_of(lctx.get());
-        const double max = cfg.max_nmse + (cfg.type_k == GGML_TYPE_F32 ? 1.5 * rounding : 0.0);
-        const bool   ok  = std::isfinite(err) && err <= max;
+        const double err   = nmse_of(lctx.get());
+        const bool   exact = cfg.type_k == GGML_TYPE_F32 || cfg.type_k == GGML_TYPE_F16;
+        const double max   = cfg.max_nmse + (exact ? 1.5 * rounding : 0.0);
+        const bool   ok    = std::isfinite(err) && err <= max;
 
         rounding = err;
 

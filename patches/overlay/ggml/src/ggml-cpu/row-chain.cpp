@@ -97,13 +97,13 @@ struct row_chain {
         }
         n_units = ggml_nelements(rows) / (n * unit);
 
-        // by what a value takes that is multiplied: one that is stored as turbo4 takes twelve times as long, and rounding
-        // for scores once as long for all blocks beside each other
+        // by what a value takes that is multiplied: one that is stored as turbo4 takes eight times as long, rounded for scores
+        // ten times, and of few rows as long for all blocks beside each other
         cost = unit * n;
         if (for_scores()) {
-            cost = 16 * (cost + QK_TURBO);
+            cost = n_units < GGML_TURBO_LANES ? 16 * (cost + QK_TURBO) : 10 * cost;
         } else if (store) {
-            cost *= ggml_is_turbo(store->type) ? 12 : 2;
+            cost *= ggml_is_turbo(store->type) ? 8 : 2;
         }
     }
 };
@@ -334,6 +334,12 @@ static void compute(const row_chain & chain, int64_t first, int64_t end) {
     const int64_t n     = chain.n;
     const auto    store = chain.for_scores() ? store_for_scores : store_rows;
 
+    int64_t at_once = MAX_SCRATCH / n;
+    if (chain.for_scores()) {
+        const int64_t lanes = GGML_TURBO_LANES * chain.store->ne[0] / n;
+        at_once -= at_once > lanes ? at_once % lanes : 0;
+    }
+
     float scratch[MAX_SCRATCH];
     for (int64_t r0 = first; r0 < end;) {
         if (chain.n_steps == 0) {
@@ -342,7 +348,7 @@ static void compute(const row_chain & chain, int64_t first, int64_t end) {
             continue;
         }
 
-        const int64_t n_rows = std::min(end - r0, MAX_SCRATCH / n);
+        const int64_t n_rows = std::min(end - r0, at_once);
         if (is_hadamard(chain.steps[0])) {
             // blocks of a product follow each other
             memcpy(scratch, (const float *) chain.rows->data + r0 * n, n_rows * n * sizeof(float));

@@ -738,6 +738,270 @@ static inline void turbo4_pack(const int32_t * codes, block_turbo4 * y) {
     }
 }
 
+#    if defined(__AVX512F__) && defined(__AVX512BW__)
+
+// Blocks of as many rows, all rounded by one factor, a lane for each: a value waits for the one before it in all lanes at once.
+typedef struct {
+    float   step[GGML_TURBO_LANES];
+    int     wide[GGML_TURBO_LANES];
+    int32_t pairs[QK_TURBO / 2][GGML_TURBO_LANES];  // of z, in halves
+    int32_t t[QK_TURBO][GGML_TURBO_LANES];
+    int32_t u[QK_TURBO][GGML_TURBO_LANES];
+    int32_t codes[QK_TURBO / 8][GGML_TURBO_LANES];  // four bits each
+    float   xx[GGML_TURBO_LANES], xl[GGML_TURBO_LANES], ll[GGML_TURBO_LANES];
+} turbo_lanes;
+
+static inline __m512i i32x16_load(const void * p) {
+    return _mm512_loadu_si512(p);
+}
+
+static inline __m512i i32x16_add_dot(__m512i sum, __m512i a, __m512i b) {
+#        if defined(__AVX512VNNI__)
+    return _mm512_dpwssd_epi32(sum, a, b);
+#        else
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
+#        endif
+}
+
+// turbo_set_scores
+static inline bool turbo_set_lane(turbo_lanes * x, int lane, const float * values, uint16_t d) {
+    x->step[lane] = kv_step(GGML_TURBO_STEP(d)) * GGML_TURBO_STEP_UNIT;
+    x->wide[lane] = d & 15;
+    if (!(x->step[lane] > 0.0f)) {
+        return false;
+    }
+    const __m512 unit  = _mm512_set1_ps(GGML_TURBO_SCORES_UNIT / x->step[lane]);
+    const __m512 most  = _mm512_set1_ps(GGML_TURBO_SCORES_MOST);
+    const __m512 least = _mm512_set1_ps(-GGML_TURBO_SCORES_MOST);
+    int32_t      pairs[QK_TURBO / 2];
+    for (int j = 0; j < QK_TURBO; j += 16) {
+        const __m512 z = _mm512_max_ps(_mm512_min_ps(_mm512_mul_ps(_mm512_loadu_ps(values + j), unit), most), least);
+        _mm256_storeu_si256((__m256i *) &pairs[j / 2], _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(z)));
+    }
+    for (int i = 0; i < QK_TURBO / 2; i++) {
+        x->pairs[i][lane] = pairs[i];
+    }
+    return true;
+}
+
+// value j of each lane
+static inline __m512i turbo_lanes_z(const turbo_lanes * x, int j) {
+    const __m512i pair = i32x16_load(x->pairs[j / 2]);
+    return _mm512_srai_epi32(j % 2 ? pair : _mm512_slli_epi32(pair, 16), 16);
+}
+
+// how many of n edges t is above, and base
+static inline __m512i turbo_lanes_count(__m512i t, const __m512i * edges, int n, __m512i base) {
+    const __m512i one    = _mm512_set1_epi32(1);
+    __m512i       sum[3] = { base, _mm512_setzero_si512(), _mm512_setzero_si512() };
+    for (int i = 0; i < n; i++) {
+        sum[i % 3] = _mm512_mask_add_epi32(sum[i % 3], _mm512_cmpgt_epi32_mask(t, edges[i]), sum[i % 3], one);
+    }
+    return _mm512_add_epi32(_mm512_add_epi32(sum[0], sum[1]), sum[2]);
+}
+
+// turbo_round_blocks, of 2*n levels
+static inline void turbo_round_lanes(const turbo_scores_table * table,
+                                     int                        n,
+                                     const ggml_turbo_factor *  factor,
+                                     turbo_lanes *              x) {
+    int32_t pairs[sizeof(factor->u) / 2];  // of the factor, in halves
+    for (size_t i = 0; i < sizeof(factor->u); i += 32) {
+        _mm512_storeu_si512(&pairs[i / 2], _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *) &factor->u[i])));
+    }
+    const __m512i lower     = _mm512_set1_epi32(0xffff);
+    const __m512i levels[2] = { i32x16_load(table->levels[0][0]), i32x16_load(table->levels[1][0]) };
+    const __m512i wide      = i32x16_load(x->wide);
+
+    for (int j = 0; j < QK_TURBO; j++) {
+        const __m512i z = turbo_lanes_z(x, j);
+        _mm512_storeu_si512(x->t[j], _mm512_mullo_epi32(z, _mm512_set1_epi32(GGML_TURBO_FACTOR_UNIT)));
+        _mm512_storeu_si512(x->u[j], _mm512_setzero_si512());
+    }
+    for (int begin = 0; begin < QK_TURBO; begin += 8) {
+        const __mmask16 w    = _mm512_test_epi32_mask(wide, _mm512_set1_epi32(1 << begin / (8 * N_GROUP)));
+        const __m512i   base = _mm512_maskz_set1_epi32(w, 16);
+        const int32_t * f    = pairs + GGML_TURBO_FACTOR_U(begin, begin) / 2;
+        __m512i         edges[15];
+        __m512i         t[8], z[4], e[4];
+        __m512i         codes = _mm512_setzero_si512();
+        for (int i = 0; i < 2 * n - 1; i++) {
+            edges[i] = _mm512_mask_set1_epi32(_mm512_set1_epi32(table->edges[0][i]), w, table->edges[1][i]);
+        }
+        for (int i = 0; i < 8; i++) {
+            t[i] = i32x16_load(x->t[begin + i]);
+        }
+        for (int i = 0; i < 8; i += 2) {
+            const int32_t * fi = f + 4 * i;
+            z[i / 2]           = i32x16_load(x->pairs[(begin + i) / 2]);
+
+            const __m512i c0 = turbo_lanes_count(t[i], edges, 2 * n - 1, base);
+            const __m512i l0 = _mm512_permutex2var_epi32(levels[0], c0, levels[1]);
+            const __m512i e0 = _mm512_sub_epi16(_mm512_and_si512(z[i / 2], lower), l0);
+            t[i]             = i32x16_add_dot(t[i], _mm512_set1_epi32(fi[i]), e0);
+            t[i + 1]         = i32x16_add_dot(t[i + 1], _mm512_set1_epi32(fi[i + 1]), e0);
+
+            const __m512i c1 = turbo_lanes_count(t[i + 1], edges, 2 * n - 1, base);
+            const __m512i l1 = _mm512_permutex2var_epi32(levels[0], c1, levels[1]);
+            const __m512i e1 = _mm512_sub_epi16(_mm512_andnot_si512(lower, z[i / 2]), _mm512_slli_epi32(l1, 16));
+            t[i + 1]         = i32x16_add_dot(t[i + 1], _mm512_set1_epi32(fi[i + 1]), e1);
+
+            e[i / 2] = _mm512_or_si512(e0, e1);
+            for (int j = i + 2; j < 8; j++) {
+                t[j] = i32x16_add_dot(t[j], _mm512_set1_epi32(fi[j]), e[i / 2]);
+            }
+            const __m512i both =
+                _mm512_or_si512(_mm512_sub_epi32(c0, base), _mm512_slli_epi32(_mm512_sub_epi32(c1, base), 4));
+            codes = _mm512_or_si512(codes, _mm512_sll_epi32(both, _mm_cvtsi32_si128(4 * i)));
+        }
+        _mm512_storeu_si512(x->codes[begin / 8], codes);
+        for (int i = 0; i < 8; i++) {
+            _mm512_storeu_si512(x->t[begin + i], t[i]);
+        }
+        for (int j = begin; j < QK_TURBO; j++) {
+            const int32_t * fj = f + 32 * ((j - begin) / 8) + j % 8;
+            __m512i         u  = i32x16_load(x->u[j]);
+            __m512i         tj = i32x16_load(x->t[j]);
+            for (int p = 0; p < 4; p++) {
+                const __m512i fp = _mm512_set1_epi32(fj[8 * p]);
+                u                = i32x16_add_dot(u, fp, z[p]);
+                tj               = i32x16_add_dot(tj, fp, e[p]);
+            }
+            _mm512_storeu_si512(x->u[j], u);
+            if (j >= begin + 8) {
+                _mm512_storeu_si512(x->t[j], tj);
+            }
+        }
+    }
+}
+
+// the sums of turbo_fit_scores, added in the same order
+static inline void turbo_sum_lanes(const ggml_turbo_factor * factor, turbo_lanes * x) {
+    __m512 sums[3][8];
+    for (int l = 0; l < 8; l++) {
+        __m512 xx = _mm512_setzero_ps(), xl = xx, ll = xx;
+        for (int j = l; j < QK_TURBO; j += 8) {
+            const __m512i z  = _mm512_mullo_epi32(turbo_lanes_z(x, j), _mm512_set1_epi32(GGML_TURBO_FACTOR_UNIT));
+            const __m512i r  = _mm512_sub_epi32(i32x16_load(x->t[j]), z);
+            const __m512  u  = _mm512_cvtepi32_ps(i32x16_load(x->u[j]));
+            const __m512  v  = _mm512_sub_ps(u, _mm512_cvtepi32_ps(r));
+            const __m512  d  = _mm512_set1_ps(factor->d[j]);
+            const __m512  du = _mm512_mul_ps(d, u);
+            const __m512  dv = _mm512_mul_ps(d, v);
+            xx               = _mm512_add_ps(xx, _mm512_mul_ps(du, u));
+            xl               = _mm512_add_ps(xl, _mm512_mul_ps(du, v));
+            ll               = _mm512_add_ps(ll, _mm512_mul_ps(dv, v));
+        }
+        sums[0][l] = xx;
+        sums[1][l] = xl;
+        sums[2][l] = ll;
+    }
+    float * const to[3] = { x->xx, x->xl, x->ll };
+    for (int i = 0; i < 3; i++) {
+        __m512 * s = sums[i];
+        for (int n = 4; n > 0; n /= 2) {
+            for (int l = 0; l < n; l++) {
+                s[l] = _mm512_add_ps(s[l], s[l + n]);
+            }
+        }
+        _mm512_storeu_ps(to[i], s[0]);
+    }
+}
+
+// the codes of a lane
+static inline void turbo_lane_codes(const turbo_lanes * x, int lane, int32_t * codes) {
+    const __m256i shifts = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
+    for (int j = 0; j < QK_TURBO; j += 8) {
+        const __m256i c = _mm256_srlv_epi32(_mm256_set1_epi32(x->codes[j / 8][lane]), shifts);
+        i32x8_store(codes + j, _mm256_and_si256(c, _mm256_set1_epi32(15)));
+    }
+}
+
+// of a block of 2*n levels, which begins with its step
+static inline size_t turbo_bytes(int n) {
+    return n == GGML_TURBO2_N ? sizeof(block_turbo2) : n == GGML_TURBO3_N ? sizeof(block_turbo3) : sizeof(block_turbo4);
+}
+
+static inline void turbo_pack(int n, const int32_t * codes, void * y) {
+    if (n == GGML_TURBO2_N) {
+        turbo2_pack(codes, y);
+    } else if (n == GGML_TURBO3_N) {
+        turbo3_pack(codes, y);
+    } else {
+        turbo4_pack(codes, y);
+    }
+}
+
+// of blocks that are so many apart
+static inline void turbo_quantize_lanes(const ggml_turbo_codebook * cb,
+                                        int                         n,
+                                        const turbo_scores_table *  table,
+                                        const ggml_turbo_rounding * blocks,
+                                        int64_t                     apart) {
+    turbo_lanes x;
+    uint16_t *  to[GGML_TURBO_LANES];
+    memset(x.pairs, 0, sizeof(x.pairs));
+    for (int l = 0; l < GGML_TURBO_LANES; l++) {
+        const ggml_turbo_rounding * block = &blocks[l * apart];
+
+        to[l]     = block->y;
+        x.wide[l] = 0;
+        GGML_ASSERT(block->factor == blocks[0].factor);
+        memset(block->y, 0, turbo_bytes(n));
+        if (!turbo_quantize_block(cb, n, block->x, NULL, NULL, to[l]) || !turbo_set_lane(&x, l, block->x, *to[l])) {
+            to[l] = NULL;
+        }
+    }
+    turbo_round_lanes(table, n, blocks[0].factor, &x);
+    turbo_sum_lanes(blocks[0].factor, &x);
+    for (int l = 0; l < GGML_TURBO_LANES; l++) {
+        if (to[l]) {
+            const uint16_t fit = ggml_turbo_scores_step(cb, x.step[l], x.xx[l], x.xl[l], x.ll[l]);
+            int32_t        codes[QK_TURBO];
+            *to[l] = fit != 0 ? (uint16_t) (fit << 1 | x.wide[l]) : *to[l];
+            turbo_lane_codes(&x, l, codes);
+            turbo_pack(n, codes, to[l]);
+        }
+    }
+}
+
+// Quantizes as many of n_blocks as fill lanes, from the first one on, if the factors of each row are those of the row before:
+// how many
+static inline int64_t turbo_quantize_in_lanes(const ggml_turbo_codebook * cb,
+                                              int                         n,
+                                              const turbo_scores_table *  table,
+                                              const ggml_turbo_rounding * blocks,
+                                              int64_t                     n_blocks) {
+    int64_t per_row = 1;
+    while (per_row < n_blocks && blocks[per_row].factor != blocks[0].factor) {
+        per_row++;
+    }
+    const int64_t n_rows = n_blocks / per_row / GGML_TURBO_LANES * GGML_TURBO_LANES;
+    for (int64_t r = 0; r < n_rows; r += GGML_TURBO_LANES) {
+        for (int64_t b = 0; b < per_row; b++) {
+            turbo_quantize_lanes(cb, n, table, blocks + r * per_row + b, per_row);
+        }
+    }
+    return n_rows * per_row;
+}
+
+#    else  // too few lanes to fill
+
+static inline int64_t turbo_quantize_in_lanes(const ggml_turbo_codebook * cb,
+                                              int                         n,
+                                              const turbo_scores_table *  table,
+                                              const ggml_turbo_rounding * blocks,
+                                              int64_t                     n_blocks) {
+    GGML_UNUSED(cb);
+    GGML_UNUSED(n);
+    GGML_UNUSED(table);
+    GGML_UNUSED(blocks);
+    GGML_UNUSED(n_blocks);
+    return 0;
+}
+
+#    endif
+
 #    define TURBO_QUANTIZE_ROW(N)                                                                                     \
         void quantize_row_turbo##N(const float * GGML_RESTRICT x, void * GGML_RESTRICT vy, int64_t k) {               \
             assert(k % QK_TURBO == 0);                                                                                \
@@ -760,7 +1024,8 @@ static inline void turbo4_pack(const int32_t * codes, block_turbo4 * y) {
             turbo_scores     beside[GGML_TURBO_BESIDE];                                                               \
             block_turbo##N * to[GGML_TURBO_BESIDE];                                                                   \
             int              n = 0;                                                                                   \
-            for (int64_t i = 0; i < n_blocks; i++) {                                                                  \
+            for (int64_t i = turbo_quantize_in_lanes(cb, GGML_TURBO##N##_N, &table, blocks, n_blocks); i < n_blocks;  \
+                 i++) {                                                                                               \
                 block_turbo##N * y = blocks[i].y;                                                                     \
                 memset(y, 0, sizeof(*y));                                                                             \
                 if (turbo_quantize_block(cb, GGML_TURBO##N##_N, blocks[i].x, blocks[i].factor, NULL, &y->d)) {        \
@@ -830,8 +1095,8 @@ void ggml_compute_forward_turbo_set_rows(const struct ggml_compute_params * para
     const ggml_turbo_factor * factors  = dst->src[3]->data;
     const int64_t             n_blocks = rows->ne[0] / QK_TURBO;
 
-    ggml_turbo_rounding blocks[GGML_TURBO_BESIDE];
-    int                 n_beside = 0;
+    ggml_turbo_rounding blocks[256];
+    int                 n_all = 0;
 
     GGML_ASSERT(ggml_is_turbo(dst->type) && rows->type == GGML_TYPE_F32 && rows->nb[0] == sizeof(float));
 
@@ -843,14 +1108,14 @@ void ggml_compute_forward_turbo_set_rows(const struct ggml_compute_params * para
         const char * x = (const char *) rows->data + i * rows->nb[1];
         char *       y = (char *) dst->data + to * dst->nb[1];
         for (int64_t b = 0; b < n_blocks; b++) {
-            blocks[n_beside++] = ggml_turbo_rounding_at(dst->type, (const float *) x, y, factors, b);
-            if (n_beside == GGML_TURBO_BESIDE) {
-                quantize_turbo_scores(dst->type, blocks, n_beside);
-                n_beside = 0;
+            blocks[n_all++] = ggml_turbo_rounding_at(dst->type, (const float *) x, y, factors, b);
+            if (n_all == sizeof(blocks) / sizeof(blocks[0])) {
+                quantize_turbo_scores(dst->type, blocks, n_all);
+                n_all = 0;
             }
         }
     }
-    quantize_turbo_scores(dst->type, blocks, n_beside);
+    quantize_turbo_scores(dst->type, blocks, n_all);
 }
 
 //

@@ -13,8 +13,9 @@ void quantize_row_turbo2(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, 
 void quantize_row_turbo3(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k);
 void quantize_row_turbo4(const float * GGML_RESTRICT x, void * GGML_RESTRICT y, int64_t k);
 
-// blocks that are rounded for scores beside each other
+// Blocks that are rounded for scores beside each other, and how many rows of them at once where the CPU has the lanes
 #define GGML_TURBO_BESIDE 4
+#define GGML_TURBO_LANES  16
 
 // a block to be rounded for scores: 64 values, and where it goes
 typedef struct {

@@ -1095,7 +1095,7 @@ void ggml_compute_forward_turbo_set_rows(const struct ggml_compute_params * para
     const ggml_turbo_factor * factors  = dst->src[3]->data;
     const int64_t             n_blocks = rows->ne[0] / QK_TURBO;
 
-    ggml_turbo_rounding blocks[256];
+    ggml_turbo_rounding blocks[16 * GGML_TURBO_LANES];  // lanes are filled by rows of up to 16
     int                 n_all = 0;
 
     GGML_ASSERT(ggml_is_turbo(dst->type) && rows->type == GGML_TYPE_F32 && rows->nb[0] == sizeof(float));
